@@ -1,0 +1,97 @@
+"""Calls home from a desktop product; keeps what it could not send; believes only signed answers.
+
+Nothing is loaded until a name is used: importing this package costs one small module.
+See ``Agent`` and ``Config``; ``python -m`` with this package's name is the command line.
+"""
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .client import Agent as Agent
+    from .config import Config as Config, GetKeyManager as GetKeyManager, Reo as Reo
+    from .doors import dns_domain as dns_domain, erase as erase, main as main
+    from .errors import (
+        AgentError as AgentError,
+        AnswerStale as AnswerStale,
+        CodeUnknown as CodeUnknown,
+        ConfigError as ConfigError,
+        EnvelopeMalformed as EnvelopeMalformed,
+        EventError as EventError,
+        SignatureInvalid as SignatureInvalid,
+        Unverifiable as Unverifiable,
+        VerificationError as VerificationError,
+    )
+    from .outcomes import DeliveryReport as DeliveryReport, Outcome as Outcome
+    from .signatures import (
+        Keyring as Keyring,
+        PublicKey as PublicKey,
+        Receipt as Receipt,
+        verify as verify,
+    )
+
+# Where each public name lives, relative to this package.
+_HOMES = {
+    "Agent": "client",
+    "Config": "config",
+    "GetKeyManager": "config",
+    "Reo": "config",
+    "dns_domain": "doors",
+    "erase": "doors",
+    "main": "doors",
+    "AgentError": "errors",
+    "AnswerStale": "errors",
+    "CodeUnknown": "errors",
+    "ConfigError": "errors",
+    "EnvelopeMalformed": "errors",
+    "EventError": "errors",
+    "SignatureInvalid": "errors",
+    "Unverifiable": "errors",
+    "VerificationError": "errors",
+    "DeliveryReport": "outcomes",
+    "Outcome": "outcomes",
+    "Keyring": "signatures",
+    "PublicKey": "signatures",
+    "Receipt": "signatures",
+    "verify": "signatures",
+}
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "AnswerStale",
+    "CodeUnknown",
+    "Config",
+    "ConfigError",
+    "DeliveryReport",
+    "EnvelopeMalformed",
+    "EventError",
+    "GetKeyManager",
+    "Keyring",
+    "Outcome",
+    "PublicKey",
+    "Receipt",
+    "Reo",
+    "SignatureInvalid",
+    "Unverifiable",
+    "VerificationError",
+    "dns_domain",
+    "erase",
+    "main",
+    "verify",
+]
+
+
+def __getattr__(name):  # type: ignore[no-untyped-def]
+    home = _HOMES.get(name)
+    if home is None:
+        # ``import package.module`` and ``from package import module`` do not come here.
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    module = __import__(home, globals(), None, (name,), 1)
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():  # type: ignore[no-untyped-def]
+    return sorted([*globals(), *_HOMES])

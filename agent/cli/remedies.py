@@ -1,0 +1,74 @@
+"""What to do about an endpoint that does not take our records, by the reason of its last failure.
+
+The reasons are those that delivery keeps: an outcome and, behind a colon, what was seen. The first word that is found
+in it decides. Nothing here opens or reads anything.
+"""
+
+from __future__ import annotations
+
+_TLS = "something between us breaks TLS: check ca_bundle, proxy and firewall"
+_ANSWERS = "a captive portal, a proxy or something else may answer in its place"
+# The way to the server, by stage and by what the system said there.
+_NETWORK = (
+    ("modulenotfounderror", "a library is missing: ship urllib3 with the product"),
+    ("no module named", "a library is missing: ship it with the product"),
+    ("cannot be imported", "a library is missing: ship it with the product"),
+    ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
+    ("certificate", "give ca_bundle or SSL_CERT_FILE the certificate of your proxy or server"),
+    ("tls", _TLS),
+    ("ssl", _TLS),
+    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
+    ("name", "the name cannot be resolved: check base_url, DNS and whether there is a network"),
+    ("refused", "nothing listens there: check base_url, and whether the server is up"),
+    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
+    ("time", "no answer: a firewall may swallow the connection; check proxy settings"),
+    ("", "check base_url, network, proxy and firewall"),
+)
+_UNTRUSTED = (
+    ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
+    (
+        "",
+        "the answer is not signed by a key in keys: compare them with the public key of the account; "
+        "base_url may name another server; a captive portal or a gateway that inspects TLS may "
+        "answer in its place",
+    ),
+)
+_RETRY = (
+    ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
+    ("HTTP 5", "the server has trouble; it is asked again, and spool replay tries at once"),
+    ("HTTP 429", "the server has too much to do; it is asked again, nothing to do"),
+    ("", "that is no answer of this server: check base_url; or " + _ANSWERS),
+)
+_SKEWED = (
+    "set the clock of this machine, or let the system do so (NTP); if it is right, something between us "
+    "plays old answers again"
+)
+_HELD = (
+    "the server refuses us: check in its account the API key, its rights and the addresses it may be "
+    "used from, then spool replay --held"
+)
+_THROTTLED = "the server asked for it; nothing to do, it is asked again when that is over"
+
+
+def for_network(reason: str) -> str:
+    """What to do where no answer came."""
+    return _first(_NETWORK, reason.lower())
+
+
+def for_failure(reason: str) -> str:
+    """What to do about an endpoint after that failure."""
+    outcome, _, seen = reason.partition(": ")
+    if outcome == "skewed":
+        return _SKEWED
+    if outcome == "untrusted":
+        return _first(_UNTRUSTED, seen)
+    if outcome == "offline":
+        return for_network(seen)
+    if outcome == "retry":
+        return _first(_RETRY, seen)
+    # Without an outcome it is what the server said: to wait, or that it refuses us.
+    return _THROTTLED if seen.startswith("asked to wait") else _HELD
+
+
+def _first(known: tuple[tuple[str, str], ...], seen: str) -> str:
+    return next(what for word, what in known if word in seen)

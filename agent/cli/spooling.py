@@ -1,0 +1,374 @@
+"""spool: what waits on disk, record by record; bringing it out, in, away, or to its endpoints.
+
+status, list and show change nothing. Whatever a record says is shown with its licence key masked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import TYPE_CHECKING, Any, Optional
+
+from .. import places
+from ..errors import EventError
+from . import settings, upkeep
+from .arguments import UsageError, decimal
+from .directory import problem
+from .output import (
+    Output,
+    counted,
+    duration,
+    facts,
+    is_terminal,
+    moment,
+    plain,
+    printable,
+    table,
+    write,
+)
+from .result import unknown, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..client import Agent
+    from ..config import Config
+    from ..outcomes import DeliveryReport, Outcome
+    from .arguments import Parser
+
+_REPLAY_TIMEOUT_S = 3600.0
+_ID_MIN_CHARS = 4
+
+
+def add_to(parser: Parser) -> None:
+    """``spool`` and the commands below it."""
+    spool = parser.command(
+        "spool",
+        "look after the records that wait",
+        "spool status --config telemetry.json\nspool list --json --config telemetry.json\n"
+        "spool replay --config telemetry.json",
+    )
+    config = " --config telemetry.json"
+    spool.command("status", "count what waits and say what for", "status" + config, _status)
+    spool.command("list", "list every record and dead letter", "list" + config, _list)
+    show = spool.command(
+        "show", "show one record, its licence key masked", "show 4a94c0de" + config, _show
+    )
+    show.add_argument("id", metavar="ID", help="an event id, or its first characters")
+    replay = spool.command(
+        "replay",
+        "deliver everything now, without waiting for the backoff",
+        "replay%s\nreplay --dead --held%s" % (config, config),
+        _replay,
+    )
+    for name, what in (("--dead", "dead letters too"), ("--held", "ask endpoints that refused us")):
+        replay.option(name, action="store_true", default=False, help=what)
+    replay.option(
+        "--timeout",
+        type=decimal,
+        default=_REPLAY_TIMEOUT_S,
+        metavar="SECONDS",
+        help="stop after this long (default %(default)s)",
+    )
+    export = spool.command(
+        "export",
+        "write all that waits to a new file, to be carried to a machine with a network",
+        "export%s waiting.spool\nexport --move%s waiting.spool" % (config, config),
+        _export,
+    )
+    export.option("--move", action="store_true", default=False, help="and remove it here")
+    export.add_argument("file", metavar="FILE", help="must not exist")
+    import_ = spool.command(
+        "import", "add the records of an exported file", "import%s waiting.spool" % config, _import
+    )
+    import_.add_argument("file", metavar="FILE")
+    purge = spool.command(
+        "purge",
+        "remove every record that waits and every dead letter, unsent; records of endpoints that the "
+        "configuration does not name stay",
+        "purge --yes%s\npurge --yes --unknown%s" % (config, config),
+        _purge,
+    )
+    purge.option("--yes", action="store_true", default=False, help="really")
+    purge.option(
+        "--unknown",
+        action="store_true",
+        default=False,
+        help="those of endpoints that the configuration does not name, too",
+    )
+
+
+def _looking(args: argparse.Namespace, given: Optional[Config]) -> Agent:
+    return settings.open_agent(args, given, looking=True)
+
+
+def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    config = settings.read(args, given).config
+    with _looking(args, given) as agent:
+        status = {**agent.status(), "closed": False}
+    status["usage_consent"] = settings.shown_consent(config)
+    directory = places.state_directory(config, os.environ)
+    wrong = problem(directory) if config.endpoints else None
+    if wrong is not None:
+        status["trouble"] = {**status["trouble"], "state_dir": wrong[0]}
+    heads = ("endpoint", "kind", "pending", "waiting for", "retry in", "reason")
+    rows = (
+        (
+            endpoint["name"],
+            endpoint["kind"],
+            endpoint["pending"],
+            plain(endpoint["waiting"]),
+            duration(endpoint["retry_in_s"]) if endpoint["waiting"] else "-",
+            plain(endpoint["reason"]),
+        )
+        for endpoint in status["endpoints"]
+    )
+    oldest_at = status["oldest_at"]
+    shown = {
+        name: status[name]
+        for name in ("state_dir", "usage_consent", "do_not_track", "pending", "dead", "damaged")
+    }
+    if config.usage_consent is None:
+        shown["usage_consent"] = "not asked yet"
+    shown["newer format"] = status["newer"]
+    shown["of unknown endpoints"] = status["unknown_endpoints"]
+    shown["oldest"] = duration(time.time() - oldest_at) if oldest_at is not None else None
+    shown["bytes"] = status["bytes"]
+    shown["locks work"] = status["locks_work"]
+    shown["trouble"] = status["trouble"]
+    out.answer(status, [*facts(shown), "", *table(heads, rows)])
+    return 0
+
+
+def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
+    """Every record on disk, as one flat line each."""
+    from ..spool.backlog import Backlog
+
+    engine = settings.engine_of(agent)
+    known = {adapter.name for adapter in engine.adapters}
+    reading = Backlog(engine.spool.directory, [])
+    reading.refresh()
+    epoch, now = engine.spool.consent.current(), time.time()
+    for dead in (False, True):
+        for record in reading.records(dead=dead):
+            attempts = reading.attempts(record)
+            state = "dead" if dead else "pending"
+            if record.usage and record.epoch < epoch:
+                state = "refused"
+            elif not dead and record.endpoint not in known:
+                state = "unknown endpoint"
+            elif not dead and not reading.is_closed(record):
+                state = "counting"
+            yield {
+                "id": record.id,
+                "endpoint": record.endpoint,
+                "kind": record.kind,
+                "recorded_at": record.at,
+                "age_s": round(now - record.at),
+                "attempts": attempts.failed if attempts is not None else 0,
+                "state": state,
+                "why": record.why,
+            }
+
+
+def _list(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    with _looking(args, given) as agent:
+        entries = list(_entries(agent))
+    heads = ("id", "endpoint", "kind", "age", "attempts", "state")
+    rows = (
+        (
+            entry["id"],
+            entry["endpoint"],
+            entry["kind"],
+            duration(entry["age_s"]),
+            entry["attempts"],
+            "%s: %s" % (entry["state"], entry["why"]) if entry["why"] else entry["state"],
+        )
+        for entry in entries
+    )
+    out.answer(entries, table(heads, rows) if entries else [])
+    if not entries:
+        out.say("nothing waits")
+    return 0
+
+
+def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    from .. import insight
+    from ..spool.backlog import Backlog
+
+    if len(args.id) < _ID_MIN_CHARS:
+        raise UsageError("ID: give at least %d characters" % _ID_MIN_CHARS)
+    with _looking(args, given) as agent:
+        reading = Backlog(settings.engine_of(agent).spool.directory, [])
+        reading.refresh()
+        found = [
+            {**insight.show(record), "dead": dead}
+            for dead in (False, True)
+            for record in reading.records(dead=dead)
+            if record.id.startswith(args.id)
+        ]
+    if len({record["id"] for record in found}) > 1:
+        raise UsageError("ID: several records begin with %r; give more of it" % args.id)
+    if not found:
+        out.answer([], [])
+        out.say("no record %s waits; it may have been delivered: see the command history" % args.id)
+        return 1
+    names = {"e": "endpoint", "k": "kind", "at": "recorded_at", "b": "body", "why": "why"}
+    shown = [
+        {
+            "id": record["id"],
+            **{long: record[short] for short, long in names.items() if short in record},
+        }
+        for record in found
+    ]
+    lines = []
+    for record in shown:
+        heads = {**record, "recorded_at": moment(record["recorded_at"])}
+        body = heads.pop("body")
+        lines += [*facts(heads), *("  " + line for line in facts(body)), ""]
+    out.answer(shown, lines)
+    return 0
+
+
+def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    from .. import flushing
+
+    progress = _Progress(out)
+    with settings.open_agent(
+        args, given, looking=True, on_outcome=lambda outcome: progress.one(outcome)
+    ) as agent:
+        engine = settings.engine_of(agent)
+        before = flushing.census(engine)
+        progress.total = sum(before["pending"].values()) + (before["dead"] if args.dead else 0)
+        try:
+            report: DeliveryReport = flushing.replay(
+                engine, dead=args.dead, held=args.held, timeout_s=args.timeout
+            )
+        finally:
+            progress.end()
+        status = agent.status()
+    status["usage_consent"] = settings.shown_consent(settings.read(args, given).config)
+    line = "delivered %d, flagged %d, pending %d, dead %d" % (
+        report.delivered,
+        report.flagged,
+        report.pending,
+        report.dead,
+    )
+    left = status["unknown_endpoints"]
+    out.answer({**report.to_json(), "unknown_endpoints": left}, [line])
+    for reason in waiting(status):
+        out.say(reason)
+    if left:
+        out.say("left alone: %s" % unknown(status))
+    return 0 if report.drained else 1
+
+
+class _Progress:
+    """How far a delivery is: one moving line on a terminal, a line a second elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        import sys
+
+        self.total = 0
+        self._done = 0
+        self._out = out
+        self._stream = sys.stderr
+        self._terminal = is_terminal(self._stream)
+        self._began = self._shown = time.monotonic()
+
+    def one(self, outcome: Outcome) -> None:
+        """A record was settled."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._shown >= (0.1 if self._terminal else 1.0):
+            self._shown = now
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        rate = self._done / max(now - self._began, 1e-3)
+        text = "%d of %d, %d per second" % (self._done, max(self.total, self._done), rate)
+        if self.total > self._done and rate:
+            text += ", %s left" % duration((self.total - self._done) / rate)
+        if self._terminal:
+            write(self._stream, "\r" + text.ljust(60), end="")
+        else:
+            self._out.say(text)
+
+    def end(self) -> None:
+        """Leave the last state on its own line."""
+        if self._done:
+            self._show(time.monotonic())
+            if self._terminal:
+                write(self._stream, "")
+
+
+# What says that a file was named wrongly; a full disk, say, is no mistake of whoever typed.
+_UNUSABLE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def _wrong_file(path: str, what: str, error: OSError) -> Exception:
+    """A ``UsageError`` if the error is about this file, else the error itself."""
+    if error.filename != path:
+        return error
+    exists = isinstance(error, FileExistsError)
+    return UsageError(
+        printable("%s %s" % (path, what) + ("" if exists else ": %s" % error.strerror))
+    )
+
+
+def _export(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    with _looking(args, given) as agent:
+        try:
+            n = agent.export_spool(args.file, move=args.move)
+        except FileExistsError as error:
+            raise _wrong_file(args.file, "exists already; name a new file", error) from None
+        except _UNUSABLE as error:
+            raise _wrong_file(args.file, "cannot be made", error) from None
+    answer = {"records": n, "file": os.path.abspath(args.file), "moved": args.move}
+    verb = "moved" if args.move else "copied"
+    out.answer(answer, ["%s %s to %s" % (verb, counted(n, "record"), args.file)])
+    return 0
+
+
+def _import(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    with _looking(args, given) as agent:
+        try:
+            n = agent.import_spool(args.file)
+        except EventError as error:
+            reason = str(error).partition(": ")[2]
+            raise UsageError(printable(reason or error)) from None
+        except OSError as error:
+            raise _wrong_file(args.file, "cannot be read", error) from None
+    out.answer({"records": n}, ["imported %s" % counted(n, "record")])
+    if not n:
+        out.say("this file was imported before, or holds no record but refused usage")
+    return 0
+
+
+def _purge(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    with _looking(args, given) as agent:
+        engine = settings.engine_of(agent)
+        if not args.yes:
+            pending, dead, others = upkeep.removable(engine, unknown=args.unknown)
+            raise UsageError(
+                "purge would remove %s and %s, unsent and for good"
+                % (counted(pending, "waiting record"), counted(dead, "dead letter")),
+                *(["It would leave %s." % _others(others)] if others else []),
+                "Say --yes to do it, or keep a copy first: spool export FILE",
+            )
+        removed, dead, left, others = upkeep.purge(engine, unknown=args.unknown)
+    answer = {"removed": removed, "dead_removed": dead, "left": left, "unknown_left": others}
+    lines = ["removed %s and %s" % (counted(removed, "record"), counted(dead, "dead letter"))]
+    out.answer(answer, lines)
+    if left:
+        out.say("%s of a product that runs now: left" % counted(left, "open counter"))
+    if others:
+        out.say("left: %s" % _others(others))
+    return 0
+
+
+def _others(n: int) -> str:
+    return "%s of endpoints that the configuration does not name; --unknown removes them" % (
+        counted(n, "record")
+    )

@@ -1,0 +1,102 @@
+"""The collector as a program: says on one line where it listens, then serves until it is interrupted.
+
+``--json`` output is for scripts, exactly one line; otherwise a few lines for a person, and one more for every request
+on standard error. Parsing a command line is ``cli``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Iterable, Mapping, Optional, TextIO
+
+from .getkeymanager import ApiKeys, Products
+from .server import API_KEYS, LICENSE_KEYS, PRODUCTS, Collector
+
+_HELP = """\
+Collector on {url} (process {pid}), signing with {algorithm}; Ctrl-C stops it.
+It knows API key {api_keys}, licence key {license_keys}, product {products}.
+  curl {url}/_collector/records
+  curl -X DELETE {url}/_collector/records
+  curl {url}/_collector/requests
+  curl {url}/_collector/fault -d '{{"fault": "500", "endpoint": "getkeymanager", "count": 3}}'
+  curl {url}/_collector/fault -d '{{"fault": null}}'
+Its test keys are published and protect nothing. Trust for a test:
+{public_key}"""
+
+
+def serve(
+    *,
+    port: int = 0,
+    algorithm: str = "rsa",
+    fault: Optional[str] = None,
+    api_keys: ApiKeys = API_KEYS,
+    license_keys: Iterable[str] = LICENSE_KEYS,
+    products: Products = PRODUCTS,
+    as_json: bool = False,
+    out: Optional[TextIO] = None,
+    interrupted: int = 0,
+) -> int:
+    """Serve until SIGINT, then give ``interrupted``, or until SIGTERM, then give 0; on the main thread only.
+
+    Raises ``ConfigError`` for what cannot be, ``OSError`` where the port is taken. A ``fault`` that refuses resets
+    connections, so that the control API can still switch it off.
+    """
+    out = sys.stdout if out is None else out
+    license_keys = tuple(license_keys)
+    api_keys = api_keys if isinstance(api_keys, Mapping) else tuple(api_keys)
+    collector = Collector(
+        port=port,
+        algorithm=algorithm,
+        api_keys=api_keys,
+        license_keys=license_keys,
+        products=products,
+        log=None if as_json else _log,
+    )
+    if fault is not None:
+        collector.fault(fault, keep_port=True)
+    ended_by: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        ended_by.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:  # SIGINT too: a shell starts its background jobs with it ignored
+            signal.signal(number, end)
+        with collector:
+            hello = {"url": collector.url, "pid": os.getpid(), "keys": collector.keys}
+            if as_json:
+                text = json.dumps(hello)
+            else:
+                text = _HELP.format(
+                    url=collector.url,
+                    pid=os.getpid(),
+                    algorithm=collector.keys[0]["algorithm"],
+                    api_keys=_names(api_keys),
+                    license_keys=_names(license_keys),
+                    products=_names(
+                        "%s (%s)" % (name, _names(versions)) for name, versions in products.items()
+                    ),
+                    public_key=collector.keys[0]["public_key"].rstrip(),
+                )
+            print(text, file=out, flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return interrupted if ended_by[:1] == [signal.SIGINT] else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _names(values: Iterable[str]) -> str:
+    return ", ".join(values) or "none"
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,78 @@
+"""What is told of an answer: a line of the history, and the vendor's ``on_outcome``; no secret goes into either."""
+
+from __future__ import annotations
+
+from .endpoints.verdicts import masked
+from .outcomes import Outcome
+from .routes import REFUSED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Optional
+
+    from .clock import Clock
+    from .endpoints import Verdict
+    from .spool.records import Record
+    from .spool.store import Spool
+
+
+class Teller:
+    """Tells of one deliverer's answers, on its thread, until it is ``silent``."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        clock: Clock,
+        *,
+        gate: Callable[[Record], str],
+        on_outcome: Optional[Callable[[Outcome], None]],
+        manual: bool,
+    ) -> None:
+        self._spool, self._clock, self._gate = spool, clock, gate
+        self._on_outcome, self._manual = on_outcome, manual
+        self.silent = False
+
+    def answered(self, record: Record, verdict: Verdict) -> None:
+        """An answer came, whatever it means."""
+        if self._gate(record) == REFUSED:
+            return  # refused while it was under way: nothing of it is kept
+        key = str(record.body.get("license_key") or "")
+
+        errors = (verdict.errors or {}).items()
+        verdict.reason = masked(verdict.reason, key)
+        verdict.errors = {
+            masked(field, key): [masked(text, key) for text in texts] for field, texts in errors
+        }
+        answer = {
+            "at": self._clock.time(),
+            "endpoint": record.endpoint,
+            "kind": record.kind,
+            "event_id": record.id,
+            "verdict": verdict.outcome,
+            "code": verdict.code,
+            "reason": verdict.reason,
+            "errors": verdict.errors,
+        }
+        self._spool.history.add(answer)
+
+    def settled(self, record: Record, verdict: Verdict) -> None:
+        """A record ended; said once."""
+        if self._on_outcome is None or self.silent:
+            return
+        outcome = Outcome(
+            event_id=record.id,
+            endpoint=record.endpoint,
+            verdict=verdict.outcome,
+            reason=verdict.reason,
+            errors=verdict.errors or {},
+            recorded_at=record.at,
+            had_license_key=bool(record.body.get("license_key")),
+            from_earlier_run=record.run != self._spool.run,
+        )
+        try:
+            self._on_outcome(outcome)
+        # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self._manual:
+                raise  # the user's, on the caller's thread

@@ -1,0 +1,101 @@
+"""``python -m tests.campaign``: run one campaign, or all, print its table, exit with 1 where a promise did not hold."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import report
+
+CAMPAIGNS = {
+    "model": "random histories of a few processes against a model, with kills and power cuts",
+    "kill": "processes killed with SIGKILL while they record and deliver, against a collector that dies",
+    "damage": "files cut, flipped, overwritten, emptied, swapped, replaced",
+    "faults": "every system call of recording, delivery and start-up made to fail, one after the other",
+    "crowd": "many processes and threads on one spool; forks; a reaper racing writers",
+    "bounds": "quotas, 100,000 pending records, clocks that jump, two months in one process",
+}
+
+EXAMPLES = """
+examples:
+  python -m tests.campaign kill --rounds 1000
+  python -m tests.campaign damage --seed 7 --json damage.json
+  python -m tests.campaign all --short
+  python -m tests.campaign report kill.json damage.json    tables for vendor_notes/RELIABILITY.md
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaign",
+        description="Fault campaigns against the spool. Exit status: 0 every promise held, 1 one did not, 2 usage.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="campaign", metavar="CAMPAIGN", required=True)
+    for name, what in {**CAMPAIGNS, "all": "every campaign, one after the other"}.items():
+        one = commands.add_parser(name, help=what, description=what)
+        one.add_argument(
+            "--rounds", type=int, metavar="N", help="how many (default: the full number)"
+        )
+        one.add_argument("--short", action="store_true", help="the few rounds of the test suite")
+        one.add_argument(
+            "--seed", type=int, metavar="N", help="repeat a run; else drawn, and printed"
+        )
+        one.add_argument(
+            "--work", metavar="DIR", help="where spools are made (default: a temporary directory)"
+        )
+        one.add_argument("--json", metavar="FILE", help="write the result here too")
+        one.add_argument("--quiet", action="store_true", help="no progress")
+    shown = commands.add_parser("report", help="results of --json as Markdown")
+    shown.add_argument("files", nargs="+", metavar="FILE")
+    return parser
+
+
+def run(name: str, options: argparse.Namespace) -> report.Result:
+    """One campaign; its module is imported only now."""
+    module = importlib.import_module("." + name, __package__)
+    rounds = options.rounds or (module.SHORT_ROUNDS if options.short else module.ROUNDS)
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    command = "python -m tests.campaign %s --rounds %d --seed %d" % (name, rounds, seed)
+    progress = report.Progress(quiet=options.quiet)
+    progress.say(command)
+    began_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="campaign-", dir=options.work) as work:
+        rows = module.run(rounds=rounds, seed=seed, progress=progress, work=Path(work))
+    seconds = time.monotonic() - began_at
+    python = "Python " + platform.python_version()
+    where = "%s, %s" % (platform.system(), platform.machine())
+    return report.Result(name, command, seed, seconds, python, where, rows)
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    if options.campaign == "report":
+        print("\n\n".join(report.markdown(report.load(path)) for path in options.files))
+        return 0
+    failed = False
+    for name in CAMPAIGNS if options.campaign == "all" else [options.campaign]:
+        result = run(name, options)
+        print("%s\n%s\n" % (result.command, report.text(result)), flush=True)
+        if options.json:
+            path = Path(options.json)
+            if options.campaign == "all":
+                path = path.with_name("%s-%s" % (name, path.name))
+            path.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        failed |= not result.ok
+    return int(failed)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,331 @@
+"""Clocks that jump, two months in one process, and whether the count of the dropped reaches the server once."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+from support_agent import FakeClock, config, desk, engine_of, pass_, work_until
+from support_spool import child, done, size_of
+
+import agent
+from agent.collector import Collector
+
+from . import report
+from .bounds_spool import Network
+
+DAY_S, HOUR_S, YEAR_S = 86400.0, 3600.0, 365 * 86400.0
+MAX_AGE_DAYS = 90
+JUMPS_S = (0.0, 0.0, 3600.0, -3600.0, 10 * YEAR_S, -10 * YEAR_S, 2 * YEAR_S, -2 * YEAR_S)
+
+
+class _Local(FakeClock):
+    """The machine's clock: the true one, and how far it is off."""
+
+    def __init__(self, true: FakeClock) -> None:
+        super().__init__(true.at)
+        self.true, self.off_s = true, 0.0
+
+    def time(self) -> float:
+        return self.true.at + self.off_s
+
+    def monotonic(self) -> float:
+        return self.true.since_boot
+
+
+def _reported(collector: Collector) -> dict[str, int]:
+    """What reports of drops that were taken in said, by event id."""
+    return {
+        one["fields"]["numeric_data_single_value"]
+        + ":"
+        + str(number): int(one["fields"]["numeric_data_single_value"])
+        for number, one in enumerate(collector.records())
+        if one["fields"].get("data_group") == "agent-dropped"
+    }
+
+
+def _walk(chance: random.Random, place: Path) -> report.Row:
+    """Runs with clocks that are off by years, forward and back; then a right one, and a network."""
+    true = FakeClock()
+    local = _Local(true)
+    row = report.Row("clocks that jump", rounds=1)
+    captured: dict[str, float] = {}  # text: when, in truth
+    early = 0
+    with Collector(clock=true) as collector:
+
+        def given(**more: Any) -> agent.Agent:
+            settings = config(
+                collector.url,
+                collector.public_keys,
+                place,
+                only="licence",
+                max_age_days=MAX_AGE_DAYS,
+                durability="process",
+            )
+            return agent.Agent(settings, ("demo-license-key", "activation-1"), clock=local, **more)
+
+        def texts() -> set[str]:
+            return {r["fields"].get("text_data", "") for r in collector.records()} - {""}
+
+        for number in range(12):
+            last = number == 11
+            local.off_s = 0.0 if last else chance.choice(JUMPS_S)
+            collector.fault(None if last else chance.choice((None, "refuse", "stale")))
+            with given() as product:
+                for n in range(chance.randint(1, 4)):
+                    text = "run %d, %d" % (number, n)
+                    if product.record_text(text, data_group="g"):
+                        captured[text] = true.at
+                    if chance.random() < 0.3:
+                        local.off_s = 0.0 if last else chance.choice(JUMPS_S)
+                    pass_(product)
+                    true.advance(chance.choice((1.0, 60.0, HOUR_S)))
+                for _ in range(4 if last else 1):
+                    engine_of(product).courier.deliver(skip=("backoff",), timeout_s=lambda: 5.0)
+                    true.advance(HOUR_S if not last else 1.0)
+                waiting = product.status()["pending"] + product.status()["dead"]
+                dropped = product.status()["not_recorded"].get("dropped", 0)
+                early += dropped
+            true.advance(chance.choice((60.0, HOUR_S, DAY_S)))
+        row.recorded, row.delivered = len(captured), len(texts() & captured.keys())
+        # One whose answer came too late waits although it was delivered.
+        row.lost = max(0, row.recorded - row.delivered - waiting)
+        row.note = "%d wait for a day that their clock had; %d aged out by a wrong clock" % (
+            waiting,
+            early,
+        )
+        if early:
+            row.broken.append("%d dropped although none was old" % early)
+    return row
+
+
+def _aged(chance: random.Random, place: Path) -> report.Row:
+    """Records that are really old go once a proof agrees with the clock; each is counted once."""
+    row = report.Row("over-aged records", rounds=1)
+    settings: dict[str, Any] = {
+        "only": "licence",
+        "max_age_days": MAX_AGE_DAYS,
+        "durability": "process",
+    }
+    old, young = chance.randint(5, 40), chance.randint(1, 10)
+    with desk(place) as at:
+        with at.agent(**settings) as product:
+            for n in range(old):
+                product.record_text("old %d" % n, data_group="g")
+            at.collector.fault("500")
+            at.clock.advance((MAX_AGE_DAYS - 10) * DAY_S)
+            pass_(product)
+            for n in range(young):
+                product.record_text("young %d" % n, data_group="g")
+        at.clock.advance(20 * DAY_S)
+        for _ in range(3):  # nothing is proven: nothing ages
+            with at.agent(**settings) as product:
+                product.flush()
+                if product.status()["pending"] != old + young:
+                    row.broken.append("aged without a proof")
+            at.clock.advance(DAY_S)
+        at.collector.fault(None)
+        for _ in range(3):
+            with at.agent(**settings) as product:
+                product.record_text("proof", data_group="g")
+                pass_(product)
+                product.flush()
+            at.clock.advance(DAY_S)
+        said = sum(_reported(at.collector).values())
+        fresh = len([text for text in at.texts() if text.startswith("young")])
+        sent = len([text for text in at.texts() if text.startswith("old")])
+    row.recorded, row.delivered = old + young, fresh + sent + said
+    row.lost = max(0, row.recorded - row.delivered)
+    row.note = "%d old ones, %d of them sent as the probe, %d reported" % (old, sent, said)
+    if said + sent < old or said > old:
+        row.broken.append("reported %d of %d" % (said, old - sent))
+    return row
+
+
+def _lost_answer(chance: random.Random, place: Path) -> report.Row:
+    """The server takes a report, its answer is lost, it is sent again: under the same event id."""
+    row = report.Row("the report's answer is lost", rounds=1)
+    with desk(place) as at:
+        sizes: dict[str, Any] = {"max_bytes": 40_000, "max_records": 1_000, "durability": "process"}
+        count = chance.randint(200, 300)
+        with at.agent(only="licence", **sizes) as product:
+            for n in range(count):
+                product.record_text("%d" % n, data_group="g")
+            dropped = product.status()["not_recorded"]["dropped"]
+            at.collector.fault("drop-answer", count=chance.randint(1, 3))
+            for _ in range(20):
+                product.flush()
+                at.clock.advance(7 * HOUR_S)
+        by_id: dict[str, int] = {}
+        sent = 0
+        for one in at.collector.records():
+            if one["fields"].get("data_group") == "agent-dropped":
+                sent += 1
+                by_id[_id_of(one)] = int(one["fields"]["numeric_data_single_value"])
+        texts = set(at.texts()) - {""}
+    said = sum(by_id.values())
+    row.recorded, row.delivered = count, len(texts) + said
+    row.lost, row.duplicated = max(0, count - row.delivered), 0
+    row.note = "%d dropped, %d in %d reports, %d sent" % (dropped, said, len(by_id), sent)
+    if said != dropped:
+        row.broken.append("dropped %d, reported %d" % (dropped, said))
+    return row
+
+
+def _id_of(one: dict[str, Any]) -> str:
+    fields = one["fields"]
+    return str(fields.get("event_identifier") or fields.get("event_id") or fields)
+
+
+KILLED = """
+from agent.spool.records import Record
+when, total = sys.argv[2], int(sys.argv[3])
+calls = []
+
+def dropped(count, id, told=0):
+    calls.append(count)
+    last = len(calls) == 3
+    if last and when == "before the report":
+        os.kill(os.getpid(), 9)
+    body = {"data_group": "agent-dropped", "numeric_data_single_value": str(count)}
+    target.record(Record("licence", "server", id, START, body), sync=False)
+    if last and when == "between report and removal":
+        os.kill(os.getpid(), 9)
+
+target = spool(directory, max_bytes=40_000, power=False, dropped=dropped)
+for n in range(total):
+    target.record(licence("%s-%d" % (sys.argv[4], n), "x" * 200), sync=False)
+    os.write(1, b".")
+"""
+
+
+def _killed(when: str, place: Path) -> report.Row:
+    """A process dies in the middle of an eviction; the next one goes on."""
+    from support_spool import look
+
+    row = report.Row("killed " + when, rounds=1)
+    ran = child(KILLED, when, 10_000, "a", directory=place)
+    out, _ = ran.communicate(timeout=60)
+    acked = len(out) + len(done(child(KILLED, "never", 60, "b", directory=place)))
+    found = list(look(place).records())
+    reports = [record for record in found if record.id.startswith("dropped-")]
+    said = sum(record.weight for record in reports)
+    row.recorded, row.delivered = acked, len(found) - len(reports) + said
+    # The one in the middle of which it died was not acknowledged, and may be there or counted.
+    row.lost = max(0, acked - row.delivered)
+    row.note = "%d kept, %d in %d reports" % (len(found) - len(reports), said, len(reports))
+    if ran.returncode != -9 or not said:
+        row.broken.append("it was not killed in the middle of an eviction")
+    if row.delivered > acked:
+        twice = "%d counted twice" % (row.delivered - acked)
+        if when == "between report and removal":
+            row.note += ", " + twice  # never too few: the next run reports what is still there
+        else:
+            row.broken.append(twice)
+    return row
+
+
+def _sixty_days(
+    days: int, chance: random.Random, place: Path, progress: report.Progress
+) -> report.Row:
+    """One process, records every few hours, a network that comes and goes."""
+    clock, network = FakeClock(), Network()
+    given = config("http://127.0.0.1:9", (), place, durability="process")
+    row = report.Row("%d days in one process" % days, rounds=1)
+    ends_at = clock.at + days * DAY_S
+    wakes, next_day, down_sent, outages = 0, clock.at, 0, 0
+    seen: list[dict[str, int]] = []
+    tracemalloc.start()
+    try:
+        with agent.Agent(given, ("key", "activation"), clock=clock, transport=network) as product:
+            courier = engine_of(product).courier
+            while clock.at < ends_at:
+                was, before = network.up, network.sent
+                network.up = chance.random() < 0.7
+                outages += was and not network.up
+                for act in chance.sample(("home", "value", "track", "count"), 2):
+                    if act == "home":
+                        row.recorded += 2 * bool(product.call_home())
+                    elif act == "value":
+                        row.recorded += bool(product.record_value(1.5, data_group="g"))
+                    elif act == "track":
+                        row.recorded += bool(product.track("EXPORT"))
+                    else:
+                        product.count("RENDER")
+                wakes += len(work_until(product, clock, clock.at + chance.uniform(1, 8) * HOUR_S))
+                down_sent += 0 if network.up else network.sent - before
+                if clock.at >= next_day:
+                    next_day += DAY_S
+                    seen.append(_used(place))
+                    progress.step("days", len(seen), days)
+            network.up = True
+            clock.advance(DAY_S)
+            report_ = product.flush()
+            assert courier.totals is not None
+            sums = courier.totals.delivered
+            row.lost = report_.pending
+    finally:
+        tracemalloc.stop()
+    row.delivered = row.recorded - row.lost
+    early, late = seen[len(seen) // 4 : len(seen) // 2], seen[-len(seen) // 4 :]
+    notes = []
+    for name, slack in (
+        ("threads", 0),
+        ("files open", 1),
+        ("files", 6),
+        ("bytes", 100_000),
+        ("memory", 250_000),
+    ):
+        most, later = (max(one[name] for one in part) for part in (early, late))
+        notes.append("%s %d then %d" % (name, most, later))
+        if later > most + slack:
+            row.broken.append("%s grew from %d to %d" % (name, most, later))
+    # Two endpoints, each with a backoff that doubles up to six hours, anew for each outage.
+    if down_sent > 2 * (14 * outages + 8 * days):
+        row.broken.append("%d requests without a network" % down_sent)
+    row.note = "%d wakes, %d requests (%d in %d outages), %d delivered; %s" % (
+        wakes, network.sent, down_sent, outages, sums, ", ".join(notes))  # fmt: skip
+    if sums < row.recorded:
+        row.broken.append("%d delivered of %d" % (sums, row.recorded))
+    return row
+
+
+def _used(place: Path) -> dict[str, int]:
+    descriptors = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    return {
+        "threads": threading.active_count(),
+        "files open": len(os.listdir(descriptors)),
+        "files": len(os.listdir(place)),
+        "bytes": size_of(place),
+        "memory": tracemalloc.get_traced_memory()[0],
+    }
+
+
+def run(
+    rounds: int, chance: random.Random, progress: report.Progress, place: Path
+) -> list[report.Row]:
+    rows: dict[str, report.Row] = {}
+
+    def add(row: report.Row) -> None:
+        whole = rows.setdefault(row.treatment, report.Row(row.treatment))
+        for name in ("rounds", "recorded", "delivered", "lost", "duplicated"):
+            setattr(whole, name, getattr(whole, name) + getattr(row, name))
+        whole.note = row.note if rounds == 1 or whole.rounds < 2 else "last: " + row.note
+        whole.broken += row.broken
+
+    for number in range(rounds):
+        own = place / str(number)
+        own.mkdir()
+        for walk in range(4):
+            add(_walk(chance, own / ("walk%d" % walk)))
+        add(_aged(chance, own / "aged"))
+        add(_lost_answer(chance, own / "answer"))
+        add(_killed("before the report", own / "before"))
+        add(_killed("between report and removal", own / "between"))
+        progress.step("clocks and counts", number + 1, rounds)
+    add(_sixty_days(60 if rounds >= 10 else 4, chance, place / "days", progress))
+    return list(rows.values())

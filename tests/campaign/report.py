@@ -1,0 +1,142 @@
+"""What a campaign found: rows, their table, and progress while people wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+AGENT = "agent"
+WIDTH = 118
+COLUMNS = ("treatment", "store", "rounds", "recorded", "delivered", "lost", "duplicated", "wrong")
+
+
+@dataclass
+class Row:
+    """One treatment of one store, summed over all rounds."""
+
+    treatment: str
+    store: str = AGENT
+    rounds: int = 0
+    recorded: int = 0  # acknowledged by the call that recorded them
+    delivered: int = 0  # distinct
+    lost: int = 0  # acknowledged, intact on disk or never damaged, and not delivered
+    duplicated: int = 0  # deliveries beyond the first
+    wrong: int = 0  # delivered with a content that nobody recorded
+    causes: dict[str, int] = field(default_factory=dict)  # of the duplicates
+    note: str = ""
+    broken: list[str] = field(default_factory=list)  # promises of ours that did not hold, in words
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise held; only this project's own rows are held to them."""
+        unexplained = self.duplicated - sum(self.causes.values())
+        return self.store != AGENT or not (self.lost or self.wrong or unexplained or self.broken)
+
+
+@dataclass
+class Result:
+    """One run of one campaign."""
+
+    campaign: str
+    command: str
+    seed: int
+    seconds: float
+    python: str
+    platform: str
+    rows: list[Row]
+
+    @property
+    def ok(self) -> bool:
+        return all(row.ok for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ok": self.ok}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Result:
+        known = {key: found for key, found in value.items() if key != "ok"}
+        return cls(**{**known, "rows": [Row(**row) for row in value["rows"]]})
+
+
+def load(path: str) -> Result:
+    """A result that ``--json`` wrote."""
+    with open(path, encoding="utf-8") as file:
+        return Result.from_json(json.load(file))
+
+
+def _cells(row: Row) -> list[str]:
+    return [str(getattr(row, name)) for name in COLUMNS]
+
+
+def _notes(row: Row) -> str:
+    causes = ", ".join("%s: %d" % cause for cause in sorted(row.causes.items()))
+    return "; ".join(part for part in (row.note, causes, *row.broken) if part)
+
+
+def text(result: Result) -> str:
+    """The table for a terminal."""
+    lines = [list(COLUMNS), *map(_cells, result.rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(COLUMNS))]
+    shown = []
+    for line, row in zip(lines, [None, *result.rows]):
+        cells = [c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths))]
+        mark = "" if row is None or row.store != AGENT else "  ok" if row.ok else "  FAILED"
+        shown.append(" ".join(cells) + mark)
+        if row is not None and _notes(row):
+            shown.append("    " + _notes(row))
+    return "\n".join(shown)
+
+
+def markdown(result: Result) -> str:
+    """The same for ``RELIABILITY.md``."""
+    head = "`%s`: seed %d, %.0f s, %s on %s" % (
+        result.command,
+        result.seed,
+        result.seconds,
+        result.python,
+        result.platform,
+    )
+    lines = [*textwrap.wrap(head, WIDTH), "", "| %s |" % " | ".join(COLUMNS)]
+    lines.append("|---|---|%s" % ("---:|" * (len(COLUMNS) - 2)))
+    lines += ["| %s |" % " | ".join(_cells(row)) for row in result.rows]
+    notes: dict[str, None] = {}
+    for row in filter(_notes, result.rows):
+        where = "" if row.store == AGENT else ", " + row.store
+        notes["- %s%s: %s." % (row.treatment, where, _notes(row))] = None
+    wrapped = [textwrap.wrap(note, WIDTH, subsequent_indent="  ") for note in notes]
+    return "\n".join([*lines, "", *(line for note in wrapped for line in note)]).rstrip()
+
+
+class Progress:
+    """Where a campaign is: a line that is rewritten on a terminal, one every ten seconds elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._began_at = self._shown_at = time.monotonic()
+
+    def step(self, what: str, done: int, total: int, more: str = "") -> None:
+        """``done`` of ``total`` rounds of ``what`` are over."""
+        now = time.monotonic()
+        last = done >= total
+        if self._quiet or not (last or now - self._shown_at > (0.1 if self._live else 10)):
+            return
+        self._shown_at = now
+        line = "%s: %d of %d, %.0f s%s" % (
+            what,
+            done,
+            total,
+            now - self._began_at,
+            more and "; " + more,
+        )
+        end = "\n" if last or not self._live else ""
+        print(("\r\x1b[K" if self._live else "") + line, end=end, file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            print(("\r\x1b[K" if self._live else "") + line, file=sys.stderr, flush=True)

@@ -1,0 +1,82 @@
+"""What a target is: seeds, mutations that know the format, and one execution that judges itself.
+
+``run`` returns an outcome in words and raises for anything that must not happen, be it the code under test that
+raised or a promise that did not hold. Targets are in modules of their own, imported when they are asked for: under
+Atheris only what is imported late enough is measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+
+TARGETS = {
+    "envelope": "an answer's bytes -> verify -> a receipt that an independent reader agrees with, or one reason",
+    "key": "a PEM text -> PublicKey.from_pem -> a key in its one form, or ConfigError",
+    "answer": "an HTTP answer -> the verdicts of the signed, the unsigned and the Reo adapter",
+    "line": "a segment's bytes -> SegmentView -> records that read back alike, and their requests",
+    "keyring": "a keyring document -> read_document -> a document that enough roots signed, or one reason",
+}
+
+
+class Broken(AssertionError):
+    """A promise that did not hold."""
+
+
+def promise(holds: object, what: str) -> None:
+    """Raise ``Broken`` unless it ``holds``; not an ``assert``, which ``-O`` removes."""
+    if not holds:
+        raise Broken(what)
+
+
+class Target:
+    """One entry point for hostile bytes. ``shared``: whether published answers may take part where they are there."""
+
+    name = ""
+
+    def __init__(self, *, shared: bool = True) -> None:
+        self.shared = shared
+
+    def seeds(self) -> list[bytes]:
+        """Inputs to begin with: what is really seen."""
+        raise NotImplementedError
+
+    def run(self, data: bytes) -> str:
+        """The outcome of ``data``: its kind, and after ": " the details."""
+        raise NotImplementedError
+
+    def mutate(self, data: bytes, rnd: random.Random) -> bytes:
+        """Another input, by somebody who knows the format."""
+        raise NotImplementedError
+
+
+def missing(name: str) -> str:
+    """Why a target cannot run here; "" where it can."""
+    if name == "keyring":
+        try:
+            importlib.import_module("agent.signatures.keyring")
+        except ImportError as error:
+            return "agent.signatures.keyring cannot be imported: %s" % error
+    return ""
+
+
+def make(name: str, *, shared: bool = True) -> Target:
+    """The target of that name; its module is imported only now."""
+    module = importlib.import_module("." + name, __package__)
+    target: Target = module.TARGET(shared=shared)
+    return target
+
+
+def kind(outcome: str) -> str:
+    """What is pinned of an outcome: its wording may change."""
+    return outcome.partition(":")[0]
+
+
+def wording(error: BaseException) -> str:
+    """An error's class and text, numbers left out; its text must be short and printable."""
+    text = str(error)
+    promise(len(text) < 400 and text.isprintable(), "an error that nobody can print: %r" % text)
+    return "%s: %s" % (
+        type(error).__name__,
+        "".join("9" if c.isdigit() else c for c in text).replace("99", "9"),
+    )

@@ -1,0 +1,96 @@
+"""Configured endpoints and answers signed on demand, for the tests of the wire protocols."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from typing import Any, Optional
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from agent import endpoints
+from agent.config import Config, GetKeyManager, Reo
+from agent.signatures import PublicKey
+from agent.transport import Response
+
+NOW = 1_708_999_200.5
+API_KEY = "canary-api-key-7f3a"
+LICENSE_KEY = "9cc2cc83-4c74-49f9-98f5-f0e1c1eb1541"
+SOURCE = endpoints.Capture(
+    "0f8fad5bd9cb469fa16570867728950e", NOW - 60, "a" * 32, LICENSE_KEY, "12135644"
+)
+
+
+@functools.lru_cache(maxsize=None)
+def private_key(name: str) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def pem(name: str) -> str:
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return private_key(name).public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
+
+
+def public_key(name: str = "global") -> PublicKey:
+    return PublicKey.from_pem(pem(name), name=name)
+
+
+def config(*targets: Any, **changes: Any) -> Config:
+    fields: dict[str, Any] = {
+        "vendor": "Acme",
+        "product_name": "Studio",
+        "product_id": "42",
+        "product_version": "5.2.5",
+        "endpoints": targets,
+        "usage_consent": True,
+    }
+    return Config(**{**fields, **changes})
+
+
+def getkeymanager(**changes: Any) -> Any:
+    fields: dict[str, Any] = {
+        "base_url": "https://keys.acme.example",
+        "api_key": API_KEY,
+        "keys": (public_key(),),
+    }
+    target = GetKeyManager(**{**fields, **changes})
+    return endpoints.adapter(target, config(target))
+
+
+def unsigned(**changes: Any) -> Any:
+    return getkeymanager(keys=(), allow_unsigned=True, **changes)
+
+
+def reo(**changes: Any) -> Any:
+    target = Reo(**{"api_key": API_KEY, **changes})
+    return endpoints.adapter(target, config(target))
+
+
+def signed_body(content: Any, *, by: str = "global", outer: Any = None) -> bytes:
+    """An envelope around ``content``, as the licence server makes it."""
+    text = base64.b64encode(json.dumps(content).encode())
+    signature = private_key(by).sign(text, padding.PKCS1v15(), hashes.SHA256())
+    envelope = {
+        "response": content if outer is None else outer,
+        "response_base64": text.decode(),
+        "private_key_used": "global",
+        "signature": base64.b64encode(signature).decode(),
+    }
+    return json.dumps(envelope).encode()
+
+
+def receipt(code: int, *, errors: Any = (), timestamp: Optional[int] = None) -> dict[str, Any]:
+    return {
+        "code": code,
+        "message": "message of the server",
+        "errors": errors or [],
+        "timestamp": int(NOW) if timestamp is None else timestamp,
+    }
+
+
+def response(status: int = 200, body: Any = b"", complete: bool = True, **headers: str) -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status, named, data, complete)

@@ -1,0 +1,47 @@
+"""Machines made of a directory: a root with the files that a machine id is read from, and nothing of this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from agent.identity import System, context, derive
+
+MACHINE = "4b1d0c6e9f2a47d38e5560b7a1c3f290"
+OTHER_MACHINE = "77e0a9c41b8d4f6292d3b5c6e8f01a2b"
+NAMES: dict[str, Any] = {"vendor": "Acme", "product_name": "Studio"}
+USER = "1000"
+CONTEXT = context(**NAMES, user=USER)
+DERIVED = derive(MACHINE, CONTEXT)
+
+
+def machine(
+    root: Path,
+    content: Optional[str] = MACHINE + "\n",
+    *,
+    dbus: Optional[str] = None,
+    container: bool = False,
+    user: str = USER,
+    **given: Any,
+) -> System:
+    """A Linux machine below ``root``; ``content`` is what its /etc/machine-id says, None: there is none."""
+    for path, text in (("etc/machine-id", content), ("var/lib/dbus/machine-id", dbus)):
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        if text is not None:
+            file.write_bytes(text.encode())
+    environ = {"container": "podman"} if container else {}
+    return System(platform="linux", root=str(root), user=user, environ=environ, **given)
+
+
+def bare(user: str = USER, **given: Any) -> System:
+    """A machine without a machine id."""
+    return System(
+        platform="linux",
+        user=user,
+        environ={},
+        sources=[("machine-id", lambda: "")],
+        root="/nonexistent",
+        **given,
+    )

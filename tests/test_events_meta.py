@@ -1,0 +1,330 @@
+"""``meta`` takes what people really pass: it is encoded at once, bounded, and never raises."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import itertools
+import json
+import pathlib
+import sys
+import threading
+import time
+import tracemalloc
+import types
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from agent import events, jsonline
+from agent.errors import EventError
+
+
+def encoded(meta: Any) -> Any:
+    """What a server would read; the bound on its size holds always."""
+    found = events.meta(meta)
+    text = jsonline.dumps(found)
+    assert len(text) <= 16 * 1024
+    assert json.loads(text) == found
+    return found
+
+
+def one(value: Any) -> Any:
+    return encoded({"value": value})["value"]
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    LOW = 3
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, None),
+        (True, True),
+        (5, 5),
+        (2**63 - 1, 2**63 - 1),
+        (2**64, "18446744073709551616"),
+        (1.5, 1.5),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("text", "text"),
+        ("\ud800", "\ufffd"),
+        (datetime.datetime(2024, 2, 29, 12, 30), "2024-02-29T12:30:00"),
+        (datetime.date(2024, 2, 29), "2024-02-29"),
+        (datetime.time(1, 2), "01:02:00"),
+        (datetime.timedelta(days=1), "1 day, 0:00:00"),
+        (decimal.Decimal("1.20"), "1.20"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (pathlib.PurePosixPath("/a/b"), "/a/b"),
+        (Colour.RED, "Colour.RED"),
+        (Level.LOW, 3),
+        (b"ab\xff", "ab\ufffd"),
+        (bytearray(b"ab"), "ab"),
+        (memoryview(b"ab"), "ab"),
+        ((1, 2), [1, 2]),
+        ({1}, [1]),
+        (frozenset({1}), [1]),
+        (range(3), [0, 1, 2]),
+        (collections.deque([1]), [1]),
+        ({"a": 1}.keys(), ["a"]),
+        (types.MappingProxyType({"a": 1}), {"a": 1}),
+        (collections.ChainMap({"a": 1}, {"b": 2}), {"b": 2, "a": 1}),
+        (Point(1, Point(2, None)), {"x": 1, "y": {"x": 2, "y": None}}),
+        (collections.UserString("text"), "text"),
+        (complex(1, 2), "(1+2j)"),
+        (object(), "<object>"),
+        (ValueError("reason"), "reason"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_and_what_becomes_of_it(value: Any, found: Any) -> None:
+    assert one(value) == found and type(one(value)) is type(found)
+
+
+def test_nothing_is_nothing() -> None:
+    assert events.meta(None) is None
+    assert encoded({}) == {}
+
+
+@pytest.mark.parametrize("value", ["x", 5, [], [("a", 1)], {1}, b"{}", object(), True, Point(1, 2)])
+def test_a_meta_that_is_no_mapping(value: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        events.meta(value)
+    assert (
+        caught.value.field == "meta" and type(value).__name__ in str(caught.value) + "bool str int"
+    )
+
+
+def test_names_become_text() -> None:
+    nan = float("nan")
+    found = encoded({1: 1, None: 2, False: 3, 1.5: 4, nan: 5, (1, "a"): 6, b"b": 7})
+    names = {"1": 1, "None": 2, "False": 3, "1.5": 4, "nan": 5, '[1,"a"]': 6, "b": 7}
+    assert found == names
+
+
+def test_a_cycle() -> None:
+    mapping: dict[str, Any] = {"list": []}
+    mapping["self"] = mapping
+    mapping["list"].append(mapping["list"])
+    point = Point(1, None)
+    point.y = mapping["point"] = point
+    assert encoded(mapping) == {
+        "list": ["<cycle>"],
+        "self": "<cycle>",
+        "point": {"x": 1, "y": "<cycle>"},
+    }
+
+
+def test_the_same_value_twice_is_no_cycle() -> None:
+    shared = [1]
+    assert encoded({"a": shared, "b": [shared, shared]}) == {"a": [1], "b": [[1], [1]]}
+
+
+@pytest.mark.parametrize("wrap", [lambda x: {"a": x}, lambda x: [x], lambda x: Point(1, x)])
+def test_deep_nesting_is_cut_visibly(wrap: Any) -> None:
+    value: Any = 1
+    for _ in range(1000):
+        value = wrap(value)
+    text = jsonline.dumps(encoded({"deep": value}))
+    assert "\\u2026" in text and text.count("{") + text.count("[") == 8
+
+
+def test_a_container_of_many_is_cut_visibly() -> None:
+    many = list(range(257))
+    assert one(many[:-1]) == many[:-1]
+    assert one(many) == [*many[:-1], "…"]
+    found = one({str(number): 0 for number in many})
+    assert found.pop("_truncated") is True and len(found) == 256
+
+
+def test_a_long_string_is_cut_visibly() -> None:
+    assert one("x" * 4096) == "x" * 4096
+    assert one("x" * 4097) == "x" * 4095 + "…"
+    assert list(encoded({"k" * 5000: 1})) == ["k" * 4095 + "…"]
+
+
+@pytest.mark.parametrize("char", ["x", "\0", "\u00e9", "\U0001f600", '"'])
+def test_the_whole_is_cut_visibly(char: str) -> None:
+    found = encoded({"%s%d" % (char, number): char * 1000 for number in range(100)})
+    assert found["_truncated"] is True and len(found) > 1
+    nested = encoded({"list": [[char * 100] * 200] * 200, "after": 1})
+    assert "…" in nested["list"] and ("after" in nested or nested["_truncated"])
+
+
+def test_ten_megabytes_and_ten_million_elements_cost_little() -> None:
+    text, data = "\u00e9" * 10**7, bytes(10**7)
+    many, table = [0] * 10**7, dict.fromkeys(range(10**5), "\u00e9" * 10**4)
+    tracemalloc.start()
+    began = time.perf_counter()
+    encoded({"text": text, "data": data, text: many, "view": memoryview(data), "table": table})
+    assert time.perf_counter() - began < 1
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def raising(*arguments: Any) -> Any:
+    raise OSError("evil")
+
+
+def evil_types() -> list[type]:
+    """A class for every way to misbehave: each of its methods raises, or gives a wrong type."""
+    names = (
+        *("__str__", "__repr__", "__iter__", "__len__", "__float__", "__index__", "__getitem__"),
+        *("__hash__", "__eq__", "__bool__", "__format__", "isoformat", "keys", "items", "value"),
+        "__getattribute__",
+    )
+    made = [type("Evil", (), {name: raising for name in names})]
+    for name, method in itertools.product(names, (raising, lambda *_: 5, lambda *_: None)):
+        made.append(type("Evil", (), {name: method}))
+    made.append(type("Evil", (), {"__class__": property(raising)}))
+    made.append(type("Evil", (), {"__class__": str}))
+    made.append(type("Evil", (dict,), {name: raising for name in ("items", "__iter__", "__len__")}))
+    made.append(type("Evil", (list,), {"__iter__": raising}))
+    made.append(type("Evil", (str,), {name: raising for name in ("__len__", "__str__", "encode")}))
+    made.append(
+        type("Evil", (int,), {name: raising for name in ("__index__", "__str__", "__eq__")})
+    )
+    made.append(
+        type("Evil", (float,), {name: raising for name in ("__float__", "__repr__", "__sub__")})
+    )
+    return made
+
+
+@pytest.mark.parametrize("kind", evil_types(), ids=lambda kind: "")
+def test_an_evil_object_does_no_harm(kind: type) -> None:
+    assert encoded({"before": 1, "evil": kind(), "after": 2})["after"] == 2
+    encoded({"evil": [kind()]})
+
+
+def test_an_evil_key_does_no_harm() -> None:
+    class Evil:
+        __str__ = __repr__ = raising
+
+    assert encoded({Evil(): 1}) == {"<Evil>": 1}
+
+
+def test_an_evil_mapping_does_no_harm() -> None:
+    class Evil:
+        keys = items = __getitem__ = raising
+
+    assert isinstance(encoded(Evil()), dict)
+
+    class Late(dict):  # type: ignore[type-arg]
+        def items(self) -> Any:
+            yield "a", 1
+            raise OSError
+
+    assert encoded(Late(b=2)) == {"b": 2}
+
+
+def test_what_has_no_end() -> None:
+    class Endless:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Any:
+            return itertools.count()
+
+    assert len(one(Endless())) == 257
+    stream = itertools.count()
+    assert one(stream) == "count(0)" and next(stream) == 0, "an iterator is somebody's to read"
+    assert one(print) == str(print)
+
+
+def test_a_text_of_no_end_is_cut() -> None:
+    class Long:
+        def __str__(self) -> str:
+            return "x" * 10**6
+
+    assert one(Long()) == "x" * 4095 + "…"
+
+
+def test_a_dictionary_that_changes_meanwhile() -> None:
+    class Growing:
+        def __init__(self, target: dict[Any, Any]) -> None:
+            self.target = target
+
+        def __str__(self) -> str:
+            self.target[len(self.target)] = 1
+            return "grown"
+
+    table: dict[Any, Any] = {}
+    table["grow"] = Growing(table)
+    assert encoded(table) == {"grow": "grown", "_truncated": True}
+
+
+def test_things_of_the_process_do_no_harm(tmp_path: pathlib.Path) -> None:
+    with open(tmp_path / "file", "w") as file:
+        things = [file, threading.Lock(), sys, threading.current_thread(), type, print, Colour]
+        assert len(one(things)) == len(things)
+
+
+def test_near_the_recursion_limit() -> None:
+    """A host that calls from deep down gets less of its value, or its own RecursionError, never a torn one."""
+    found = []
+
+    def deeper() -> None:
+        try:
+            deeper()
+        except RecursionError:
+            pass
+        try:
+            found.append(events.meta({"a": {"b": [{"c": object()}]}}))
+        except RecursionError:
+            found.append(None)
+
+    deeper()
+    for meta in found:
+        assert meta is None or json.loads(jsonline.dumps(meta)) == meta
+    assert found[-1] == {"a": {"b": [{"c": "<object>"}]}}
+
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(st.characters(codec=None), max_size=30),
+    st.binary(max_size=30),
+    st.datetimes(),
+    st.decimals(),
+    st.uuids(),
+    st.fractions(),
+    st.complex_numbers(),
+    st.sampled_from([*Colour, object(), Point(1, 2), range(10**9), "x" * 5000, 10**4000]),
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=20),
+        st.dictionaries(
+            st.text(max_size=5) | st.integers() | st.binary(max_size=5), inner, max_size=20
+        ),
+        st.tuples(inner, inner),
+        st.builds(Point, st.integers(), inner),
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: some * 200),
+    ),
+    max_leaves=60,
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.text(max_size=20) | st.tuples(st.integers()), anything, max_size=20))
+def test_whatever_is_in_it(meta: Any) -> None:
+    encoded(meta)

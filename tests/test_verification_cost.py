@@ -1,0 +1,37 @@
+"""The cost table prints what it says it does; what the numbers are is the machine's affair."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import verification_cost
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verification_cost.main(["--turns", "1"]) == 0
+    out = capsys.readouterr().out
+    for name in ("RSA-2048 ours", "RSA-3072 raw pow()", "RSA-4096 cryptography", "Ed25519 PyNaCl"):
+        assert name in out
+    assert "ratio" in out
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verification_cost.main(["--turns", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rows"]) == 11 and found["turns"] == 3
+    for row in found["rows"]:
+        assert 0 < row["least_us"] <= row["median_us"] and row["ratio"] > 0
+        assert (row["ratio"] == 1) or row["compared_with"] != row["name"]
+
+
+@pytest.mark.parametrize("arguments, status", [(["--help"], 0), (["--turns", "0"], 2)])
+def test_help_and_mistakes(
+    arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        verification_cost.main(arguments)
+    assert ended.value.code == status
+    shown = "".join(capsys.readouterr())
+    assert "python -m tests.verification_cost" in shown
+    assert status or "--turns 401 --json" in shown
