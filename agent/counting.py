@@ -15,6 +15,7 @@ from .spool.store import DISK, FULL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Optional
 
     from .clock import Clock
@@ -49,30 +50,25 @@ class Counting:
         self.unsynced = False  # usage was appended and not synced
         self._rung = False
 
-    def _enter(self, blocking: bool = True) -> bool:
-        """Become the one who writes; False on a thread that is interrupted in the middle of it."""
-        if not self._writing.acquire(blocking):
-            return False
-        if self._inside:  # a signal handler, or a destructor
-            self._writing.release()
-            return False
-        self._inside = True
-        return True
-
-    def _leave(self) -> None:
-        self._inside = False
-        self._writing.release()
+    def _alone(self, write: Callable[[], bool]) -> bool:
+        """``write()`` while nobody else does; False on a thread that is interrupted in the middle of it."""
+        # By ``with`` alone: a Ctrl-C between an acquire and its release would leave the lock held for ever.
+        with self._writing:
+            if self._inside:  # a signal handler, or a destructor
+                return False
+            self._inside = True
+            try:
+                return write()
+            finally:
+                self._inside = False
 
     def add(self, activity: str, n: int) -> bool:
         """Count; True when somebody should be woken to write."""
         many = False
         for _, counters in self._books:
             many |= counters.add(activity, n)
-        if many and self._enter(False):
-            try:  # under the consent that is known: asking for it would touch the disk
-                self._fold(self._clock.time(), None)
-            finally:
-                self._leave()
+        if many and not self._inside:  # under the consent that is known: asking for it would touch the disk
+            self._alone(lambda: self._fold(self._clock.time(), None))
         # Only ever set where it was not: the writer resets it before it looks at what was added.
         if self._rung:
             return False
@@ -115,12 +111,7 @@ class Counting:
 
     def keep(self, *, end: bool = False) -> bool:
         """Write all counters and sync all usage now; with ``end`` every window ends. True if one did."""
-        if not self._enter():
-            return False
-        try:
-            return self._keep(end)
-        finally:
-            self._leave()
+        return self._alone(lambda: self._keep(end))
 
     def _keep(self, end: bool) -> bool:
         self._kept_at = self._clock.monotonic()
@@ -145,15 +136,13 @@ class Counting:
 
     def fold(self) -> None:
         """Have what was added so far belong to the consent of now."""
-        if self._enter(False):
-            try:
-                self._fold(self._clock.time(), self._spool.consent.current())
-            finally:
-                self._leave()
+        if not self._inside:
+            self._alone(lambda: self._fold(self._clock.time(), self._spool.consent.current()))
 
-    def _fold(self, now: float, epoch: Optional[int]) -> None:
+    def _fold(self, now: float, epoch: Optional[int]) -> bool:
         for _, counters in self._books:
             counters.fold(now, epoch)
+        return True
 
     def open_windows(self) -> list[Record]:
         """What is counted and not ended, as it would be sent if it ended now; touches no disk."""

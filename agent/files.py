@@ -142,7 +142,12 @@ def close(fd: int) -> None:
 
 def hold_still() -> None:
     """Before a fork: from here to ``go_on`` no other thread opens or closes a file of ours."""
-    _still.acquire(True, STILL_S)
+    global _still
+    if not _still.acquire(True, STILL_S):
+        # Held by a fork that waits for this thread, or by nobody any more: a Ctrl-C may come between the two calls.
+        # In the old one's place, so that this is waited for once and not at each file for the life of the process.
+        _still = RLock()
+        _still.acquire()
 
 
 def go_on() -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import gc
+import inspect
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Optional
 
 import pytest
 from support_agent import Desk, FakeClock, desk
 
 import agent
+from agent import files
 from agent.clock import Clock
 from agent.transport import HttpTransport, Request, Response, Unreachable
 
@@ -227,6 +233,84 @@ def test_a_licence_key_that_a_server_repeats_is_masked_everywhere(
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
 # A socket that was being opened is left to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_lock_that_ctrl_c_left_behind_is_waited_for_once(tmp_path: Path) -> None:
+    """Between two calls of ours an interrupt leaves it taken; each later file cost 0.2 s, in every other thread."""
+    interrupted = threading.Thread(target=files.hold_still)
+    interrupted.start()
+    interrupted.join()
+    left = files._still
+    files.write_new(str(tmp_path / "file"), b"x")
+    assert files._still is not left
+    others = []
+    other = threading.Thread(target=lambda: others.append(files._still.acquire(False)))
+    other.start()
+    other.join()
+    assert others == [True]
+    files._still = type(left)()  # that thread has it still
+
+
+def interrupted(call: Callable[[], object], at: int) -> bool:
+    """``call()`` with a KeyboardInterrupt where its ``at``-th function of ours begins; False where there are fewer.
+
+    There, and behind each call of a C function, is where an interpreter looks for signals.
+    """
+    left = at
+
+    def trace(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal left
+        ours = str(frame.f_globals["__name__"]).partition(".")[0] == agent.__name__
+        if ours and not frame.f_code.co_flags & inspect.CO_GENERATOR:  # they are closed noisily
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+@pytest.mark.parametrize("what", ["count", "keep", "track", "record_text", "call_home"])
+def test_ctrl_c_at_any_call_leaves_no_lock_taken(tmp_path: Path, what: str) -> None:
+    with contextlib.ExitStack() as stack:
+        at = stack.enter_context(desk(tmp_path / "state", FakeClock(time.time())))
+        product = stack.enter_context(at.agent(clock=Clock(), durability="process"))
+        engine = product._engine
+        calls: dict[str, Callable[[], object]] = {
+            "count": lambda: (product.count("RENDER"), engine.counting.fold()),
+            "keep": lambda: (product.count("RENDER"), engine.counting.keep()),
+            "track": lambda: product.track("EXPORT"),
+            "record_text": lambda: product.record_text("x", data_group="g"),
+            "call_home": product.call_home,
+        }
+        locks = [engine.counting._writing, engine.spool._lock, engine.spool.consent._lock]
+        taken: list[Any] = []
+
+        def take_each() -> None:
+            for lock in locks:
+                taken.append(lock.acquire(False))
+                lock.release()
+
+        calls[what]()
+        for count in range(60):  # each may begin another segment, and more calls the next time
+            if not interrupted(calls[what], count):
+                break
+            other = threading.Thread(target=take_each)
+            other.start()
+            other.join()
+            assert taken == [True] * 3, count
+            taken.clear()
+        assert count > 5
+        assert product.flush().drained
+
+
+# Between the making of a socket and the first line that could close it an interrupt leaves it to the collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_ctrl_c_in_a_flush_stops_no_later_flush(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
@@ -250,3 +334,4 @@ def test_ctrl_c_in_a_flush_stops_no_later_flush(tmp_path: Path) -> None:
             assert set(at.texts()) == {"r%d" % n for n in range(25)}
     finally:
         signal.signal(signal.SIGUSR1, before)
+        gc.collect()
