@@ -286,11 +286,13 @@ def _send_all(found: Evidence, server: Answering, state: Path) -> None:
         telemetry.flush(timeout=10.0)  # the probe: a counter is sent where it is the only usage
         found.collect(elsewhere)
     _have_a_keyring(found, server, state.parent / "keyring")
-    only = product(server.url, state.parent / "counter")
-    with agent.Agent(only.replace(endpoints=only.endpoints[1:])) as telemetry:
-        telemetry.count("RENDER")
-        telemetry.flush(timeout=10.0)
-        found.collect(state.parent / "counter")
+    # Each kind of usage alone: which one is the probe of a server that fails is decided by the names of two files.
+    for name in ("count", "track"):
+        only = product(server.url, state.parent / name)
+        with agent.Agent(only.replace(endpoints=only.endpoints[1:])) as telemetry:
+            getattr(telemetry, name)("RENDER")
+            telemetry.flush(timeout=10.0)
+            found.collect(state.parent / name)
 
 
 def _have_a_keyring(found: Evidence, server: Answering, state: Path) -> None:
