@@ -206,7 +206,8 @@ def test_a_document_is_fetched_when_no_key_fits_and_not_before(at: Desk) -> None
         assert len(server.requests) == 2
     for request in server.requests:
         assert request.startswith(b"GET /keyring.json HTTP/1.1\r\n")
-        assert not any(key in request for key in (b"api", b"license", b"demo", b"42"))
+        said = request.replace(b":%d" % server.port, b"")  # a port may well hold a 42
+        assert not any(key in said for key in (b"api", b"license", b"demo", b"42"))
 
 
 def test_while_no_document_helps_each_backoff_asks_once(at: Desk) -> None:
