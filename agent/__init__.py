@@ -10,7 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .client import Agent as Agent
     from .config import Config as Config, GetKeyManager as GetKeyManager, Reo as Reo
-    from .doors import dns_domain as dns_domain, erase as erase, main as main
+    from .doors import (
+        deliver_detached as deliver_detached,
+        erase as erase,
+        main as main,
+    )
     from .errors import (
         AgentError as AgentError,
         AnswerStale as AnswerStale,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         Unverifiable as Unverifiable,
         VerificationError as VerificationError,
     )
+    from .origin import dns_domain as dns_domain
     from .outcomes import DeliveryReport as DeliveryReport, Outcome as Outcome
     from .signatures import (
         Keyring as Keyring,
@@ -36,7 +41,8 @@ _HOMES = {
     "Config": "config",
     "GetKeyManager": "config",
     "Reo": "config",
-    "dns_domain": "doors",
+    "deliver_detached": "doors",
+    "dns_domain": "origin",
     "erase": "doors",
     "main": "doors",
     "AgentError": "errors",
@@ -75,6 +81,7 @@ __all__ = [
     "SignatureInvalid",
     "Unverifiable",
     "VerificationError",
+    "deliver_detached",
     "dns_domain",
     "erase",
     "main",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .outcomes import Outcome
     from .rotation import Rotation
     from .routes import Adapter
+    from .spool.facts import Lane
     from .spool.records import Record
     from .spool.store import Spool
     from .transport.values import Transport
@@ -114,7 +115,7 @@ class Courier:
         self._flushes: list[Flush] = []
         self._rotations: dict[str, Rotation] = {}  # by endpoint, where there is a keyring
         self._loaded_at = 0.0  # real monotonic seconds: until then modules are loaded
-        self._refused_at: Optional[float] = None  # since when another process is delivering
+        self.refused_at: Optional[float] = None  # since when another process is delivering
         self._not_before_at: Optional[float] = None
 
     # -- when ------------------------------------------------------------------------------------
@@ -142,13 +143,13 @@ class Courier:
                 self._flushes[:0] = flushes
         if not delivered:
             now = self._clock.monotonic()
-            if flushes or self._refused_at is None:
-                self._refused_at = now
-            patient = now - self._refused_at < CLAIM_PATIENCE_S
+            if flushes or self.refused_at is None:
+                self.refused_at = now
+            patient = now - self.refused_at < CLAIM_PATIENCE_S
             if not patient:
                 self._spool.note("delivery", "another process has been delivering for very long")
             return CLAIM_RETRY_S if patient else CLAIM_RETRY_SLOW_S
-        self._refused_at = None
+        self.refused_at = None
         self._spool.note("delivery")
         if self.hint or self._flushes:
             return 0.0
@@ -168,6 +169,17 @@ class Courier:
             return 0.0 if self.hint else None
         return self.delivery.next_in_s(self._clock.time())
 
+    def lanes(self) -> list[Lane]:
+        """What is known of each endpoint, by what is on disk now; loads nothing that only delivering needs."""
+        facts = self._spool.facts
+        facts.refresh()
+        return [facts.lane(self.tag(adapter)) for adapter in self._adapters]
+
+    @property
+    def flushing(self) -> bool:
+        """Whether somebody waits for a flush."""
+        return bool(self._flushes)
+
     def _start_delay_s(self) -> float:
         """What is left of ``start_delay_s``, which old records do not wait for."""
         now = self._clock.monotonic()
@@ -178,9 +190,7 @@ class Courier:
 
     def _was_broken_off(self) -> bool:
         """Whether the last run ended before an answer came: this one may be as short."""
-        facts = self._spool.facts
-        facts.refresh()
-        return any(facts.lane(self.tag(adapter)).broken_off for adapter in self._adapters)
+        return any(lane.broken_off for lane in self.lanes())
 
     def _is_old(self) -> bool:
         """Whether the oldest waiting record is; looks into files only where a name is that old."""

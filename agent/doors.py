@@ -1,4 +1,4 @@
-"""Functions of the public interface that are no part of an agent's life: erase, the command line, an origin."""
+"""Functions of the public interface that are no part of an agent's life: erase, the command line, a helper process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .errors import ConfigError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Optional
+    from typing import Any, Optional
 
     from .config import Config
 
@@ -34,22 +34,27 @@ def main(argv: Optional[Sequence[str]] = None, config: Optional[Config] = None) 
     return run(argv, config=config)
 
 
-def dns_domain() -> Optional[str]:
-    """The machine's DNS domain, for ``Reo(domain=...)``; None unless it looks like a public one.
+def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:
+    """What a ``detached_command`` calls first of all: deliver for the product that started it; the exit status.
 
-    Runs on the delivering thread and asks only the local resolver.
+    Reads the configuration from the standard input, parts from its starter, and ends within about half a minute.
+    ``told``: what was read already.
     """
-    import socket
+    import json
 
-    _, _, domain = socket.getfqdn().strip(".").lower().partition(".")
-    labels = domain.split(".")
-    private = labels[-1] in _PRIVATE_SUFFIXES or domain.endswith("home.arpa")
-    if len(labels) < 2 or private or domain.endswith((".in-addr.arpa", ".ip6.arpa")):
-        return None
-    return domain
+    from . import detached
+    from .client import Agent
 
-
-# RFC 6762, RFC 6761, RFC 8375 and what routers commonly hand out.
-_PRIVATE_SUFFIXES = frozenset(
-    "local localdomain lan internal intranet home corp private test invalid example arpa".split()
-)
+    try:
+        if told is None:
+            with open(
+                0, "rb", closefd=False
+            ) as pipe:  # a program without a console has no sys.stdin
+                told = json.load(pipe)
+        config = detached.read_config(told["config"])
+    except Exception:
+        return 2
+    detached.part()
+    with Agent(config, environ=told["environ"]) as telemetry:
+        detached.deliver(telemetry._engine.courier)
+    return 0

@@ -90,6 +90,11 @@ class Engine:
             dropped=self._report_dropped,
             on_outcome=on_outcome,
         )
+        self.detached = None
+        if config.deliver == "detached" and config.endpoints and transport is clock is None:
+            from .detached import Detached
+
+            self.detached = Detached(config, self.courier, self.spool, environ)
         self.worker = Worker(self._turn, name="telemetry")
         if config.endpoints:
             # Now, so that a signal handler that records in the middle of the first record finds it.
@@ -217,7 +222,12 @@ class Engine:
     def _turn(self) -> Optional[float]:
         """One turn of the worker: do what is due; the seconds until something will be."""
         waits = self._keep_if_due()
-        wait_s = self.courier.turn() if self.courier.due else self.courier.next_in_s()
+        if not self.courier.due:
+            wait_s = self.courier.next_in_s()
+        elif self.detached is None or self.courier.flushing or not self.detached.works:
+            wait_s = self.courier.turn()
+        else:
+            wait_s = self.detached.turn(self.consent)
         if wait_s is not None:
             waits.append(wait_s)
         return min(waits) if waits else None
@@ -326,11 +336,13 @@ class Engine:
         # The last moments of the time belong to breaking off: an eighth, at most 50 ms.
         spare_s = min(0.05, timeout_s / 8)
         self.courier.stop()
-        self.counting.keep(end=True)
+        self.courier.hint |= self.counting.keep(end=True)
         if not self.worker.stop(timeout_s - spare_s):
             self.courier.break_off()
             self.worker.stop(spare_s)
         self.spool.seal()
+        if self.detached is not None:
+            self.detached.last(self.consent)
         self.courier.close()
 
     def before_fork(self) -> None:

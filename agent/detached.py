@@ -1,0 +1,229 @@
+"""Delivering by a process of its own, for programs that end before a server can answer.
+
+The record is on disk already; what is started here only sends. It gets the configuration through a pipe, never by
+argument, environment or file, for that holds API keys; it inherits no handle and no window, ends by itself within
+``LIFE_S``, and gives way to any other process that delivers. A frozen product never starts itself: it names a
+command, or the agent acts as "thread". Where a start fails the agent goes on as "thread" too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .clock import Clock
+from .origin import dns_domain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Optional
+
+    from .config import Config
+    from .courier import Courier
+    from .spool.store import Spool
+
+# How long such a process lives at most, and how long after a start nobody starts another.
+LIFE_S, REST_S = 30.0, 5.0
+# How long it may take to read what it is told and to part from its starter: 0.05 s on a fast machine.
+PARTING_S = 10.0
+GIVE_WAY_S = 1.0
+# What an interpreter runs: under the product's package names, but without the product's packages, for an ``__init__``
+# of the product would start it again.
+_BOOT = """\
+import importlib, json, sys, types
+told = json.load(sys.stdin.buffer)
+sys.path[:] = told["path"]
+for name, where in told["parents"]:
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__path__ = where
+importlib.import_module(told["doors"]).deliver_detached(told)
+"""
+# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
+WINDOWS_FLAGS = 0x08000000 | 0x00000200
+
+
+class Detached:
+    """Starts such processes for one agent."""
+
+    def __init__(
+        self,
+        config: Config,
+        courier: Courier,
+        spool: Spool,
+        environ: Optional[Mapping[str, str]],
+    ) -> None:
+        self._config, self._courier, self._spool = config, courier, spool
+        self._clock = Clock()
+        self._environ = None if environ is None else dict(environ)
+        self._command = list(config.detached_command) or interpreter()
+        self._started_at: Optional[float] = None  # monotonic seconds
+        self.works = True  # until something shows that it cannot
+        if not self._command:
+            self._give_up("this program is no Python interpreter, and no detached_command is given")
+        for endpoint in config.endpoints:
+            domain = getattr(endpoint, "domain", None)
+            if callable(domain) and domain is not dns_domain:
+                self._give_up("domain is a callable of the product, which no other process can ask")
+
+    def _give_up(self, why: str) -> None:
+        self.works = False
+        self._spool.note("detached", why)
+
+    def turn(self, consent: object) -> Optional[float]:
+        """The worker's, instead of a pass: start a process where it is time; the seconds until the next look."""
+        now = self._clock.monotonic()
+        rest_s = 0.0 if self._started_at is None else self._started_at + REST_S - now
+        # What is on disk says how long a server wants to be left alone, whoever asks.
+        wait_s = max(rest_s, self._paused_s())
+        if wait_s > 0:
+            return wait_s
+        if not self._courier.take():
+            return REST_S  # whoever delivers now may have looked before our record was there
+        self._courier.give_back()
+        self._started_at = now
+        self._start(consent, PARTING_S)
+        return None if self.works else 0.0
+
+    def last(self, consent: object) -> None:
+        """At the end of an agent that lived too short for a turn."""
+        if self.works and self._courier.hint and self._paused_s() <= 0:
+            if self._courier.take():
+                self._courier.give_back()
+                self._start(consent, 0.0)
+
+    def _paused_s(self) -> float:
+        now = self._clock.time()
+        return min(lane.remaining_s(now) for lane in self._courier.lanes())
+
+    def _start(self, consent: object, wait_s: float) -> None:
+        self._courier.hint = False
+        try:
+            self._run(_message(self._config, self._environ, consent), wait_s)
+        except Exception as error:  # no memory, no descriptor, a policy against processes
+            self._give_up("cannot start a process: %s" % (str(error) or type(error).__name__))
+            self._courier.hint = True
+
+    def _run(self, message: bytes, wait_s: float) -> None:
+        import subprocess
+
+        process = subprocess.Popen(  # noqa: S603
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            cwd=os.path.dirname(os.path.abspath(self._command[0])) or None,
+            **options(os.name),
+        )
+        assert process.stdin is not None
+        try:
+            with process.stdin:
+                process.stdin.write(message)
+            if wait_s and hasattr(os, "fork"):  # it forks once it has read the message
+                if process.wait(wait_s):
+                    raise OSError("it ended with status %d" % process.returncode)
+            process.returncode = 0  # else a warning would say that it still runs: it shall
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+
+
+def interpreter() -> list[str]:
+    """The command that runs ``_BOOT``; nothing where this program is not a Python interpreter beyond doubt."""
+    name = os.path.basename(sys.executable or "").lower()
+    frozen = getattr(sys, "frozen", False) or "__compiled__" in globals()
+    if frozen or not name.startswith(("python", "pypy")) or not os.access(sys.executable, os.X_OK):
+        return []
+    return [sys.executable, "-I", "-c", _BOOT]
+
+
+def options(os_name: str) -> dict[str, Any]:
+    """What keeps a process apart from the product's terminal: a session, or no console."""
+    return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
+
+
+def _doors() -> str:
+    return __name__.rpartition(".")[0] + ".doors"
+
+
+def _message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
+    """What ``deliver_detached`` is told: JSON, and in it the configuration as ``read_config`` takes it."""
+    import json
+    import pickle
+
+    parts = _doors().split(".")[:-2]
+    parents = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    places = [list(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
+    # A callable is asked when usage is captured: what waits was allowed.
+    allowed = True if callable(consent) or consent is True else None
+    settings = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
+    message = {
+        "doors": _doors(),
+        "parents": list(zip(parents, places)),
+        "path": [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
+        "environ": environ,
+        "config": pickle.dumps(settings).decode("latin-1"),
+    }
+    return json.dumps(message).encode("ascii")
+
+
+# -- in the process that was started ---------------------------------------------------------------
+
+
+def read_config(text: str) -> Config:
+    """The configuration in a message; raises where it holds anything but our own values.
+
+    A pickle could run any code, and the program of a vendor that reads one would run it for anybody.
+    """
+    import io
+    import pickle
+
+    from . import config, signatures
+
+    known = {
+        (kind.__module__, kind.__qualname__): kind
+        for kind in (
+            *(config.Config, config.GetKeyManager, config.Reo, dns_domain),
+            *(signatures.Keyring, signatures.PublicKey),
+        )
+    }
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return known[module, name]
+
+    found = Reader(io.BytesIO(text.encode("latin-1"))).load()
+    if type(found) is not config.Config:
+        raise TypeError(type(found).__name__)
+    return found
+
+
+def part() -> None:
+    """Leave the starter, who waits for this; be the last to get a processor."""
+    if hasattr(os, "fork"):
+        if os.fork():
+            os._exit(0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.nice(10)
+
+
+def deliver(courier: Courier) -> None:
+    """Pass after pass, until nothing waits, or what waits waits for longer than this process may live."""
+    from threading import Timer
+    from time import monotonic, sleep
+
+    watchdog = Timer(LIFE_S, courier.break_off)
+    watchdog.daemon = True
+    watchdog.start()
+    ends_at = monotonic() + LIFE_S
+    wait_s = courier.turn()
+    while wait_s is not None and monotonic() + wait_s < ends_at:
+        if (
+            courier.refused
+        ):  # another process delivers, and what we came for with it unless it is at its end
+            ends_at = min(ends_at, monotonic() + GIVE_WAY_S)
+        sleep(wait_s)
+        wait_s = courier.turn()
+    watchdog.cancel()

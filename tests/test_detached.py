@@ -1,0 +1,256 @@
+"""``deliver="detached"``: what programs that live for an instant leave to a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_agent import ROOT, Desk, FakeClock, child_environ, desk
+from support_collector import wait_until
+from test_process_life import run
+
+import agent
+from agent import detached
+from agent.clock import Clock
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="looks into /proc")
+MARK = "AGENT_TEST_MARK"
+DEAD = "http://127.0.0.1:9"  # discard: nobody listens
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
+    wait_until(lambda: not living(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these processes and their children have in the environment, and no other."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+
+
+def living(mark: Path) -> list[Path]:
+    """The processes of one test, by /proc; zombies have no environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if ("%s=%s" % (MARK, mark)).encode() in (place / "environ").read_bytes():
+                found.append(place)
+        except OSError:
+            pass  # gone, or another user's
+    return found
+
+
+def handles(process: Path) -> dict[str, str]:
+    """Descriptor -> what it is."""
+    found = {}
+    for entry in (process / "fd").iterdir():
+        try:
+            found[entry.name] = os.readlink(entry)
+        except OSError:
+            pass  # closed meanwhile
+    return found
+
+
+def ended(at: Desk, code: str, **settings: Any) -> float:
+    """A product that ended well and quietly; its seconds."""
+    found, took_s = run(at, code, deliver="detached", **settings)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    return took_s
+
+
+@pytest.mark.parametrize(
+    "code", ["t.call_home()", "t.call_home(); t.close()", "t.call_home(); time.sleep(0.2)"]
+)
+def test_a_program_that_ends_before_a_server_can_answer(at: Desk, code: str) -> None:
+    ended(at, code)
+    wait_until(lambda: at.seen() == 2)
+    with at.agent(clock=Clock()) as later:
+        wait_until(lambda: later.status()["pending"] == 0)
+        assert [one["verdict"] for one in later.history()] == ["delivered"] * 2
+
+
+def test_counts_of_a_program_that_ends_at_once(at: Desk) -> None:
+    ended(at, "t.count('RENDER', 3)")
+    wait_until(lambda: at.seen() == 1)
+    (record,) = at.collector.records()
+    assert '"3"' in json.dumps(record["fields"]).replace(": 3", ': "3"')
+
+
+def test_many_short_runs_behind_a_dead_server_shrink_to_nothing_once_it_is_back(at: Desk) -> None:
+    at.collector.fault("refuse")
+    for _ in range(4):
+        ended(at, "t.call_home()")
+    wait_until(lambda: not living(Path(os.environ[MARK])))
+    at.collector.fault(None)
+    with at.agent(clock=Clock()) as later:  # what a later hour would find
+        assert later.status()["pending"] == 8
+        assert later.flush().drained
+    found = [record["endpoint"] for record in at.collector.records() if record["answer"] == 830]
+    ids = {r["fields"]["event_id"] for r in at.collector.records() if r["endpoint"] != found[0]}
+    assert (len(found), len(ids)) == (4, 4)
+
+
+def test_a_server_that_asks_for_rest_is_not_asked_by_a_process_for_each_run(at: Desk) -> None:
+    at.collector.fault("500")
+    ended(at, "t.call_home()")
+    wait_until(lambda: at.seen() == 2)
+    wait_until(lambda: not living(Path(os.environ[MARK])))
+    for code in ("t.call_home()", "t.call_home(); time.sleep(0.1)", "t.call_home(); t.close()"):
+        ended(at, code)
+        assert not living(Path(os.environ[MARK])) and at.seen() == 2
+
+
+def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is_inherited(
+    at: Desk, tmp_path: Path
+) -> None:
+    at.collector.fault("blackhole")
+    planted = tmp_path / "handle"
+    began = time.monotonic()
+    ended(
+        at,
+        "t.call_home(); os.set_inheritable(os.open(%r, os.O_CREAT | os.O_RDWR), True)"
+        % str(planted),
+    )
+    assert time.monotonic() - began < 5  # the pipes of this test are not held open either
+    wait_until(lambda: len(living(tmp_path)) == 1)
+    (child,) = living(tmp_path)
+    wait_until(lambda: "socket:" in str(handles(child)))  # it delivers, and so holds the lock
+    told = (child / "cmdline").read_bytes() + (child / "environ").read_bytes()
+    assert b"demo-api-key" not in told and b"demo-license-key" not in told
+    for path in at.state_dir.iterdir():
+        assert b"demo-api-key" not in path.read_bytes()
+    opened = handles(child)
+    assert str(planted) not in opened.values()
+    assert [opened[n] for n in "012"] == [os.devnull] * 3
+    pid = int(child.name)
+    assert os.getsid(pid) not in (pid, os.getsid(0)) and os.getpriority(os.PRIO_PROCESS, pid) >= 10
+    # One at a time: who comes now finds it at work.
+    ended(at, "t.call_home(); time.sleep(0.2)")
+    ended(at, "t.call_home()")
+    assert living(tmp_path) == [child]
+    os.kill(pid, 9)
+    at.collector.fault(None)
+    ended(at, "t.call_home()")
+    wait_until(lambda: at.seen() >= 8)
+
+
+@pytest.mark.parametrize("sign", ["sys.frozen = True", "sys.executable = '/usr/bin/studio'"])
+def test_a_frozen_product_never_starts_itself(at: Desk, tmp_path: Path, sign: str) -> None:
+    code = """
+import atexit
+%s
+t = agent.Agent(config, ("demo-license-key", "a"))
+t.call_home()
+assert t.flush(10).drained
+assert "no Python interpreter" in t.status()["trouble"]["spool"], t.status()["trouble"]
+"""
+    ended(at, code % sign, start_delay_s=0)
+    assert at.seen() == 2 and living(tmp_path) == []
+
+
+def test_a_frozen_product_names_a_command_of_its_own(at: Desk, tmp_path: Path) -> None:
+    helper = tmp_path / "helper.py"
+    helper.write_text(
+        "import sys; sys.path.insert(0, %r)\nimport agent\nsys.exit(agent.deliver_detached())\n"
+        % str(ROOT)
+    )
+    code = "sys.frozen = True\nt = agent.Agent(config, 'demo-license-key'); t.call_home()"
+    ended(at, code, detached_command=(sys.executable, str(helper)))
+    wait_until(lambda: at.seen() == 2)
+
+
+@pytest.mark.parametrize(
+    "command", [("/nonexistent/helper",), (sys.executable, "-c", "import sys; sys.exit(3)")]
+)
+def test_a_command_that_fails_leaves_delivering_to_the_thread(
+    at: Desk, command: tuple[str, ...]
+) -> None:
+    code = """
+t.call_home()
+ends = time.monotonic() + 20
+while t.status()["pending"] and time.monotonic() < ends:
+    time.sleep(0.01)
+assert "start a process" in t.status()["trouble"]["spool"], t.status()["trouble"]
+"""
+    ended(at, code, detached_command=command, start_delay_s=0)
+    assert at.seen() == 2
+
+
+def test_a_product_under_packages_that_must_not_run_again(at: Desk, tmp_path: Path) -> None:
+    vendored = tmp_path / "tree" / "studio" / "_vendor"
+    vendored.mkdir(parents=True)
+    (vendored / "__init__.py").write_text("")
+    (vendored.parent / "__init__.py").write_text("open(%r, 'a').write('x')" % str(tmp_path / "ran"))
+    (vendored / "telemetry").symlink_to(ROOT / "agent")
+    code = """
+sys.path.insert(0, %r)
+from studio._vendor import telemetry
+agent = telemetry
+""" % str(tmp_path / "tree")
+    from test_process_life import PRODUCT
+
+    code += PRODUCT.replace("import agent\n", "") + "t.call_home()"
+    ended(at, code)
+    wait_until(lambda: at.seen() == 2)
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+class Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 3",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        pickle.dumps(Planted()),
+        json.dumps({"config": pickle.dumps(Planted()).decode("latin-1")}).encode(),
+        json.dumps({"config": pickle.dumps([]).decode("latin-1")}).encode(),
+    ],
+    ids=[
+        "nothing",
+        "no fields",
+        "a list",
+        "a pickle",
+        "code in the configuration",
+        "another value",
+    ],
+)
+def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:
+    code = "import sys, agent; sys.exit(agent.deliver_detached())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], input=content, capture_output=True, env=child_environ()
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"")
+
+
+def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None:
+    from test_keyring_rotation import ring
+
+    whole = at.config(
+        keys=ring(at), domain=agent.dns_domain, proxy="http://u:p@127.0.0.1:1", ca_bundle=tmp_path
+    )
+    for config in (whole, at.config(keys=()), at.config(only="usage", usage_consent=lambda: True)):
+        told = json.loads(detached._message(config, {"A": "b"}, config.usage_consent))
+        assert detached.read_config(told["config"]) == config.replace(
+            usage_consent=True, deliver="manual", start_delay_s=0
+        )
+
+
+def test_windows_gives_it_no_console() -> None:
+    assert detached.options("nt") == {"creationflags": 0x08000200}
+    assert detached.options("posix") == {"start_new_session": True}
