@@ -220,9 +220,8 @@ def deliver(courier: Courier) -> None:
     ends_at = monotonic() + LIFE_S
     wait_s = courier.turn()
     while wait_s is not None and monotonic() + wait_s < ends_at:
-        if (
-            courier.refused
-        ):  # another process delivers, and what we came for with it unless it is at its end
+        # Another process delivers, and what we came for with it, unless it is at its end.
+        if courier.refused_at is not None:
             ends_at = min(ends_at, monotonic() + GIVE_WAY_S)
         sleep(wait_s)
         wait_s = courier.turn()
