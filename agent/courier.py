@@ -259,6 +259,7 @@ class Courier:
         if self._inside != get_ident():
             return
         try:
+            self._teller.write()
             if self.delivery is not None:
                 self.delivery.rest()
         finally:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .transport.values import Transport
 
 
+NO_TRACKING = "DO_NOT_TRACK"
+
+
 class Engine:
     """All moving parts of one agent; see ``Agent`` for what they promise."""
 
@@ -45,6 +48,10 @@ class Engine:
     ) -> None:
         self.config = config
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        # Asking ``os.environ`` for what it does not have takes half of a ``count``.
+        names = getattr(self.environ, "_data", None)
+        self._names = names if type(names) is dict and self.environ is os.environ else None
+        self._name = os.environ.encodekey(NO_TRACKING) if self._names is not None else ""
         self.clock: Clock = clock or Clock()
         self.consent = config.usage_consent
         self.closed = False
@@ -53,7 +60,7 @@ class Engine:
         self._identity: Optional[Identity] = None
         self._shown: Optional[Identity] = None
         self._resolving = False
-        self.exiting = self._hooked = False
+        self.exiting = self._hooked = self._news = False
         # One adapter per configured endpoint, in the order of the configuration.
         self.adapters: list[Adapter] = [endpoints.adapter(e, config) for e in config.endpoints]
         self.licence_adapters: list[GetKeyManagerAdapter] = [
@@ -167,6 +174,8 @@ class Engine:
             return False
         if kept != DISK:
             self.count_lost("quota" if kept == FULL else "kept in memory only")
+        # Rung for once: a worker that has not looked since will see this record too.
+        self._news |= not (self.courier.hint and (self.counting.unsynced or not record.usage))
         if record.usage:
             self.counting.unsynced = True
         self.courier.hint = True
@@ -202,7 +211,8 @@ class Engine:
         """After recording: have the worker look."""
         if self.config.deliver == "manual" or self.exiting:
             self.counting.keep()
-        else:
+        elif self._news or not self.worker.running:
+            self._news = False
             self.worker.ring()
 
     def hook(self) -> None:
@@ -267,7 +277,9 @@ class Engine:
     @property
     def do_not_track(self) -> bool:
         """Whether ``DO_NOT_TRACK`` stops usage in this process (consoledonottrack.com)."""
-        return self.environ.get("DO_NOT_TRACK", "") not in ("", "0")
+        if self._names is not None and self._name not in self._names:
+            return False
+        return self.environ.get(NO_TRACKING, "") not in ("", "0")
 
     def usage_allowed(self) -> bool:
         """Whether usage may be captured now; asks a callable on the caller's thread."""

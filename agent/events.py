@@ -68,6 +68,8 @@ def text(value: object, field: str = "text") -> str:
 
 def count(value: object, field: str = "n") -> int:
     """A whole number from 1 to 2^53."""
+    if type(value) is int and 1 <= value <= COUNT_MAX:
+        return value
     found = number(value, field) if hasattr(type(value), "__index__") else None
     if found is None or not 1 <= int(found) <= COUNT_MAX:
         raise _mistake(field, value, "an int from 1 to 2**53")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .spool.store import Spool
 
 
+# One line at a time a file is opened, looked at and closed for each answer: a tenth of what a record costs.
+BATCH, BATCH_S = 32, 0.1
+
+
 class Teller:
     """Tells of one deliverer's answers, on its thread, until it is ``silent``."""
 
@@ -32,6 +36,8 @@ class Teller:
         self._spool, self._clock, self._gate = spool, clock, gate
         self._on_outcome, self._manual = on_outcome, manual
         self.silent = False
+        self._answers: list[tuple[Record, dict[str, object]]] = []  # not written yet
+        self._written_at = 0.0
 
     def answered(self, record: Record, verdict: Verdict) -> None:
         """An answer came, whatever it means."""
@@ -54,7 +60,17 @@ class Teller:
             "reason": verdict.reason,
             "errors": verdict.errors,
         }
-        self._spool.history.add(answer)
+        self._answers.append((record, answer))
+        if len(self._answers) >= BATCH or self._clock.monotonic() - self._written_at > BATCH_S:
+            self.write()
+
+    def write(self) -> None:
+        """Have the history hold every answer; but none about usage that was refused meanwhile."""
+        told, self._answers = self._answers, []
+        self._written_at = self._clock.monotonic()
+        kept = [answer for record, answer in told if self._gate(record) != REFUSED]
+        if kept:
+            self._spool.history.add(*kept)
 
     def settled(self, record: Record, verdict: Verdict) -> None:
         """A record ended; said once."""

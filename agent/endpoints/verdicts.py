@@ -160,6 +160,11 @@ def masked(text: str, secret: str) -> str:
     secret = secret.strip()
     if len(secret) < SECRET_MIN_CHARS:
         return text
+    head = secret[
+        :SECRET_MIN_CHARS
+    ].lower()  # the least that has to be hidden; most texts hold no such thing
+    if head not in text.lower() and text.isascii() and secret.isascii():
+        return text
     import re
 
     text = re.sub(re.escape(secret), "****", text, flags=re.IGNORECASE)

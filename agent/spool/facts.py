@@ -270,19 +270,19 @@ class History:
         self._max_bytes = max_bytes
         self._memory: list[dict[str, Any]] = []
 
-    def add(self, answer: dict[str, Any]) -> None:
-        """Append one answer; where the disk refuses, or the file is somebody else's, it stays in memory."""
+    def add(self, *answers: dict[str, Any]) -> None:
+        """Append answers; where the disk refuses, or the file is somebody else's, they stay in memory."""
         try:
             if self._path is None:
                 raise FileNotFoundError
-            size = append(self._path, answer)
+            size = append(self._path, *answers)
             if size > self._max_bytes:
                 whole = size <= 2 * HISTORY_BYTES  # longer is none of ours, and not read to its end
                 known = [line for line, value in decoded(self._lines()) if value is not None]
-                kept = known[len(known) // 2 :] if whole else [jsonline.encode(answer)[:-1]]
+                kept = known[len(known) // 2 :] if whole else [jsonline.encode(answers[-1])[:-1]]
                 files.replace(self._path, b"".join(line + b"\n" for line in kept))
         except (OSError, ValueError):
-            self._memory = [*self._memory[-99:], answer]
+            self._memory = [*self._memory, *answers][-100:]
 
     def forget_usage(self) -> None:
         """Keep the answers about licence records alone: the others may repeat what was recorded."""

@@ -85,8 +85,8 @@ def decoded(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
             yield line, jsonline.decode(line)
 
 
-def append(path: str, value: Any) -> int:
-    """Put a value on a line of its own, whatever the last writer left; the file's new size.
+def append(path: str, *values: Any) -> int:
+    """Put each value on a line of its own, whatever the last writer left; the file's new size.
 
     Raises ``OSError``, also where the file is somebody else's.
     """
@@ -94,7 +94,7 @@ def append(path: str, value: Any) -> int:
         raise FileExistsError(errno.EEXIST, "is somebody else's file", path)
     fd = files.open_append(path)
     try:
-        files.write_whole(fd, b"\n" + jsonline.encode(value))
+        files.write_whole(fd, b"\n" + b"".join(map(jsonline.encode, values)))
         return os.fstat(fd).st_size
     finally:
         files.close(fd)

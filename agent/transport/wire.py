@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Optional
 
 # Where a shutdown does not wake a reader, an interrupt is seen after this long.
+# Longer heads are no heads of ours.
+_HEAD_MAX_BYTES = 16384
 _SLICE_S = 0.5
 # Headers, chunk sizes and endless "100 Continue" included; http.client alone would hold 100 lines of 64 KB.
 _RECEIVED_MAX_BYTES = 4 * MAX_ANSWER_BYTES
@@ -105,7 +107,7 @@ class Deadline:
 class Wire:
     """As much of a socket as ``http.client``, urllib3 and TLS inside TLS use."""
 
-    __slots__ = ("__weakref__", "_closed", "_deadline", "_lock", "_readers", "_sock")
+    __slots__ = ("__weakref__", "_closed", "_deadline", "_held", "_lock", "_readers", "_sock")
 
     def __init__(self, sock: Any, deadline: Deadline) -> None:
         import threading
@@ -116,6 +118,7 @@ class Wire:
         self._lock = threading.RLock()
         self._closed = False
         self._readers = 0
+        self._held = b""  # a request's head, which waits for its body
         deadline.wires[id(self)] = ref(self)
 
     def start_tls(self, context: ssl.SSLContext, hostname: str) -> Wire:
@@ -142,13 +145,24 @@ class Wire:
         return self
 
     def sendall(self, data: bytes) -> None:
-        """Write all of ``data``."""
-        left = memoryview(data)
+        """Write all of ``data``; the head of a request, by the latest before the next reading.
+
+        ``http.client`` sends head and body apart. Two packets, and two system calls, are a sixth of a request.
+        """
+        if not self._held and len(data) < _HEAD_MAX_BYTES and data[-4:] == b"\r\n\r\n":
+            self._held = bytes(data)
+            return
+        self._send(self._held + data if self._held else data)
+
+    def _send(self, data: bytes) -> None:
+        left, self._held = memoryview(data), b""
         while len(left):
             left = left[self._patiently(self._sock.send, left) :]
 
     def recv_into(self, buffer: memoryview) -> int:
         """Read what there is, at least a byte, into ``buffer``; 0 at the end."""
+        if self._held:
+            self._send(self._held)
         count = self._patiently(self._sock.recv_into, buffer)
         self._deadline.received_bytes += count
         if self._deadline.received_bytes > _RECEIVED_MAX_BYTES:
