@@ -29,7 +29,7 @@ def main(argv: Optional[Sequence[str]] = None, config: Optional[Config] = None) 
     """The whole command line, for a product that is frozen or brings its configuration; the exit status."""
     try:
         from .cli import main as run
-    except ModuleNotFoundError:
+    except ImportError:  # not only if missing: a folder that was emptied is a package to Python
         raise ConfigError("this copy has no command line: its folder cli was left out") from None
     return run(argv, config=config)
 
