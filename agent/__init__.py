@@ -82,15 +82,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name):  # type: ignore[no-untyped-def]
-    home = _HOMES.get(name)
-    if home is None:
-        # ``import package.module`` and ``from package import module`` do not come here.
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    module = __import__(home, globals(), None, (name,), 1)
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker any name would be one of ours
+
+    def __getattr__(name):
+        home = _HOMES.get(name)
+        if home is None:
+            # ``import package.module`` and ``from package import module`` do not come here.
+            raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        module = __import__(home, globals(), None, (name,), 1)
+        value = getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__():  # type: ignore[no-untyped-def]
