@@ -63,7 +63,9 @@ def installed(library: Library) -> Installed:
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        raise AgentError("%s is not installed beside this Python: pip install %s" % (name, name)) from None
+        raise AgentError(
+            "%s is not installed beside this Python: pip install %s" % (name, name)
+        ) from None
     if _numbers(found.version) < _numbers(library.at_least):
         raise AgentError(
             "%s %s is installed, needed is %s or newer" % (name, found.version, library.at_least)

@@ -43,12 +43,16 @@ def rewritten(source: bytes, path: str, libraries: Collection[str], base: str) -
             if not count:
                 raise AgentError("%s:%d: this import cannot be rewritten" % (path, node.lineno))
         source = source[:begin] + new + source[end:]
-    if list(_absolute(source, path, libraries)):
+    if found and list(_absolute(source, path, libraries)):
         raise AgentError("%s: an import could not be rewritten" % path)
     return source
 
 
 def _absolute(source: bytes, path: str, libraries: Collection[str]) -> Iterator[Statement]:
+    # Most files have none, and parsing is what this costs.
+    named = rb"(?:\bimport|\bfrom|,)[\s\\]+(?:%s)\b" % "|".join(libraries).encode("ascii")
+    if not re.search(named, source):
+        return
     try:
         tree = ast.parse(source, path)
     except SyntaxError as error:
