@@ -383,7 +383,7 @@ raise SystemExit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("at", [0, 1, 30, -1])
+@pytest.mark.parametrize("at", [1, -1])
 def test_a_copy_that_was_killed_is_finished_by_the_same_command(dest: Path, at: int) -> None:
     count = len(listed_after(dest.parent / "whole")) + 1
     at = count if at == -1 else at
@@ -399,7 +399,7 @@ def listed_after(dest: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3])
+@pytest.mark.parametrize("at", [0, 2])
 def test_an_upgrade_that_was_killed_says_how_to_go_on(dest: Path, at: int) -> None:
     vendor("--with-cli", dest)
     older(dest, "clock.py")
