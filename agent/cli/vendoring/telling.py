@@ -129,7 +129,8 @@ def _update(
         out.say("%s/%s is left: it holds files that are not ours" % (args.destination, folder))
     for name, python in wanted.pythons.items():
         if python:
-            out.say("%s %s asks for Python %s" % (name, wanted.libraries[name], python))
+            asked = (name, wanted.libraries[name], python)
+            out.say("%s %s asks for Python %s, and with it the copy" % asked)
     if wanted.libraries:
         out.say(libraries.WHY_NOT)
     return 0
