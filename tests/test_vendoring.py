@@ -159,6 +159,7 @@ from telemetry_agent import places, transport
 from telemetry_agent.transport import http
 http._new_pool(("http", "127.0.0.1", 9), lambda: None)
 places._user_state_dir({})
+from telemetry_agent._vendor.platformdirs import __main__  # imports its own package by name
 loaded = {name.partition(".")[0] for name in sys.modules}
 assert not loaded & {"urllib3", "platformdirs"}, loaded
 assert "telemetry_agent._vendor.urllib3.connectionpool" in sys.modules
@@ -399,7 +400,7 @@ def listed_after(dest: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("at", [0, 2, 4])
 def test_an_upgrade_that_was_killed_says_how_to_go_on(dest: Path, at: int) -> None:
     vendor("--with-cli", dest)
     older(dest, "clock.py")
