@@ -6,8 +6,8 @@ needs (``delivery``, ``transport``) is imported by the first pass, never by reco
 
 from __future__ import annotations
 
+import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 import os
-from _thread import allocate_lock, get_ident
 
 from .digest import sha256
 from .spool import names
@@ -48,7 +48,7 @@ class Flush:
 
     def __init__(self, skip: tuple[str, ...]) -> None:
         self.skip = skip
-        self._done = allocate_lock()
+        self._done = _thread.allocate_lock()
         self._done.acquire()
 
     def wait(self, timeout_s: float) -> None:
@@ -216,7 +216,7 @@ class Courier:
     @property
     def is_current(self) -> bool:
         """Whether the caller is inside a pass, in ``on_outcome`` for one."""
-        return self._inside == get_ident()
+        return self._inside == _thread.get_ident()
 
     # -- one pass --------------------------------------------------------------------------------
 
@@ -225,6 +225,7 @@ class Courier:
 
         ``skip`` names kinds of waiting to ignore; ``timeout_s`` gives the time for each request.
         """
+        me = _thread.get_ident()  # now: gevent that comes in the middle gives this thread another
         try:
             if not self.take():
                 return False
@@ -237,11 +238,11 @@ class Courier:
                 self._pass(delivery, skip, timeout_s)
             return True
         finally:
-            self.give_back()
+            self.give_back(me)
 
     def take(self) -> bool:
         """Become the one deliverer of this process and this directory; False while there is another."""
-        me = get_ident()
+        me = _thread.get_ident()
         if self._inside == me or self._owner.setdefault("thread", me) != me:
             return False
         # Ours, perhaps since a pass of this thread that Ctrl-C broke off before it could give back.
@@ -254,9 +255,9 @@ class Courier:
         self._claim, self._inside = claim, me
         return True
 
-    def give_back(self) -> None:
+    def give_back(self, me: int = 0) -> None:
         """The opposite of ``take``; nothing on a thread that did not take, as in a child forked inside a pass."""
-        if self._inside != get_ident():
+        if self._inside != (me or _thread.get_ident()):
             return
         try:
             self._teller.write()

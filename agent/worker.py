@@ -6,15 +6,17 @@ lock that a signal handler could find held. What there is to do is the engine's 
 
 from __future__ import annotations
 
+import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 import os
 import sys
-from _thread import allocate_lock, get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from typing import Callable, Optional
 
+# How long a thread that has nothing left to do takes at most to end; on a busy machine it waits for its turn.
+END_S = 1.0
 # How long the system takes at most to forget a thread that has ended.
 KERNEL_S = 0.2
 # How long nothing is tried again after a defect of ours.
@@ -24,11 +26,22 @@ DEFECT_REST_S = 60.0
 class _Run:
     """One thread's life, from its start to its end."""
 
-    __slots__ = ("thread", "stopping", "over")
+    __slots__ = ("bell", "ended", "thread", "stopping", "over")
 
     def __init__(self) -> None:
+        # Of the thread's own kind: a greenlet that waited for a lock of real threads would stop all others.
+        self.bell, self.ended = _thread.allocate_lock(), _thread.allocate_lock()
+        self.bell.acquire()
+        self.ended.acquire()
         self.thread: Optional[threading.Thread] = None
         self.stopping = self.over = False
+
+    def ring(self) -> None:
+        """Wake the thread, or keep it from falling asleep."""
+        try:
+            self.bell.release()
+        except RuntimeError:
+            pass  # rung already
 
 
 class Worker:
@@ -37,9 +50,7 @@ class Worker:
     def __init__(self, step: Callable[[], Optional[float]], *, name: str) -> None:
         self._step = step
         self._name = name
-        self._bell = allocate_lock()
-        self._bell.acquire()
-        self._starting = allocate_lock()
+        self._starting = _thread.allocate_lock()
         self._run: Optional[_Run] = None
         self._stopping = False
         self.trouble = ""
@@ -56,16 +67,17 @@ class Worker:
     def is_current(self) -> bool:
         """Whether the caller is on the worker's thread."""
         run = self._run
-        return run is not None and run.thread is not None and run.thread.ident == get_ident()
+        return (
+            run is not None and run.thread is not None and run.thread.ident == _thread.get_ident()
+        )
 
     def ring(self) -> None:
         """Have the next step done at once; starts the thread where there is none."""
         if not self.running:
             self._start()
-        try:
-            self._bell.release()
-        except RuntimeError:
-            pass  # rung already
+        run = self._run
+        if run is not None:
+            run.ring()
 
     def _start(self) -> None:
         # Thread.start() in a destructor at shutdown hangs Python 3.9-3.11 for ever.
@@ -102,9 +114,10 @@ class Worker:
                     return
                 # An idle agent sleeps for ever; the bound guards against a huge Retry-After.
                 wait_s = -1 if wait_s is None else min(max(wait_s, 0.0), 86400.0)
-                self._bell.acquire(True, wait_s)
+                run.bell.acquire(True, wait_s)
         finally:
             run.over = True
+            run.ended.release()
 
     def _stepped(self) -> Optional[float]:
         try:
@@ -123,12 +136,13 @@ class Worker:
 
     def _end(self, run: _Run, timeout_s: float) -> bool:
         run.stopping = True
-        try:
-            self._bell.release()
-        except RuntimeError:
-            pass
+        run.ring()
+        # Before join, which eventlet lets raise when the time is over.
+        if not run.ended.acquire(True, max(0.0, timeout_s)):
+            return False
+        run.ended.release()
         assert run.thread is not None
-        run.thread.join(max(0.0, timeout_s))
+        run.thread.join(END_S)
         return not run.thread.is_alive()
 
     def park(self, wait_s: float) -> None:

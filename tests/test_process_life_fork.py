@@ -247,7 +247,7 @@ KNOWN = {
     "spool/store.py": 1,
     "transport/dial.py": 1,  # of one look-up, by a thread that is not inherited
     "transport/wire.py": 2,  # of a transport, and of one connection: a child has its own
-    "worker.py": 2,  # the bell that the worker sleeps on, and starting it
+    "worker.py": 3,  # starting; the bell that a thread sleeps on, and its end: a child has no thread
 }
 # (what is taken, by a thread, while the main thread forks)
 LOCKS = [
