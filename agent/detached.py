@@ -57,6 +57,7 @@ class Detached:
         self._clock = Clock()
         self._environ = None if environ is None else dict(environ)
         self._command = list(config.detached_command) or interpreter()
+        self._left: list[int] = []  # processes that may have ended meanwhile
         self._started_at: Optional[float] = None  # monotonic seconds
         self.works = True  # until something shows that it cannot
         if not self._command:
@@ -82,6 +83,7 @@ class Detached:
             return REST_S  # whoever delivers now may have looked before our record was there
         self._courier.give_back()
         self._started_at = now
+        self._reap()
         self._start(consent, PARTING_S)
         return None if self.works else 0.0
 
@@ -91,6 +93,15 @@ class Detached:
             if self._courier.take():
                 self._courier.give_back()
                 self._start(consent, 0.0)
+
+    def _reap(self) -> None:
+        for pid in tuple(self._left):
+            try:
+                ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+            except OSError:  # the product waits for all that ends
+                ended = True
+            if ended:
+                self._left.remove(pid)
 
     def _paused_s(self) -> float:
         now = self._clock.time()
@@ -113,6 +124,8 @@ class Detached:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             close_fds=True,
+            # Else PyInstaller takes a one-file program that starts itself for a part of itself, and shares its files.
+            env={**os.environ, "PYINSTALLER_RESET_ENVIRONMENT": "1"},
             cwd=os.path.dirname(os.path.abspath(self._command[0])) or None,
             **options(os.name),
         )
@@ -120,9 +133,12 @@ class Detached:
         try:
             with process.stdin:
                 process.stdin.write(message)
-            if wait_s and hasattr(os, "fork"):  # it forks once it has read the message
-                if process.wait(wait_s):
-                    raise OSError("it ended with status %d" % process.returncode)
+            if hasattr(os, "fork"):
+                if wait_s and not one_file():  # it forks once it has read the message
+                    if process.wait(wait_s):
+                        raise OSError("it ended with status %d" % process.returncode)
+                else:
+                    self._left.append(process.pid)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
             process.kill()
@@ -137,6 +153,12 @@ def interpreter() -> list[str]:
     if frozen or not name.startswith(("python", "pypy")) or not os.access(sys.executable, os.X_OK):
         return []
     return [sys.executable, "-I", "-c", _BOOT]
+
+
+def one_file() -> bool:
+    """Whether this program has unpacked itself, and takes its files away when the process that was started ends."""
+    unpacked = os.path.basename(getattr(sys, "_MEIPASS", "")).startswith("_MEI")  # PyInstaller
+    return unpacked or "NUITKA_ONEFILE_PARENT" in os.environ
 
 
 def options(os_name: str) -> dict[str, Any]:
@@ -201,9 +223,9 @@ def read_config(text: str) -> Config:
 
 
 def part() -> None:
-    """Leave the starter, who waits for this; be the last to get a processor."""
+    """Leave the starter, who waits for this but where the files would go with us; be the last to get a processor."""
     if hasattr(os, "fork"):
-        if os.fork():
+        if not one_file() and os.fork():
             os._exit(0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.nice(10)

@@ -19,7 +19,7 @@ from typing import Any, Optional
 import agent
 from agent.collector import Collector
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 class Failed(Exception):
@@ -50,6 +50,7 @@ class Desk:
         self.environ = {
             **clean,
             "DISPLAY": screen,
+            "TMPDIR": str(home),  # where a one-file program unpacks itself
             "STUDIO_HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
         }

@@ -52,6 +52,7 @@ def start() -> Agent:
 
 def _config() -> Config:
     server = _read("server.json")
+    program = os.path.abspath(sys.argv[0] if "__compiled__" in globals() else sys.executable)
     frozen = getattr(sys, "frozen", False) or "__compiled__" in globals()
     return Config(
         vendor="Acme",
@@ -61,7 +62,7 @@ def _config() -> Config:
         endpoints=_endpoints(server) if server else (),
         usage_consent=settings().get("usage"),
         deliver=server.get("deliver", "thread"),
-        detached_command=[sys.executable, "--deliver"] if frozen else (),
+        detached_command=[program, "--deliver"] if frozen else (),
     )
 
 
