@@ -234,7 +234,7 @@ class Engine:
         waits = self._keep_if_due()
         if not self.courier.due:
             wait_s = self.courier.next_in_s()
-        elif self.detached is None or self.courier.flushing or not self.detached.works:
+        elif self.detached is None or self.courier.flushes or not self.detached.works:
             wait_s = self.courier.turn()
         else:
             wait_s = self.detached.turn(self.consent)
