@@ -342,7 +342,15 @@ class Engine:
         """At the interpreter's end: begin no request; recording goes on for other exit handlers."""
         if not self.closed and not self.exiting:
             self.exiting = True
-            self._stop(exits.shared_time_left_s(self.config.exit_timeout_s))
+            try:
+                self._stop(exits.shared_time_left_s(self.config.exit_timeout_s))
+            except (
+                BaseException
+            ):  # noqa: B036 - Ctrl-C: wait no longer; the interpreter would print where we were
+                try:
+                    self._stop(0.0)
+                except BaseException:  # noqa: B036
+                    pass
 
     def _stop(self, timeout_s: float) -> None:
         # The last moments of the time belong to breaking off: an eighth, at most 50 ms.

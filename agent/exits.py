@@ -74,7 +74,9 @@ def _tell(what: str) -> None:
         if forkable is not None:
             try:
                 getattr(forkable, what)()
-            except Exception:  # noqa: S110 - os.fork would print it into the host
+            except (
+                BaseException
+            ):  # noqa: B036 - os.fork would print it into the host, Ctrl-C too, and raise neither
                 pass
 
 

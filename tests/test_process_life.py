@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -147,6 +148,31 @@ def test_an_exit_in_the_middle_of_a_request_speaks_against_nobody(at: Desk) -> N
     with at.agent() as product:
         assert product.flush().pending == 0 and product.status()["dead"] == 0
     assert at.texts() == ["CALL HOME"] * 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@pytest.mark.parametrize("what", ["raise KeyboardInterrupt", "sys.exit(7)"])
+def test_a_signal_while_the_exit_waits_ends_the_wait_and_prints_nothing(
+    at: Desk, what: str
+) -> None:
+    """The second Ctrl-C of an impatient user, or a service manager's SIGTERM."""
+    at.collector.fault("blackhole")
+    code = """
+def handler(number, frame):
+    %s
+signal.signal(signal.SIGALRM, handler)
+t.count("RENDER")
+t.call_home()
+""" % what
+    ends = "signal.setitimer(signal.ITIMER_REAL, 0.4); sys.exit(3)"
+    found, took_s = run(at, code + UNDER_WAY + ends, start_delay_s=0, exit_timeout_s=20)
+    quiet(found, 3)
+    assert took_s < 15
+    at.collector.fault(None)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    assert at.texts() == ["CALL HOME"]
+    assert [r["fields"]["count"] for r in at.collector.records() if "count" in r["fields"]] == [1]
 
 
 def test_records_made_while_the_interpreter_ends(at: Desk) -> None:
