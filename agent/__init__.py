@@ -1,7 +1,19 @@
 """Calls home from a desktop product; keeps what it could not send; believes only signed answers.
 
+A product makes one ``Agent`` of a ``Config`` and calls ``call_home()`` at its start. The public names:
+
+    Agent           records, delivers in the background, and tells what became of it
+    Config          all settings, with the endpoints: GetKeyManager (licences), Reo (usage, with consent)
+    PublicKey       a key that answers are signed with; Keyring: keys that a signed document can replace
+    Outcome         how one record ended, for ``on_outcome``; DeliveryReport: what ``flush`` gives
+    verify          checks a saved answer and gives its Receipt
+    erase           removes all state of a configuration
+    main            the command line, for a frozen product; else ``python -m`` with this package's name
+    dns_domain      the machine's DNS domain, for those who pass it to Reo
+    AgentError      the root of ConfigError and EventError (mistakes of the caller) and of VerificationError, which is
+                    SignatureInvalid, AnswerStale, EnvelopeMalformed, CodeUnknown or Unverifiable
+
 Nothing is loaded until a name is used: importing this package costs one small module.
-See ``Agent`` and ``Config``; ``python -m`` with this package's name is the command line.
 """
 
 __version__ = "0.1.0"
@@ -89,15 +101,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name):  # type: ignore[no-untyped-def]
-    home = _HOMES.get(name)
-    if home is None:
-        # ``import package.module`` and ``from package import module`` do not come here.
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    module = __import__(home, globals(), None, (name,), 1)
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker any name would be one of ours
+
+    def __getattr__(name):
+        home = _HOMES.get(name)
+        if home is None:
+            # ``import package.module`` and ``from package import module`` do not come here.
+            raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        module = __import__(home, globals(), None, (name,), 1)
+        value = getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__():  # type: ignore[no-untyped-def]

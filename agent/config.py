@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Self = TypeVar("Self", bound="_Value")
 
 
-_NOT_GIVEN: Any = type("nothing", (), {})()  # its type is what an error shows
+# Its type is what an error shows, its repr what ``help`` does.
+_NOT_GIVEN: Any = type("nothing", (), {"__repr__": lambda self: "nothing"})()
 
 
 class _Value:
@@ -69,7 +70,11 @@ class _Value:
 
 
 class GetKeyManager(_Value):
-    """The licence server. ``keys`` are the public keys that its answers must be signed with."""
+    """The licence server at ``base_url``. ``keys``, or a ``Keyring``: what its answers must be signed with.
+
+    Without keys ``allow_unsigned=True`` has to say so. ``data_group`` is that of ``call_home``. Records are kept
+    under ``name``: leave it as it is through all versions of a product. Raises ``ConfigError``.
+    """
 
     __slots__ = ("base_url", "api_key", "data_group", "keys", "product_id", "name",
                  "allow_unsigned")  # fmt: skip
@@ -104,7 +109,11 @@ class GetKeyManager(_Value):
 
 
 class Reo(_Value):
-    """The usage collector. ``domain`` or ``ip_addr`` says whose usage aggregated events are."""
+    """The usage collector, which gets records with the user's consent only. Raises ``ConfigError``.
+
+    ``domain`` (a host name, or a callable that gives one) or ``ip_addr`` says whose usage aggregated events are; they
+    wait until one of them is known. Records are kept under ``name``.
+    """
 
     __slots__ = ("api_key", "base_url", "product_id", "environment", "domain", "ip_addr", "name")
 
@@ -129,7 +138,14 @@ class Reo(_Value):
 
 
 class Config(_Value):
-    """Everything that the agent is told. Units are in the names; paths are kept absolute."""
+    """Everything that the agent is told. Units are in the names; paths are kept absolute. Raises ``ConfigError``.
+
+    ``vendor`` and ``product_name`` name the state directory and are part of the user identifier; ``product_id`` and
+    ``product_version`` are sent. ``endpoints``: where records go; none switches the agent off. ``usage_consent``:
+    True, False, None (not asked yet) or a callable; required with a ``Reo``. ``deliver``: "thread", "manual" (only
+    ``flush`` sends) or "detached". ``durability``: "power", or "process", which survives a kill and no power cut.
+    ``proxy`` and ``ca_bundle``: None for what the environment and the system have. ``replace`` gives a changed copy.
+    """
 
     __slots__ = ("vendor", "product_name", "product_id", "product_version", "endpoints",
                  "usage_consent", "state_dir", "identity_name", "deliver", "detached_command",

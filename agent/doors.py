@@ -28,10 +28,11 @@ def erase(config: Config) -> list[str]:
 def main(argv: Optional[Sequence[str]] = None, config: Optional[Config] = None) -> int:
     """The whole command line, for a product that is frozen or brings its configuration; the exit status."""
     try:
-        from .cli import main as run
-    except ModuleNotFoundError:
+        from .cli import main as run  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:  # not only if missing: a folder that was emptied is a package to Python
         raise ConfigError("this copy has no command line: its folder cli was left out") from None
-    return run(argv, config=config)
+    status: int = run(argv, config=config)
+    return status
 
 
 def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:

@@ -21,7 +21,7 @@ LICENSE_KEY = "canary-licence-91c2"
 COMMANDS = """\
 demo|id|call-home|track|count|record|preview|history|spool|spool status|spool list|spool show|spool replay|\
 spool export|spool import|spool purge|verify|keys|keys new|keys sign|keys inspect|keys check|\
-collector|doctor|erase""".split("|")
+collector|doctor|vendor|erase""".split("|")
 
 
 class Result(NamedTuple):

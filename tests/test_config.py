@@ -13,7 +13,6 @@ from typing import Any, Callable
 import pytest
 from support_endpoints import API_KEY, public_key
 
-from agent import checks
 from agent.config import Config, GetKeyManager, Reo
 from agent.errors import ConfigError
 
@@ -477,7 +476,7 @@ def test_making_a_configuration_loads_nothing() -> None:
         "    config.Reo(api_key='k', domain='d', ip_addr='1.2.3.4')))\n"
         "print(*sorted(set(sys.modules) - before))\n"
     )
-    root = pathlib.Path(checks.__file__).parents[1]
+    root = pathlib.Path(__file__).resolve().parents[1]
     command = [sys.executable, "-S", "-c", program]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30)
     assert (done.stdout.strip(), done.stderr) == ("", "")

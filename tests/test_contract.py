@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,18 @@ def test_everything_public_is_there() -> None:
     assert expected <= set(agent.__all__) and expected <= set(dir(agent))
     assert all(getattr(agent, name) is not None for name in agent.__all__)
     with pytest.raises(AttributeError, match="NoSuchName"):
-        agent.NoSuchName  # noqa: B018
+        agent.NoSuchName  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_help_names_everything_public_and_no_address_of_a_machine() -> None:
+    text = pydoc.plaintext.document(agent)  # type: ignore[attr-defined]
+    opening = text.partition("PACKAGE CONTENTS")[0]
+    assert not [name for name in agent.__all__ if not re.search(r"\b%s\b" % name, opening)]
+    for name in agent.__all__:
+        assert inspect.getdoc(getattr(agent, name)), name
+    assert not re.search(r" at 0x[0-9a-f]{6,}", text)
+    methods = [name for name in vars(agent.Agent) if not name.startswith("_")]
+    assert not [name for name in methods if not inspect.getdoc(getattr(agent.Agent, name))]
 
 
 def test_the_ladder_of_errors() -> None:

@@ -258,7 +258,7 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
 
     def trace(frame: FrameType, event: str, arg: object) -> None:
         nonlocal left
-        ours = str(frame.f_globals["__name__"]).partition(".")[0] == agent.__name__
+        ours = (str(frame.f_globals["__name__"]) + ".").startswith(agent.__name__ + ".")
         if ours and not frame.f_code.co_flags & inspect.CO_GENERATOR:  # they are closed noisily
             left -= 1
             if left < 0:

@@ -14,7 +14,7 @@ from support_identity import DERIVED, MACHINE, NAMES
 
 from agent import identity
 
-ROOT = str(Path(identity.__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[1])
 HEAVY = (
     "hashlib hmac uuid typing dataclasses logging platform ctypes re json ssl threading subprocess inspect enum "
     "collections contextlib functools pathlib random secrets tempfile socket sqlite3 urllib3 nacl platformdirs"

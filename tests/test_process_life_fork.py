@@ -552,7 +552,7 @@ def test_a_process_of_multiprocessing_keeps_its_counts(
     at: Desk, tmp_path: Path, method: str
 ) -> None:
     """Such a process ends by ``os._exit``, whatever was registered for its exit."""
-    (tmp_path / "product.py").write_text(PRODUCT + """
+    (tmp_path / "program.py").write_text(PRODUCT + """
 def work():
     t.count("CHILD", 2)
 if __name__ == "__main__":
@@ -564,7 +564,7 @@ if __name__ == "__main__":
 """ % method)
     pem = at.collector.keys[0]["public_key"]
     arguments = [at.collector.url, pem, str(at.state_dir), json.dumps({"start_delay_s": 60})]
-    command = [sys.executable, *LAX, str(tmp_path / "product.py"), *arguments]
+    command = [sys.executable, *LAX, str(tmp_path / "program.py"), *arguments]
     found = subprocess.run(command, capture_output=True, text=True, env=child_environ())
     quiet(found)
     with at.agent() as product:

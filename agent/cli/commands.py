@@ -10,6 +10,11 @@ from . import collecting, demo, doctor, keys, looking, recording, spooling, stat
 from .arguments import EXAMPLE_CONFIG, Parser, package, program
 from .output import Output
 
+try:
+    from .vendoring import add_to as _add_vendor_to
+except ImportError:  # this is a copy: its maker stays behind
+    _add_vendor_to = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from ..config import Config
 
@@ -43,6 +48,8 @@ def parser(own: bool = False) -> Parser:
     )
     for module in (demo, state, recording, looking, spooling, verifying, keys, collecting, doctor):
         module.add_to(found)
+    if _add_vendor_to is not None:
+        _add_vendor_to(found)
     state.add_erase_to(found)
     helping = found.command(
         "help",

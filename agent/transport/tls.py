@@ -47,7 +47,7 @@ def client_context(
         named = [("ca_bundle", ca_bundle)]
     if not named and sys.platform in ("win32", "darwin"):
         try:  # pragma: no cover
-            import truststore
+            import truststore  # type: ignore[import-not-found, unused-ignore]
 
             # The system's own verifier knows more than the files that OpenSSL can read.
             return _strict(truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
@@ -100,7 +100,7 @@ def _first_bundle(system_bundles: Sequence[str]) -> str:
     for path in filter(os.path.isfile, system_bundles):
         return path
     try:
-        import certifi
+        import certifi  # type: ignore[import-not-found, unused-ignore]
 
         return str(certifi.where())
     except ImportError:
