@@ -401,6 +401,8 @@ def test_an_agent_behind_a_silent_resolver_has_one_thread_more_and_delivers_when
                 assert len(resolver.asked) == 1
                 assert threading.active_count() <= threads + 1 + server.accepted
                 resolver.comes_back.set()
+                for thread in resolver_threads():
+                    thread.join(10)
                 assert product.flush(timeout=20).drained
                 assert sorted(at.texts()) == ["%d" % n for n in range(6)]
 
