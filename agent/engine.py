@@ -344,9 +344,8 @@ class Engine:
             self.exiting = True
             try:
                 self._stop(exits.shared_time_left_s(self.config.exit_timeout_s))
-            except (
-                BaseException
-            ):  # noqa: B036 - Ctrl-C: wait no longer; the interpreter would print where we were
+            except BaseException:  # noqa: B036
+                # Ctrl-C: wait no longer. The interpreter would print where it came.
                 try:
                     self._stop(0.0)
                 except BaseException:  # noqa: B036

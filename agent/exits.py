@@ -74,10 +74,8 @@ def _tell(what: str) -> None:
         if forkable is not None:
             try:
                 getattr(forkable, what)()
-            except (
-                BaseException
-            ):  # noqa: B036 - os.fork would print it into the host, Ctrl-C too, and raise neither
-                pass
+            except BaseException:  # noqa: B036
+                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
 
 
 def await_imports() -> None:

@@ -129,6 +129,23 @@ def test_exit_is_silent_in_time_and_unchanged(
     assert float(found.stdout) < 0.25 + 1.0
 
 
+def test_a_resolver_that_never_answers_keeps_no_exit(at: Desk) -> None:
+    code = """
+from agent.transport import HttpTransport
+asked = threading.Event()
+def resolve(host, port):
+    asked.set()
+    time.sleep(1000)  # as getaddrinfo, in one call that nothing ends
+silent = HttpTransport(environ={}, proxy="http://proxy.example:8080", resolve=resolve)
+t = agent.Agent(config, "key", transport=silent)
+t.call_home()
+assert asked.wait(10)
+"""
+    found, took_s = run(at, code, start_delay_s=0, request_timeout_s=60)
+    quiet(found)
+    assert took_s < 15
+
+
 def test_exit_time_may_be_zero(at: Desk) -> None:
     at.collector.fault("blackhole")
     found, _ = run(at, RECORDING + UNDER_WAY, start_delay_s=0, exit_timeout_s=0)
