@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "agent"
 MODULES = sorted(PACKAGE.rglob("*.py"))

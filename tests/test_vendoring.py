@@ -23,6 +23,7 @@ from agent.cli.vendoring.rewriting import rewritten
 from agent.errors import AgentError
 from agent.version import VERSION
 
+pytestmark = pytest.mark.once
 LISTS = {"VENDORED.json"}
 
 
