@@ -167,6 +167,44 @@ def test_an_exit_in_the_middle_of_a_request_speaks_against_nobody(at: Desk) -> N
     assert at.texts() == ["CALL HOME"] * 4
 
 
+# How it ends -> the status that the host has then, and what it recorded.
+ENDS: dict[str, tuple[str, int, list[str]]] = {
+    "os._exit": ("os._exit(5)", 5, []),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", -15, []),
+    "SIGTERM that exits": (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(4)); os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)",
+        4,
+        [],
+    ),
+    "a record before the threads are joined": (
+        "threading._register_atexit(lambda: t.record_text('joining', data_group='g'))",
+        0,
+        ["joining"],
+    ),
+    "a thread that goes on": (
+        "threading.Timer(0.3, lambda: t.record_text('timer', data_group='g')).start()",
+        0,
+        ["timer"],
+    ),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("end, status, texts", ENDS.values(), ids=ENDS.keys())
+def test_an_end_in_the_middle_of_a_delivery_is_silent_and_loses_nothing(
+    at: Desk, end: str, status: int, texts: list[str]
+) -> None:
+    at.collector.fault("blackhole")
+    code = "t.call_home()\n" + UNDER_WAY + end
+    found, took_s = run(at, code, start_delay_s=0, request_timeout_s=60)
+    quiet(found, status)
+    assert took_s < 15
+    at.collector.fault(None)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    assert sorted(at.texts()) == ["CALL HOME", *texts]
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 @pytest.mark.parametrize("what", ["raise KeyboardInterrupt", "sys.exit(7)"])
 def test_a_signal_while_the_exit_waits_ends_the_wait_and_prints_nothing(
