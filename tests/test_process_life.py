@@ -447,7 +447,9 @@ def test_nothing_is_left_after_close(at: Desk, fault: Any) -> None:
         elif fault is None:
             product.flush()
     count = len(told)
-    wait_until(lambda: not telemetry_threads())  # on a busy machine its last instruction may come after the time
+    wait_until(
+        lambda: not telemetry_threads()
+    )  # on a busy machine its last instruction may come after the time
     if os.path.isdir("/proc/self/fd"):
         mine = str(at.state_dir)
         assert not [path for path in descriptors() if path.startswith(mine)]
