@@ -74,6 +74,7 @@ def about(rounds: int) -> dict[str, Any]:
 
 def measured(groups: list[str], rounds: int, with_peers: bool) -> dict[str, Any]:
     """Run the groups; the result as JSON-ready values."""
+    with_peers &= bool({"import", "warm", "exit"} & set(groups))
     found, missing = peers.install(say) if with_peers else ({}, {})
     for name, why in missing.items():
         say("%s: left out: %s" % (name, why))
@@ -93,6 +94,7 @@ def measured(groups: list[str], rounds: int, with_peers: bool) -> dict[str, Any]
 
 def plot(results: Path, directory: Path) -> str:
     """Draw into ``directory`` with the bench's own matplotlib; why not, if not."""
+    peers.install(say, ["plots"])
     python = peers.libraries(measure.HERE / "peers" / "plots")
     script = Path(__file__).with_name("plots.py")
     code = "import sys, runpy; sys.path[:0] = [%r]; sys.argv[1:] = %r; runpy.run_path(%r, run_name='__main__')"

@@ -59,6 +59,8 @@ class Figure:
 
 def number(value: float) -> str:
     """Three digits that mean something."""
+    if value - value != 0:  # a floor that was lost in the noise
+        return "n/a"
     if value == int(value) and abs(value) < 1e9 or abs(value) >= 100:
         return "{:,.0f}".format(value)
     return "%.*f" % (1 if abs(value) >= 10 else 2, value)

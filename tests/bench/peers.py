@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +76,8 @@ PEERS: Mapping[str, Peer] = {
         ("azure-monitor-opentelemetry-exporter",),
         "from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter",
     ),
-    # For the spool, and for the bench itself.
     "spools": Peer(("persist-queue", "litequeue", "diskcache")),
-    "plots": Peer(("matplotlib",)),
+    "plots": Peer(("matplotlib",)),  # for the bench itself
 }
 
 
@@ -89,22 +88,18 @@ def libraries(directory: Path) -> Path:
     return directory / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages"
 
 
-def install(say: Callable[[str], None]) -> tuple[dict[str, Path], dict[str, str]]:
+def install(
+    say: Callable[[str], None], names: Sequence[str] = tuple(PEERS)[:-1]
+) -> tuple[dict[str, Path], dict[str, str]]:
     """(name: its site-packages, name: why it is not there)."""
     found, missing = {}, {}
     with ThreadPoolExecutor(2) as pool:
-        for name, why in zip(PEERS, pool.map(lambda name: _install(name, say), PEERS)):
+        for name, why in zip(names, pool.map(lambda name: _install(name, say), names)):
             if why:
                 missing[name] = why
             else:
                 found[name] = libraries(HERE / "peers" / name)
     return found, missing
-
-
-def installed() -> dict[str, Path]:
-    """Those that an earlier run installed."""
-    places = {name: libraries(HERE / "peers" / name) for name in PEERS}
-    return {n: at for n, at in places.items() if (at.parents[2] / "complete").exists()}
 
 
 def _install(name: str, say: Callable[[str], None]) -> str:

@@ -46,7 +46,8 @@ def draw(table: dict[str, Any], column: int, label: str, logarithmic: bool, path
     import matplotlib  # type: ignore[import-not-found]
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
+    # The same figures give the same file, with its words as text.
+    matplotlib.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})
     import matplotlib.pyplot as plt  # type: ignore[import-not-found]
 
     names = list(table["rows"])

@@ -39,8 +39,9 @@ def group(context: Context) -> Result:
         measure.fill(state, n)
         starts[name] = _run(STARTED, str(state), n)
         records[name] = _run(RECORDING, str(state), n)
-    context.say("startup: %d rounds" % context.rounds)
-    result = _starting(measure.in_turns(starts, context.rounds))
+    rounds = context.rounds if context.rounds < 5 else 3 * context.rounds
+    context.say("startup: %d rounds" % rounds)
+    result = _starting(measure.in_turns(starts, rounds))
     result.tables.append(_recording(measure.in_turns(records, max(1, context.rounds // 2)), result))
     return result
 
