@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("groups", nargs="*", metavar="GROUP", help="default: all")
-    made.add_argument("--rounds", type=int, default=15, metavar="N", help="turns (15)")
+    made.add_argument("--rounds", type=int, default=11, metavar="N", help="turns (11)")
     made.add_argument("--no-peers", dest="peers", action="store_false", help="ours and floors only")
     made.add_argument("--peers", action="store_true", help="the default")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures")

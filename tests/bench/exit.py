@@ -7,6 +7,7 @@ from its last statement to the end of the process. The peers do the same, each w
 from __future__ import annotations
 
 import contextlib
+import statistics
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,12 @@ from .peers import PEERS
 
 EXIT_TIMEOUT_S = 0.25
 SPARE_S = 0.05
+HOLES = (
+    "server accepts, never answers",
+    "server drops every SYN",
+    "server drips",
+    "resolver silent",
+)
 SETTLED_S = 0.7  # loading what it sends with takes 0.1 s
 PEER_LIMIT_S = 20.0
 PENDING = 3_000  # takes longer than SETTLED_S
@@ -93,11 +100,11 @@ def _result(found: dict[str, list[float]], told: dict[str, str]) -> Result:
             Figure.of([1e3 * value for value in values], "ms"),
             Figure.of([1e3 * max(values)], "ms"),
         )
-    holes = ("server accepts, never answers", "server drops every SYN", "server drips")
-    slowest = max(holes + ("resolver silent",), key=lambda name: max(found[name]))
+    medians = {name: statistics.median(found[name]) for name in HOLES}
+    slowest = max(medians, key=lambda name: medians[name])
     bound_ms = 1e3 * (EXIT_TIMEOUT_S + SPARE_S)
-    text = "the slowest exit of all (%s)" % slowest
-    result = Result([table], [Aim(text, 1e3 * max(found[slowest]), bound_ms, "ms")])
+    text = "exit behind the worst black hole (%s)" % slowest
+    result = Result([table], [Aim(text, 1e3 * medians[slowest], bound_ms, "ms")])
     if told:
         others = Table(
             "Recording one event and ending, behind a server that accepts and never answers",

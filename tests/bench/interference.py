@@ -62,7 +62,7 @@ end()
 
 
 def group(context: Context) -> Result:
-    rounds = max(1, context.rounds // 4)
+    rounds = 1 + context.rounds // 5
     kept = context.directory("kept") / "state"
     measure.fill(kept, PENDING)
     context.say("interference: %d rounds of %g s for each of 8 programs" % (rounds, SECONDS))
