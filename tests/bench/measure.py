@@ -63,7 +63,7 @@ def number(value: float) -> str:
         return "n/a"
     if value == int(value) and abs(value) < 1e9 or abs(value) >= 100:
         return "{:,.0f}".format(value)
-    return "%.*f" % (1 if abs(value) >= 10 else 2, value)
+    return "%.*f" % (1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 3, value)
 
 
 @dataclass
