@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from bench import __main__ as bench, measure, report
 from bench.measure import Aim, Figure, Result, Table
 
