@@ -9,6 +9,7 @@ A product makes one ``Agent`` of a ``Config`` and calls ``call_home()`` at its s
     verify          checks a saved answer and gives its Receipt
     erase           removes all state of a configuration
     main            the command line, for a frozen product; else ``python -m`` with this package's name
+    deliver_detached  what a ``detached_command`` calls
     dns_domain      the machine's DNS domain, for those who pass it to Reo
     AgentError      the root of ConfigError and EventError (mistakes of the caller) and of VerificationError, which is
                     SignatureInvalid, AnswerStale, EnvelopeMalformed, CodeUnknown or Unverifiable

@@ -67,9 +67,8 @@ class Counting:
         many = False
         for _, counters in self._books:
             many |= counters.add(activity, n)
-        if (
-            many and not self._inside
-        ):  # under the consent that is known: asking for it would touch the disk
+        if many and not self._inside:
+            # Under the consent that is known: asking for it would touch the disk.
             self._alone(lambda: self._fold(self._clock.time(), None))
         # Only ever set where it was not: the writer resets it before it looks at what was added.
         if self._rung:

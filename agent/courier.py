@@ -112,7 +112,7 @@ class Courier:
         self._owner: dict[str, int] = {}  # "thread": who delivers; set in one step
         self._claim = -1
         self._inside = 0  # the thread that is in the middle of a pass
-        self._flushes: list[Flush] = []
+        self.flushes: list[Flush] = []  # that somebody waits for
         self._rotations: dict[str, Rotation] = {}  # by endpoint, where there is a keyring
         self._loaded_at = 0.0  # real monotonic seconds: until then modules are loaded
         self.refused_at: Optional[float] = None  # since when another process is delivering
@@ -122,13 +122,13 @@ class Courier:
 
     def turn(self) -> Optional[float]:
         """The worker's: one pass where it is time; the seconds until the next, None until rung."""
-        if not self._flushes:
+        if not self.flushes:
             rest_s = self._start_delay_s()
             if rest_s > 0:
                 return rest_s
         # In place: other threads append at any time.
-        flushes = list(self._flushes)
-        del self._flushes[: len(flushes)]
+        flushes = list(self.flushes)
+        del self.flushes[: len(flushes)]
         delivered = True
         try:
             skip = tuple({wait for flush in flushes for wait in flush.skip})
@@ -140,7 +140,7 @@ class Courier:
                 for flush in flushes:
                     flush.end()
             else:
-                self._flushes[:0] = flushes
+                self.flushes[:0] = flushes
         if not delivered:
             now = self._clock.monotonic()
             if flushes or self.refused_at is None:
@@ -151,7 +151,7 @@ class Courier:
             return CLAIM_RETRY_S if patient else CLAIM_RETRY_SLOW_S
         self.refused_at = None
         self._spool.note("delivery")
-        if self.hint or self._flushes:
+        if self.hint or self.flushes:
             return 0.0
         next_in_s = self.next_in_s()
         idle = self.totals is None or self.totals.sent == before
@@ -161,7 +161,7 @@ class Courier:
     def due(self) -> bool:
         """Whether there is anything to look at: something recorded, a flush, a wait that is over."""
         next_in_s = self.next_in_s()
-        return bool(self._flushes) or (next_in_s is not None and next_in_s <= 0)
+        return bool(self.flushes) or (next_in_s is not None and next_in_s <= 0)
 
     def next_in_s(self) -> Optional[float]:
         """Seconds until a pass can do something; None while nothing waits."""
@@ -174,11 +174,6 @@ class Courier:
         facts = self._spool.facts
         facts.refresh()
         return [facts.lane(self.tag(adapter)) for adapter in self._adapters]
-
-    @property
-    def flushing(self) -> bool:
-        """Whether somebody waits for a flush."""
-        return bool(self._flushes)
 
     def _start_delay_s(self) -> float:
         """What is left of ``start_delay_s``, which old records do not wait for."""
@@ -210,7 +205,7 @@ class Courier:
     def ask(self, skip: tuple[str, ...]) -> Flush:
         """Queue a flush for the worker's next turn."""
         flush = Flush(skip)
-        self._flushes.append(flush)
+        self.flushes.append(flush)
         return flush
 
     @property
@@ -384,7 +379,7 @@ class Courier:
 
     def close(self) -> None:
         """Reap what is done, close every socket, let every waiting caller go."""
-        for flush in self._flushes:
+        for flush in self.flushes:
             flush.end()
         if self.delivery is not None and self.take():
             self._spool.backlog.reap_named(self._spool.own_segments)

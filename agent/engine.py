@@ -234,7 +234,7 @@ class Engine:
         waits = self._keep_if_due()
         if not self.courier.due:
             wait_s = self.courier.next_in_s()
-        elif self.detached is None or self.courier.flushing or not self.detached.works:
+        elif self.detached is None or self.courier.flushes or not self.detached.works:
             wait_s = self.courier.turn()
         else:
             wait_s = self.detached.turn(self.consent)
@@ -342,7 +342,14 @@ class Engine:
         """At the interpreter's end: begin no request; recording goes on for other exit handlers."""
         if not self.closed and not self.exiting:
             self.exiting = True
-            self._stop(exits.shared_time_left_s(self.config.exit_timeout_s))
+            try:
+                self._stop(exits.shared_time_left_s(self.config.exit_timeout_s))
+            except BaseException:  # noqa: B036
+                # Ctrl-C: wait no longer. The interpreter would print where it came.
+                try:
+                    self._stop(0.0)
+                except BaseException:  # noqa: B036
+                    pass
 
     def _stop(self, timeout_s: float) -> None:
         # The last moments of the time belong to breaking off: an eighth, at most 50 ms.

@@ -74,8 +74,8 @@ def _tell(what: str) -> None:
         if forkable is not None:
             try:
                 getattr(forkable, what)()
-            except Exception:  # noqa: S110 - os.fork would print it into the host
-                pass
+            except BaseException:  # noqa: B036
+                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
 
 
 def await_imports() -> None:

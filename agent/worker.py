@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import threading
     from typing import Callable, Optional
 
-# How long a thread that has nothing left to do takes at most to end; on a busy machine it waits for its turn.
-END_S = 1.0
 # How long the system takes at most to forget a thread that has ended.
 KERNEL_S = 0.2
 # How long nothing is tried again after a defect of ours.
@@ -137,12 +135,15 @@ class Worker:
     def _end(self, run: _Run, timeout_s: float) -> bool:
         run.stopping = True
         run.ring()
+        from time import monotonic
+
+        ends_at = monotonic() + timeout_s
         # Before join, which eventlet lets raise when the time is over.
         if not run.ended.acquire(True, max(0.0, timeout_s)):
             return False
         run.ended.release()
         assert run.thread is not None
-        run.thread.join(END_S)
+        run.thread.join(max(0.0, ends_at - monotonic()))
         return not run.thread.is_alive()
 
     def park(self, wait_s: float) -> None:
@@ -150,11 +151,14 @@ class Worker:
         run = self._run
         if run is None or self.is_current:
             return
-        if self._end(run, wait_s):
+        ended = False
+        try:
+            ended = self._end(run, wait_s)
+        finally:  # Ctrl-C may have ended the wait
+            run.stopping = ended
+        if ended:
             self._run = None
             _wait_for_kernel(run.thread)
-        else:
-            run.stopping = False
 
     def resume(self) -> None:
         """After a fork, in the parent."""

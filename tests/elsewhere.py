@@ -2,7 +2,7 @@
 
 The package is put to ``product/_vendor/telemetry_agent`` of a temporary tree, the tests beside it, and in them, code
 for child processes included, that name takes the place of ours. No package ``agent`` can be found there. Left out are
-the tests of this tree itself: its documents and its shape.
+the tests of this tree itself: its documents, its shape, and the command that makes copies.
 """
 
 from __future__ import annotations

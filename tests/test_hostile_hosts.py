@@ -281,9 +281,17 @@ def test_ctrl_c_at_any_call_leaves_no_lock_taken(tmp_path: Path, what: str) -> N
         at = stack.enter_context(desk(tmp_path / "state", FakeClock(time.time())))
         product = stack.enter_context(at.agent(clock=Clock(), durability="process"))
         engine = product._engine
+
+        def counted(write: Callable[[], object]) -> Callable[[], object]:
+            def call() -> None:
+                product.count("RENDER")
+                write()
+
+            return call
+
         calls: dict[str, Callable[[], object]] = {
-            "count": lambda: (product.count("RENDER"), engine.counting.fold()),
-            "keep": lambda: (product.count("RENDER"), engine.counting.keep()),
+            "count": counted(engine.counting.fold),
+            "keep": counted(engine.counting.keep),
             "track": lambda: product.track("EXPORT"),
             "record_text": lambda: product.record_text("x", data_group="g"),
             "call_home": product.call_home,

@@ -235,6 +235,38 @@ while t.status()["pending"]:
     everything_arrived_once(at, ["%s%d" % (w, n) for w in "pc" for n in range(12)] + ["last"])
 
 
+def test_ctrl_c_while_a_fork_waits_for_the_worker_prints_nothing_and_stops_no_delivery(
+    at: Desk,
+) -> None:
+    code = """
+inside, done = threading.Event(), threading.Event()
+def on_outcome(outcome):
+    inside.set()
+    done.wait(20)  # the pass lasts for as long as the fork would wait for its end
+t = agent.Agent(config, on_outcome=on_outcome)
+t.record_text("first", data_group="g")
+assert inside.wait(20)
+t.record_text("second", data_group="g")
+from agent import courier
+courier.PARK_S = 20
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    join(fork(lambda: None))
+except KeyboardInterrupt:  # it came to nobody, or to the fork itself
+    pass
+done.set()
+deadline = time.monotonic() + 20
+while t.status()["pending"]:
+    assert time.monotonic() < deadline, t.status()
+    time.sleep(0.01)
+"""
+    found, took_s = run(at, FORK + code, options=LAX, start_delay_s=0)
+    quiet(found)
+    assert took_s < 15
+    everything_arrived_once(at, ["first", "second"])
+
+
 # -- locks ---------------------------------------------------------------------------------------
 
 

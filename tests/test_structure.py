@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "agent"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -370,6 +371,15 @@ def setup_cfg() -> configparser.ConfigParser:
 def test_the_product_needs_three_libraries_and_no_more() -> None:
     needed = setup_cfg()["options"]["install_requires"].split()
     assert {re.split("[<>=!~]", one)[0] for one in needed} == {"urllib3", "platformdirs", "pynacl"}
+
+
+def test_the_oldest_libraries_that_are_tried_are_the_oldest_that_are_allowed() -> None:
+    allowed = setup_cfg()["options"]["install_requires"].split()
+    lines = (ROOT / "tests" / "oldest.txt").read_text("utf-8").splitlines()
+    tried = [tuple(line.split("==")) for line in lines if not line.startswith("#")]
+    assert [name for name, _ in tried] == [line.partition(">=")[0] for line in allowed]
+    for (_, version), line in zip(tried, allowed):
+        assert (version + ".").startswith(line.partition(">=")[2] + ".")
 
 
 def test_nothing_is_installed_but_the_package() -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_agent import FakeClock, desk
 from support_sockets import Authority, Behaviour, Server, answers, drips, floods, ok, silent
 
+from agent.clock import Clock
 from agent.transport import HttpTransport, Request, Unreachable
 from agent.transport.wire import Deadline
 
@@ -152,6 +154,55 @@ def test_a_server_that_does_not_read_gets_the_time_it_was_given(transport: HttpT
 
     with Server(deaf) as server:
         too_late(transport, post(server.port, body=bytes(50_000_000)))
+
+
+def test_a_server_behind_tls_that_does_not_read_gets_the_time_it_was_given(
+    transport: HttpTransport, authority: Authority
+) -> None:
+    def deaf(connection: socket.socket, server: Server) -> None:
+        server.ended.wait()
+
+    with Server(authority.over_tls(deaf, "127.0.0.1")) as server:
+        too_late(transport, post(server.port, "https", body=bytes(50_000_000)))
+
+
+def test_a_server_behind_tls_that_reads_after_a_pause_gets_the_body_as_it_is(
+    transport: HttpTransport, authority: Authority
+) -> None:
+    """The pause is longer than one wait of ours, and TLS sends the same bytes again or spoils the stream."""
+    body = b"".join(b"%07d\n" % n for n in range(1_000_000))
+
+    def dozes(connection: socket.socket, server: Server) -> None:
+        server.ended.wait(1.2)
+        server.read_request(connection)
+        connection.sendall(ok(b"yes"))
+
+    with Server(authority.over_tls(dozes, "127.0.0.1")) as server:
+        request = post(server.port, "https", body=body)
+        assert transport.send(request, timeout_s=FOREVER_S).body == b"yes"
+        assert server.requests[0].endswith(b"\r\n\r\n" + body)
+
+
+def tunnels(connection: socket.socket, server: Server) -> None:
+    """A proxy that agrees, and behind it a server that begins its part of the handshake and never ends it."""
+    server.read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 Fine\r\n\r\n")
+    drips(HALF_A_RECORD, b"\0")(connection, server)
+
+
+@pytest.mark.parametrize("proxy", ["http", "https"])
+def test_a_slow_handshake_behind_a_proxy_gets_the_time_it_was_given(
+    authority: Authority, proxy: str
+) -> None:
+    behaviour = tunnels if proxy == "http" else authority.over_tls(tunnels, "127.0.0.1")
+    with Server(behaviour) as server:
+        transport = HttpTransport(
+            proxy="%s://127.0.0.1:%d" % (proxy, server.port),
+            environ={},
+            ca_bundle=str(authority.path),
+        )
+        assert too_late(transport, post(443, "https", "keys.example")).stage == "TLS"
+        transport.close()
 
 
 def test_a_firewall_that_drops_gets_the_time_it_was_given(
@@ -313,6 +364,47 @@ def test_at_most_one_look_up_ever_hangs_and_names_work_again_when_it_comes_back(
     assert resolver.asked == ["one.example", "two.example"]
     transport.close()
     assert resolver_threads() == []
+
+
+def forwards(url: str) -> Behaviour:
+    """An HTTP proxy in front of a local server, one request for each connection."""
+    port = int(url.rpartition(":")[2])
+
+    def behaviour(connection: socket.socket, server: Server) -> None:
+        request = server.read_request(connection).replace(url.encode(), b"", 1)
+        with socket.create_connection(("127.0.0.1", port)) as upstream:
+            upstream.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            while data := upstream.recv(65536):
+                connection.sendall(data)
+
+    return behaviour
+
+
+@pytest.mark.parametrize("deliver", ["thread", "manual"])
+def test_an_agent_behind_a_silent_resolver_has_one_thread_more_and_delivers_when_it_is_back(
+    resolver: SilentResolver, tmp_path: Path, deliver: str
+) -> None:
+    with desk(tmp_path / "state", FakeClock(time.time())) as at:
+        with Server(forwards(at.collector.url)) as server:
+            resolver.port = server.port
+            transport = HttpTransport(
+                environ={}, proxy="http://proxy.example:%d" % server.port, resolve=resolver
+            )
+            with at.agent(
+                clock=Clock(), transport=transport, deliver=deliver, request_timeout_s=1
+            ) as product:
+                threads = threading.active_count() + (deliver == "thread")
+                for n in range(6):
+                    product.record_text("%d" % n, data_group="g")
+                    with within(1 + LATE_S):
+                        assert product.flush(timeout=0.3).pending == n + 1
+                assert len(resolver.asked) == 1
+                assert threading.active_count() <= threads + 1 + server.accepted
+                resolver.comes_back.set()
+                for thread in resolver_threads():
+                    thread.join(10)
+                assert product.flush(timeout=20).drained
+                assert sorted(at.texts()) == ["%d" % n for n in range(6)]
 
 
 def test_a_name_that_does_not_exist_says_so() -> None:

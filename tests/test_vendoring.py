@@ -23,6 +23,7 @@ from agent.cli.vendoring.rewriting import rewritten
 from agent.errors import AgentError
 from agent.version import VERSION
 
+pytestmark = pytest.mark.once
 LISTS = {"VENDORED.json"}
 
 
@@ -95,10 +96,11 @@ def test_the_same_source_gives_the_same_bytes_under_any_name(
     assert b"timestamp" not in (dest / "sbom.cdx.json").read_bytes()
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    vendor("--upgrade", dest)
+    vendor("--upgrade", "--without-deps", dest)
     bill = json.loads((dest / "sbom.cdx.json").read_text())
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
-    assert check(dest)["ok"] and check(other)["ok"]
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert check(dest)["ok"]  # a time alone is no difference
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert run("vendor", "--check", str(dest)).status == 2
 

@@ -1,0 +1,89 @@
+"""The bench runs, its figures have a shape, and one that misses its aim is said so; how large they are is no test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import __main__ as bench, measure, report
+from bench.measure import Aim, Figure, Result, Table
+
+
+@pytest.fixture(autouse=True)
+def on_a_disk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "HERE", tmp_path / ".bench")
+
+
+def test_one_command_fills_json_and_a_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, document = tmp_path / "bench.json", tmp_path / "PERFORMANCE.md"
+    document.write_text("before\n<!-- bench cold -->\nstale\n<!-- /bench -->\nafter\n")
+    options = ["--rounds", "1", "--no-peers", "--json", str(written), "--report", str(document)]
+    assert bench.main(["import", "cold", *options]) == 0
+    results = json.loads(written.read_text())
+    assert list(results["groups"]) == ["import", "cold"]
+    for group in results["groups"].values():
+        assert group["tables"] and group["aims"]
+        for table in group["tables"]:
+            for cells in table["rows"].values():
+                assert len(cells) == len(table["columns"])
+        for aim in group["aims"]:
+            assert aim["met"] == (aim["value"] <= aim["limit"]) and not aim["at_least"]
+    (cold,) = results["groups"]["cold"]["tables"]
+    to_the_record = cold["rows"]["agent, first start"][0]
+    assert to_the_record["unit"] == "ms" and to_the_record["n"] == 1
+    assert results["groups"]["import"]["tables"][0]["rows"]["agent"][1:3] == [1, 0]
+    out, err = capsys.readouterr()
+    assert "durable call_home(), first start" in out and "has no block for 'import'" in err
+    text = document.read_text()
+    assert text.startswith("before\n<!-- bench cold -->\n`python -m tests.bench cold`")
+    assert text.endswith("<!-- /bench -->\nafter\n") and "stale" not in text
+    assert "| agent, first start | " in text
+    assert not list((tmp_path / ".bench").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "verdict"),
+    [(1.9, False, "met"), (2.1, False, "MISSED"), (2.1, True, "met"), (1.9, True, "MISSED")],
+)
+def test_a_figure_that_misses_its_aim_is_said_so(
+    value: float, at_least: bool, verdict: str
+) -> None:
+    table = Table("title", ["ms"])
+    table.add("agent", Figure.of([1.0, 2.0, 9.0], "ms"))
+    result = measure.as_json(Result([table], [Aim("cost", value, 2.0, at_least=at_least)]))
+    about = {"python": "3", "platform": "any", "cpus": 1, "load": "0", "date": "today"}
+    for text in (report.terminal(result), report.markdown("cold", result, about)):
+        assert verdict.upper() in text.upper() and "2 (1.50–5.50)" in text
+    assert ("MISSED" in report.summary({"cold": result})) == (verdict == "MISSED")
+
+
+def test_a_busy_moment_of_the_machine_moves_no_ratio() -> None:
+    calls: list[str] = []
+
+    def work(name: str, takes: float) -> Any:
+        calls.append(name)
+        return takes * (10 if len(calls) in (3, 4) else 1)
+
+    works: dict[str, Any] = {
+        name: lambda name=name, t=t: work(name, t) for name, t in [("a", 1.0), ("b", 2.0)]
+    }
+    found = measure.in_turns(works, 5)
+    assert calls[:4] == ["a", "b", "b", "a"]  # the order changes from turn to turn
+    assert measure.ratio(found["b"], found["a"]) == 2.0
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["--rounds", "0"]])
+def test_mistakes_are_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(arguments)
+    assert ended.value.code == 2
+    assert "at least 1" in capsys.readouterr().err or arguments == ["nothing"]
+
+
+def test_a_program_that_fails_is_no_measurement() -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        measure.run(measure.program("1 / 0"))
