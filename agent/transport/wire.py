@@ -156,7 +156,7 @@ class Wire:
 
     def _send(self, data: bytes) -> None:
         self._held = b""
-        left = memoryview(data)  # a statement of its own: Nuitka 4.3 fails on one in a tuple that is unpacked
+        left = memoryview(data)  # not unpacked from a tuple: Nuitka 4.3 cannot compile that
         while len(left):
             left = left[self._patiently(self._sock.send, left) :]
 

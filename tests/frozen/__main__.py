@@ -109,7 +109,8 @@ def _drive(program: Path, homes: Path, screen: str, *, pynacl: bool) -> dict[str
         "ed25519" if pynacl else "ed25519 not believed": (ed25519, {"algorithm": "ed25519"}),
         "detached": (driving.delivered_after_the_end, slow),
     }
-    seen, said = {}, {}
+    seen: dict[str, str] = {}
+    said: dict[str, Any] = {}
     for number, (name, (scene, options)) in enumerate(scenes.items()):
         with Collector(**options) as collector:
             desk = driving.Desk(program, homes / str(number), screen, collector)

@@ -18,14 +18,14 @@ RECIPES = ROOT / "vendor_notes" / "packagers"
 TELEMETRY = Path("studio", "_vendor", "telemetry")
 
 # The product with its agent taken out, to see what the agent adds to a build.
-NO_AGENT = '''
+NO_AGENT = """
 class Nothing:
     def __init__(self, *args, **settings): pass
     def __getattr__(self, name): return lambda *args, **named: {}
     def __enter__(self): return self
     def __exit__(self, *error): pass
 Agent = Config = GetKeyManager = Reo = PublicKey = Nothing
-'''
+"""
 
 
 Command = Callable[[Path, list[str]], list[str]]
@@ -74,9 +74,7 @@ PACKAGERS = {
     "nuitka-standalone": Packager(
         ("nuitka",), _nuitka("--standalone"), "launch.dist/studio", "nuitka.txt"
     ),
-    "nuitka-onefile": Packager(
-        ("nuitka[onefile]",), _nuitka("--onefile"), "studio", "nuitka.txt"
-    ),
+    "nuitka-onefile": Packager(("nuitka[onefile]",), _nuitka("--onefile"), "studio", "nuitka.txt"),
 }
 
 
