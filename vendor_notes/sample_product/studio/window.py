@@ -79,9 +79,9 @@ class Window(tk.Tk):
 
     def _show_status(self) -> None:
         state = self.agent.status()
-        reasons = {one["reason"] for one in state["endpoints"] if one["reason"]}
+        reasons = {one["reason"].partition(":")[0] for one in state["endpoints"] if one["reason"]}
         waits = "%d to be sent" % state["pending"] if state["pending"] else "everything is sent"
-        self.status.set("; ".join([waits, *sorted(reasons)]))
+        self.status.set(": ".join([waits, *sorted(reasons)]))
         self.after(STATUS_EVERY_MS, self._show_status)
 
     def leave(self) -> None:
