@@ -83,7 +83,7 @@ class Detached:
             return REST_S  # whoever delivers now may have looked before our record was there
         self._courier.give_back()
         self._started_at = now
-        self._reap()
+        self._left = [pid for pid in self._left if not _ended(pid)]
         self._start(consent, PARTING_S)
         return None if self.works else 0.0
 
@@ -94,18 +94,8 @@ class Detached:
                 self._courier.give_back()
                 self._start(consent, 0.0)
 
-    def _reap(self) -> None:
-        for pid in tuple(self._left):
-            try:
-                ended = os.waitpid(pid, os.WNOHANG)[0] != 0
-            except OSError:  # the product waits for all that ends
-                ended = True
-            if ended:
-                self._left.remove(pid)
-
     def _paused_s(self) -> float:
-        now = self._clock.time()
-        return min(lane.remaining_s(now) for lane in self._courier.lanes())
+        return min(lane.remaining_s(self._clock.time()) for lane in self._courier.lanes())
 
     def _start(self, consent: object, wait_s: float) -> None:
         self._courier.hint = False
@@ -133,17 +123,23 @@ class Detached:
         try:
             with process.stdin:
                 process.stdin.write(message)
-            if hasattr(os, "fork"):
-                if wait_s and not one_file():  # it forks once it has read the message
-                    if process.wait(wait_s):
-                        raise OSError("it ended with status %d" % process.returncode)
-                else:
+            if wait_s and hasattr(os, "fork"):
+                if one_file():
                     self._left.append(process.pid)
+                elif process.wait(wait_s):  # it forks once it has read the message
+                    raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
             process.kill()
             process.wait()
             raise
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except OSError:  # the product waits for all that ends
+        return True
 
 
 def interpreter() -> list[str]:
@@ -166,23 +162,20 @@ def options(os_name: str) -> dict[str, Any]:
     return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
 
 
-def _doors() -> str:
-    return __name__.rpartition(".")[0] + ".doors"
-
-
 def _message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
     """What ``deliver_detached`` is told: JSON, and in it the configuration as ``read_config`` takes it."""
     import json
     import pickle
 
-    parts = _doors().split(".")[:-2]
+    package = __name__.rpartition(".")[0]
+    parts = package.split(".")[:-1]
     parents = [".".join(parts[: n + 1]) for n in range(len(parts))]
     places = [list(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
     settings = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     message = {
-        "doors": _doors(),
+        "doors": package + ".doors",
         "parents": list(zip(parents, places)),
         "path": [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
         "environ": environ,
