@@ -217,7 +217,12 @@ def test_check_asks_which_keyring_is_meant(at: Path, which: str) -> None:
     Path(config).write_text(json.dumps(document))
     more = ["--endpoint", "third"] if which == "another" else []
     done = run("keys", "check", "--config", config, *more, "k.json")
-    assert done.status == 2 and "--endpoint NAME" in done.err
+    said = {
+        "none": "no endpoint of this configuration has a keyring",
+        "several": "several endpoints have a keyring; --endpoint NAME says which is meant",
+        "another": "no endpoint named third of this configuration has a keyring",
+    }
+    assert (done.status, done.err) == (2, "error: %s\n" % said[which])
     if which == "several":
         done = run("keys", "check", "--config", config, "--endpoint", "second", "k.json", "--json")
         assert (done.status, done.json["endpoint"]) == (1, "second")
