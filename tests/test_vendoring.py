@@ -250,7 +250,7 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
 def test_a_check_tells_edits_and_other_options_and_additions_apart(dest: Path) -> None:
     vendor(dest)
     said = run("vendor", "--check", "--with-cli", str(dest))
-    assert (said.status, said.err.count("\n")) == (1, 1) and "with other options" in said.err
+    assert (said.status, said.err.count("\n")) == (1, 1) and "with these options" in said.err
     (dest / "extra.py").write_text("mine")
     said = run("vendor", "--check", str(dest))
     assert (said.status, said.err.count("\n")) == (1, 1) and "foreign" in said.err

@@ -90,7 +90,7 @@ def _check(destination: str, place: Place, wanted: Content, found: Difference, o
     if found.behind:
         which = "the copy is of version %s, this is %s" % (version, wanted.version)
         if version == wanted.version:
-            which = "the copy is of this version, with other options, libraries or files"
+            which = "the copy is of this version, but not what it writes with these options and libraries"
         out.say("%s; vendor --upgrade with the same options brings it up to date" % which)
     return 0 if ok else 1
 
