@@ -108,6 +108,16 @@ def test_an_rsa_pair_is_one_that_answers_can_be_signed_with(at: Path, bits: str)
     assert done.status == 2 and "no Ed25519 private key" in done.err
 
 
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa"])
+def test_a_document_is_told_from_the_keys_in_it(at: Path, algorithm: str) -> None:
+    assert run("keys", "new", "--algorithm", algorithm, "server").status == 0
+    sign("--version", "1", "--key", "server.pub", "--root", "root-1", "keyring.json")
+    found = run("keys", "inspect", "keyring.json", "--json")
+    wanted = run("keys", "inspect", "server.pub", "--json").json["fingerprint"]
+    assert found.status == 0 and found.json["kind"] == "keyring document"
+    assert [key["fingerprint"] for key in found.json["keys"]] == [wanted]
+
+
 def test_without_cryptography_an_rsa_pair_is_refused_in_words(at: Path) -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None; from agent import main; "

@@ -122,7 +122,9 @@ def _new(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         "fingerprint": key.fingerprint,
     }
     out.answer(found, facts(found))
-    out.say("%s is secret: keep it offline, and a copy of it elsewhere." % args.file)
+    root = args.algorithm == "ed25519"
+    where = "keep it offline, and a copy of it elsewhere" if root else "for the server that signs"
+    out.say("%s is secret: %s." % (printable(args.file), where))
     return 0
 
 
@@ -182,7 +184,7 @@ def _split(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 def _inspect(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     data = keyfiles.read(args.file)
-    if b"-----BEGIN" not in data:
+    if data.lstrip().startswith(b"{") or b"-----BEGIN" not in data:  # PEM is inside documents too
         return _tell_document(_read_document(args.file), out)
     if b"PRIVATE" in data:
         key, kind = keyfiles.load_private(args.file).public, "private key"
