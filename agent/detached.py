@@ -40,7 +40,8 @@ for name, where in told["parents"]:
 importlib.import_module(told["doors"]).deliver_detached(told)
 """
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
-WINDOWS_FLAGS = 0x08000000 | 0x00000200
+# BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
+WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
 
 
 class Detached:

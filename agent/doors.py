@@ -48,9 +48,8 @@ def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:
 
     try:
         if told is None:
-            with open(
-                0, "rb", closefd=False
-            ) as pipe:  # a program without a console has no sys.stdin
+            # A program without a console has no sys.stdin.
+            with open(0, "rb", closefd=False) as pipe:
                 told = json.load(pipe)
         config = detached.read_config(told["config"])
     except Exception:

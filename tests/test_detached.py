@@ -252,6 +252,6 @@ def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None
         )
 
 
-def test_windows_gives_it_no_console() -> None:
-    assert detached.options("nt") == {"creationflags": 0x08000200}
+def test_windows_gives_it_no_console_and_a_low_priority() -> None:
+    assert detached.options("nt") == {"creationflags": 0x08004200}
     assert detached.options("posix") == {"start_new_session": True}
