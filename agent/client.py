@@ -269,6 +269,7 @@ class Agent:
         """The last answers received, oldest first: at, endpoint, event_id, verdict, code, reason, errors."""
         if type(limit) is bool or not is_a(limit, int) or limit < 0:
             raise mistake("limit", limit, "an int from 0 on", EventError)
+        self._engine.courier.teller.write()  # of a pass that is not over
         return self._engine.spool.history.last(limit)
 
     def diagnostics(self, network: bool = False) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Courier:
         self.delivery = None
         self.totals: Optional[Tally] = None
         self.hint = True  # records may be waiting that no pass has seen
-        self._teller = Teller(
+        self.teller = Teller(
             self._spool,
             self._clock,
             gate=self._gate,
@@ -136,7 +136,7 @@ class Courier:
             before = self.totals.sent if self.totals else 0
             delivered = self.deliver(skip=skip, timeout_s=lambda: timeout_s)
         finally:
-            if delivered or self._teller.silent:
+            if delivered or self.teller.silent:
                 for flush in flushes:
                     flush.end()
             else:
@@ -255,7 +255,7 @@ class Courier:
         if self._inside != (me or _thread.get_ident()):
             return
         try:
-            self._teller.write()
+            self.teller.write()
             if self.delivery is not None:
                 self.delivery.rest()
         finally:
@@ -291,7 +291,6 @@ class Courier:
             from .routes import Route
 
             self._loaded_at = monotonic() + LOADING_S
-            teller = self._teller
             if self.transport is None:
                 from .transport import HttpTransport
 
@@ -310,8 +309,8 @@ class Courier:
                 run=os.urandom(8).hex(),
                 max_age_s=self._config.max_age_days * 86400.0,
                 gate=self._gate,
-                settled=teller.settled,
-                answered=teller.answered,
+                settled=self.teller.settled,
+                answered=self.teller.answered,
                 dropped=self._dropped,
             )
             self.totals = self.delivery.totals
@@ -332,7 +331,7 @@ class Courier:
 
     def stop(self) -> None:
         """Begin nothing more: no pass, no request, no outcome."""
-        self._teller.silent = True
+        self.teller.silent = True
         if self.delivery is not None:
             self.delivery.stopping = True
 
@@ -355,7 +354,7 @@ class Courier:
 
     def resume(self) -> None:
         """After a fork, in the parent."""
-        if self.delivery is not None and self.delivery.stopping and not self._teller.silent:
+        if self.delivery is not None and self.delivery.stopping and not self.teller.silent:
             self.delivery.stopping = False
             self.hint = True
 
@@ -381,6 +380,7 @@ class Courier:
         """Reap what is done, close every socket, let every waiting caller go."""
         for flush in self.flushes:
             flush.end()
+        self.teller.write()  # for a thread that hangs
         if self.delivery is not None and self.take():
             self._spool.backlog.reap_named(self._spool.own_segments)
             self.give_back()

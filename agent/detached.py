@@ -16,7 +16,7 @@ from .origin import dns_domain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, Optional
 
     from .config import Config
@@ -40,7 +40,8 @@ for name, where in told["parents"]:
 importlib.import_module(told["doors"]).deliver_detached(told)
 """
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
-WINDOWS_FLAGS = 0x08000000 | 0x00000200
+# BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
+WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
 
 
 class Detached:
@@ -57,7 +58,9 @@ class Detached:
         self._clock = Clock()
         self._environ = None if environ is None else dict(environ)
         self._command = list(config.detached_command) or interpreter()
-        self._left: list[int] = []  # processes that may have ended meanwhile
+        if os.path.dirname(self._command[0] if self._command else ""):
+            found = _absolute(self._command[:1])  # it starts in a directory of its own
+            self._command = found and [*found, *self._command[1:]]
         self._started_at: Optional[float] = None  # monotonic seconds
         self.works = True  # until something shows that it cannot
         if not self._command:
@@ -83,7 +86,6 @@ class Detached:
             return REST_S  # whoever delivers now may have looked before our record was there
         self._courier.give_back()
         self._started_at = now
-        self._left = [pid for pid in self._left if not _ended(pid)]
         self._start(consent, PARTING_S)
         return None if self.works else 0.0
 
@@ -95,10 +97,10 @@ class Detached:
                 self._start(consent, 0.0)
 
     def _paused_s(self) -> float:
-        return min(lane.remaining_s(self._clock.time()) for lane in self._courier.lanes())
+        now = self._clock.time()
+        return min(lane.remaining_s(now) for lane in self._courier.lanes())
 
     def _start(self, consent: object, wait_s: float) -> None:
-        self._courier.hint = False
         try:
             self._run(_message(self._config, self._environ, consent), wait_s)
         except Exception as error:  # no memory, no descriptor, a policy against processes
@@ -108,6 +110,7 @@ class Detached:
     def _run(self, message: bytes, wait_s: float) -> None:
         import subprocess
 
+        _reap()
         process = subprocess.Popen(  # noqa: S603
             self._command,
             stdin=subprocess.PIPE,
@@ -121,12 +124,15 @@ class Detached:
         )
         assert process.stdin is not None
         try:
+            # Not before: an exit that waits no longer for this thread starts one itself. Not behind the message: what
+            # is recorded from there on may come too late for the process.
+            self._courier.hint = False
             with process.stdin:
-                process.stdin.write(message)
-            if wait_s and hasattr(os, "fork"):
-                if one_file():
-                    self._left.append(process.pid)
-                elif process.wait(wait_s):  # it forks once it has read the message
+                _tell(process.stdin.fileno(), message, wait_s or GIVE_WAY_S)
+            if hasattr(os, "fork"):  # it forks once it has read the message
+                if not wait_s or one_file():
+                    _unwaited.add(process.pid)
+                elif process.wait(wait_s):
                     raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
@@ -135,11 +141,35 @@ class Detached:
             raise
 
 
-def _ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] != 0
-    except OSError:  # the product waits for all that ends
-        return True
+# Children that parted, or will, and that nobody waited for.
+_unwaited: set[int] = set()
+
+
+def _reap() -> None:
+    """No zombies in a product that opens and closes one agent after another."""
+    for pid in list(_unwaited):
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0]
+        except OSError:
+            ended = pid  # by somebody else; or a fork lies between
+        if ended:
+            _unwaited.discard(pid)
+
+
+def _tell(fd: int, message: bytes, timeout_s: float) -> None:
+    """Write into a pipe; raises ``OSError`` where the message is longer than the pipe and nobody reads it."""
+    from time import monotonic, sleep
+
+    ends_at = monotonic() + timeout_s
+    if hasattr(os, "fork"):
+        os.set_blocking(fd, False)
+    while message:
+        try:
+            message = message[os.write(fd, message) :]
+        except BlockingIOError:
+            if monotonic() > ends_at:
+                raise TimeoutError("it does not read what it is told") from None
+            sleep(0.005)
 
 
 def interpreter() -> list[str]:
@@ -162,26 +192,39 @@ def options(os_name: str) -> dict[str, Any]:
     return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
 
 
+def _doors() -> str:
+    return __name__.rpartition(".")[0] + ".doors"
+
+
 def _message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
     """What ``deliver_detached`` is told: JSON, and in it the configuration as ``read_config`` takes it."""
     import json
     import pickle
 
-    package = __name__.rpartition(".")[0]
-    parts = package.split(".")[:-1]
+    parts = _doors().split(".")[:-2]
     parents = [".".join(parts[: n + 1]) for n in range(len(parts))]
-    places = [list(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
+    places = [_absolute(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
     settings = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     message = {
-        "doors": package + ".doors",
+        "doors": _doors(),
         "parents": list(zip(parents, places)),
-        "path": [entry or os.getcwd() for entry in sys.path if isinstance(entry, str)],
+        "path": _absolute(sys.path),
         "environ": environ,
         "config": pickle.dumps(settings).decode("latin-1"),
     }
     return json.dumps(message).encode("ascii")
+
+
+def _absolute(places: Iterable[object]) -> list[str]:
+    """Paths for a process in another directory; without those that mean nothing, for ours was removed."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""
+    found = [os.path.join(here, place) for place in places if isinstance(place, str)]
+    return [place for place in found if os.path.isabs(place)]
 
 
 # -- in the process that was started ---------------------------------------------------------------
@@ -233,8 +276,13 @@ def deliver(courier: Courier) -> None:
     watchdog.daemon = True
     watchdog.start()
     ends_at = monotonic() + LIFE_S
-    wait_s = courier.turn()
-    while wait_s is not None and monotonic() + wait_s < ends_at:
+    sent, wait_s = 0, courier.turn()
+    while True:
+        # Who recorded while we were sending started nobody: look once more.
+        if courier.totals is not None and courier.totals.sent > sent:
+            sent, courier.hint, wait_s = courier.totals.sent, True, 0.0
+        if wait_s is None or monotonic() + wait_s >= ends_at:
+            break
         # Another process delivers, and what we came for with it, unless it is at its end.
         if courier.refused_at is not None:
             ends_at = min(ends_at, monotonic() + GIVE_WAY_S)

@@ -51,10 +51,10 @@ def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:
             # A program without a console has no sys.stdin.
             with open(0, "rb", closefd=False) as pipe:
                 told = json.load(pipe)
-        config = detached.read_config(told["config"])
+        config, environ = detached.read_config(told["config"]), told["environ"]
     except Exception:
         return 2
     detached.part()
-    with Agent(config, environ=told["environ"]) as telemetry:
+    with Agent(config, environ=environ) as telemetry:
         detached.deliver(telemetry._engine.courier)
     return 0

@@ -54,13 +54,12 @@ class Engine:
         self._name = os.environ.encodekey(NO_TRACKING) if self._names is not None else ""
         self.clock: Clock = clock or Clock()
         self.consent = config.usage_consent
-        self.closed = False
         self.not_recorded: dict[str, int] = {}
         self._license = ("", "")  # as last seen, for records of our own
         self._identity: Optional[Identity] = None
         self._shown: Optional[Identity] = None
         self._resolving = False
-        self.exiting = self._hooked = self._news = False
+        self.closed = self.exiting = self._hooked = self._news = False
         # One adapter per configured endpoint, in the order of the configuration.
         self.adapters: list[Adapter] = [endpoints.adapter(e, config) for e in config.endpoints]
         self.licence_adapters: list[GetKeyManagerAdapter] = [
@@ -174,14 +173,20 @@ class Engine:
             return False
         if kept != DISK:
             self.count_lost("quota" if kept == FULL else "kept in memory only")
-        # Rung for once: a worker that has not looked since will see this record too.
-        self._news |= not (self.courier.hint and (self.counting.unsynced or not record.usage))
-        if record.usage:
-            self.counting.unsynced = True
-        self.courier.hint = True
+        self.news(unsynced=record.usage)
         if self.closed:  # meanwhile, by another thread: nothing of ours stays open
             self.spool.seal()
         return kept == DISK
+
+    def news(self, *, unsynced: bool = False) -> None:
+        """Note that something is on disk that no pass has seen; ``wake`` rings for it."""
+        # Rung for once: a worker that has not looked since will see this record too.
+        if not (self.courier.hint and (self.counting.unsynced or not unsynced)):
+            try:
+                self.counting.unsynced |= unsynced
+                self.courier.hint = True
+            finally:  # last: another thread may ring for this too, and the worker has to find the marks
+                self._news = True
 
     def count_lost(self, why: str, n: int = 1) -> None:
         """Count what was not recorded, or not durably."""
@@ -212,8 +217,12 @@ class Engine:
         if self.config.deliver == "manual" or self.exiting:
             self.counting.keep()
         elif self._news or not self.worker.running:
-            self._news = False
-            self.worker.ring()
+            try:
+                self._news = False
+                self.worker.ring()
+            except BaseException:  # noqa: B036 - Ctrl-C: the next one rings
+                self._news = True
+                raise
 
     def hook(self) -> None:
         """Be told of exit and forks."""

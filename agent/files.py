@@ -146,8 +146,9 @@ def hold_still() -> None:
     if not _still.acquire(True, STILL_S):
         # Held by a fork that waits for this thread, or by nobody any more: a Ctrl-C may come between the two calls.
         # In the old one's place, so that this is waited for once and not at each file for the life of the process.
-        _still = RLock()
-        _still.acquire()
+        fresh = RLock()
+        fresh.acquire()  # before others see it: nobody may come to wait for it without end
+        _still = fresh
 
 
 def go_on() -> None:

@@ -187,7 +187,7 @@ def import_(engine: Engine, path: Any) -> int:
     taken = transfer.put_import(engine.spool, found, refused=_refuses(engine.consent))
     if not taken:
         return 0
-    engine.courier.hint = True
+    engine.news()
     if engine.closed:
         engine.spool.seal()
     else:

@@ -65,12 +65,20 @@ class Teller:
             self.write()
 
     def write(self) -> None:
-        """Have the history hold every answer; but none about usage that was refused meanwhile."""
-        told, self._answers = self._answers, []
+        """Have the history hold every answer; but none about usage that was refused meanwhile. On any thread."""
+        told = []
+        try:
+            while self._answers:
+                told.append(self._answers.pop(0))
+        except IndexError:
+            pass  # another thread took the last
         self._written_at = self._clock.monotonic()
-        kept = [answer for record, answer in told if self._gate(record) != REFUSED]
+        kept = [(record, answer) for record, answer in told if self._gate(record) != REFUSED]
         if kept:
-            self._spool.history.add(*kept)
+            self._spool.history.add(*[answer for _, answer in kept])
+        # Refused between the look and the writing: whoever refused may have cleared the history before.
+        if any(self._gate(record) == REFUSED for record, _ in kept):
+            self._spool.history.forget_usage()
 
     def settled(self, record: Record, verdict: Verdict) -> None:
         """A record ended; said once."""
@@ -86,6 +94,7 @@ class Teller:
             had_license_key=bool(record.body.get("license_key")),
             from_earlier_run=record.run != self._spool.run,
         )
+        self.write()  # before the vendor's code runs: it may look into the history, or never return
         try:
             self._on_outcome(outcome)
         # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.

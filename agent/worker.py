@@ -162,8 +162,8 @@ class Worker:
 
     def resume(self) -> None:
         """After a fork, in the parent."""
-        if not self.running and not self._stopping:
-            self.ring()
+        if not self._stopping:
+            self.ring()  # also one that could not be parked: it may have looked its last before the fork was over
 
 
 def _wait_for_kernel(thread: Optional[threading.Thread]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support_agent import Desk, desk, endpoint, run_python, snapshot
 
 import agent
+from agent.transport import HttpTransport
 
 API_KEY = "canary-api-key-7f3a"
 LICENCE = ("canary-licence-51c9", "activation-1")
@@ -229,3 +230,33 @@ def test_diagnostics_with_the_network_asks_without_a_key(at: Desk) -> None:
         assert [probe["reached"] for probe in found["network"]] == [False, False]
         assert all(probe["reason"] for probe in found["network"])
     assert all(request["body"] == "" for request in at.collector.requests())
+
+
+def test_the_history_holds_what_is_being_told_and_what_came_before_a_server_that_hangs(
+    at: Desk,
+) -> None:
+    given: dict[str, Any] = {"license_key": LICENCE, "api_key": API_KEY, "only": "licence"}
+    seen = []
+
+    def look(outcome: agent.Outcome) -> None:
+        seen.append((outcome.event_id, product.history()[-1]["event_id"]))
+
+    with at.agent(on_outcome=look, **given) as product:
+        ids = [product.record_value(1, data_group="g") for _ in range(3)]
+        assert product.flush().delivered == 3
+        assert seen == [(id, id) for id in ids]
+
+    class Hangs(HttpTransport):
+        sent = 0
+
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            self.sent += 1
+            if self.sent == 3:
+                found.extend(product.history(2))
+            return super().send(request, timeout_s=timeout_s)
+
+    found: list[dict[str, Any]] = []
+    with at.agent(transport=Hangs(), **given) as product:
+        ids = [product.record_value(1, data_group="g") for _ in range(3)]
+        product.flush()
+        assert [answer["event_id"] for answer in found] == ids[:2]

@@ -10,6 +10,8 @@ import pytest
 from bench import __main__ as bench, measure, report
 from bench.measure import Aim, Figure, Result, Table
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def on_a_disk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

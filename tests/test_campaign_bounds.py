@@ -16,6 +16,8 @@ from support_spool import Dropped, keep, look, spool, waiting
 import agent
 from agent.spool import names, quota
 
+pytestmark = pytest.mark.once
+
 DAY_S = 86400.0
 
 

@@ -14,7 +14,10 @@ from support_agent import Desk, FakeClock, desk, engine_of
 
 from agent.courier import CLAIM_PATIENCE_S
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL"),
+]
 
 # The others differ by a number or a start method; forks beside threads has a test of its own.
 IN_FULL = (

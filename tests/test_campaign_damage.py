@@ -24,6 +24,8 @@ from agent import jsonline
 from agent.spool import facts, lines, names, records
 from agent.spool.records import Record
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:

@@ -29,7 +29,7 @@ from agent.spool import names, transfer
 from agent.spool.facts import Facts
 from agent.spool.store import DISK, MEMORY
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs flock")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name == "nt", reason="needs flock")]
 
 
 @pytest.mark.campaign

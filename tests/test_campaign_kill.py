@@ -13,7 +13,7 @@ import pytest
 from campaign import kill, report
 from campaign.kill_child import content
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
 
 @pytest.mark.campaign

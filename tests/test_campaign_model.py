@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from campaign import model, report
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.campaign
 def test_histories_against_a_model(tmp_path: Path) -> None:

@@ -108,6 +108,16 @@ def test_an_rsa_pair_is_one_that_answers_can_be_signed_with(at: Path, bits: str)
     assert done.status == 2 and "no Ed25519 private key" in done.err
 
 
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa"])
+def test_a_document_is_told_from_the_keys_in_it(at: Path, algorithm: str) -> None:
+    assert run("keys", "new", "--algorithm", algorithm, "server").status == 0
+    sign("--version", "1", "--key", "server.pub", "--root", "root-1", "keyring.json")
+    found = run("keys", "inspect", "keyring.json", "--json")
+    wanted = run("keys", "inspect", "server.pub", "--json").json["fingerprint"]
+    assert found.status == 0 and found.json["kind"] == "keyring document"
+    assert [key["fingerprint"] for key in found.json["keys"]] == [wanted]
+
+
 def test_without_cryptography_an_rsa_pair_is_refused_in_words(at: Path) -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None; from agent import main; "
@@ -217,7 +227,12 @@ def test_check_asks_which_keyring_is_meant(at: Path, which: str) -> None:
     Path(config).write_text(json.dumps(document))
     more = ["--endpoint", "third"] if which == "another" else []
     done = run("keys", "check", "--config", config, *more, "k.json")
-    assert done.status == 2 and "--endpoint NAME" in done.err
+    said = {
+        "none": "no endpoint of this configuration has a keyring",
+        "several": "several endpoints have a keyring; --endpoint NAME says which is meant",
+        "another": "no endpoint named third of this configuration has a keyring",
+    }
+    assert (done.status, done.err) == (2, "error: %s\n" % said[which])
     if which == "several":
         done = run("keys", "check", "--config", config, "--endpoint", "second", "k.json", "--json")
         assert (done.status, done.json["endpoint"]) == (1, "second")

@@ -22,6 +22,9 @@ from support_agent import (
 )
 
 import agent
+from agent.endpoints.verdicts import Verdict
+from agent.spool.records import Record
+from agent.telling import Teller
 
 
 @pytest.fixture
@@ -205,9 +208,36 @@ def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
     assert usage(at) == ["AFTER"]
 
 
+def test_a_refusal_just_before_an_answer_is_written_keeps_it_out_of_the_history(at: Desk) -> None:
+    """Consent was looked at, and refused before the line was written: who refused found nothing to remove."""
+    with at.agent() as product:
+        use(product, "EARLIER")
+        product.call_home()
+        product.flush()
+        spool = engine_of(product).spool
+        looked = []
+
+        def gate(record: Record) -> str:
+            found = engine_of(product).gate(record)
+            looked.append(record)
+            if len(looked) == 2:
+                product.set_usage_consent(False)
+            return found
+
+        teller = Teller(spool, at.clock, gate=gate, on_outcome=None, manual=True)
+        epoch = spool.consent.current()
+        record = Record("usage", "reo", "e" * 32, at.clock.time(), {}, epoch=epoch)
+        teller.answered(record, Verdict("delivered"))
+        assert len(looked) > 2
+        assert {answer["kind"] for answer in product.history()} == {"licence"}
+
+
 OTHER_PROCESS = """
 import sys
 import agent
+from agent.endpoints.verdicts import Verdict
+from agent.spool.records import Record
+from agent.telling import Teller
 url, pem, state_dir = sys.argv[1:4]
 t = agent.Agent(agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,

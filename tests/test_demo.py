@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support_cli import ROOT, command, run, spawn
 
+pytestmark = pytest.mark.once
+
 HOSTILE = {"DO_NOT_TRACK": "1", "HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://x:1"}
 
 

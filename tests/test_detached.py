@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_agent import ROOT, Desk, FakeClock, child_environ, desk
+from support_agent import ROOT, Desk, FakeClock, child_environ, desk, engine_of
 from support_collector import wait_until
 from test_process_life import run
 
 import agent
 from agent import detached
 from agent.clock import Clock
+from agent.transport import HttpTransport
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="looks into /proc")
 MARK = "AGENT_TEST_MARK"
@@ -49,6 +50,11 @@ def living(mark: Path) -> list[Path]:
         except OSError:
             pass  # gone, or another user's
     return found
+
+
+def is_zombie(processes: set[int]) -> bool:
+    (process,) = processes
+    return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def handles(process: Path) -> dict[str, str]:
@@ -241,6 +247,9 @@ agent = telemetry
     assert (tmp_path / "ran").read_text() == "x"
 
 
+NO_ENDPOINTS = agent.Config(vendor="A", product_name="B", product_id="1", product_version="1")
+
+
 class Planted:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("exit 3",)
@@ -255,6 +264,7 @@ class Planted:
         pickle.dumps(Planted()),
         json.dumps({"config": pickle.dumps(Planted()).decode("latin-1")}).encode(),
         json.dumps({"config": pickle.dumps([]).decode("latin-1")}).encode(),
+        json.dumps({"config": pickle.dumps(NO_ENDPOINTS).decode("latin-1")}).encode(),
     ],
     ids=[
         "nothing",
@@ -263,6 +273,7 @@ class Planted:
         "a pickle",
         "code in the configuration",
         "another value",
+        "no environment",
     ],
 )
 def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:
@@ -286,6 +297,88 @@ def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None
         )
 
 
-def test_windows_gives_it_no_console() -> None:
-    assert detached.options("nt") == {"creationflags": 0x08000200}
+def test_windows_gives_it_no_console_and_a_low_priority() -> None:
+    assert detached.options("nt") == {"creationflags": 0x08004200}
     assert detached.options("posix") == {"start_new_session": True}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "os.chdir(%r); sys.path = [p for p in sys.path if p != %r]; sys.path.insert(0, '.')",
+        "where = tempfile.mkdtemp(); os.chdir(where); os.rmdir(where)",
+    ],
+    ids=["relative", "removed"],
+)
+def test_a_path_of_modules_that_means_something_else_in_another_directory(
+    at: Desk, how: str
+) -> None:
+    how = how % (str(ROOT), str(ROOT)) if "%" in how else how
+    ended(at, "import tempfile; %s; t.call_home()" % how)
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_command_that_is_named_by_a_relative_path(at: Desk, tmp_path: Path) -> None:
+    helper = tmp_path / "bin" / "helper"
+    helper.parent.mkdir()
+    helper.write_text(
+        "#!%s\nimport sys; sys.path.insert(0, %r)\nimport agent\nagent.deliver_detached()\n"
+        % (sys.executable, str(ROOT))
+    )
+    helper.chmod(0o700)
+    code = "os.chdir(%r); t = agent.Agent(config, 'demo-license-key'); os.chdir('/'); t.call_home()"
+    ended(at, code % str(tmp_path), detached_command=("bin/helper",))
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_command_that_reads_nothing_holds_up_no_exit() -> None:
+    reading, writing = os.pipe()
+    try:
+        detached._tell(writing, b"short", 0.1)
+        with pytest.raises(TimeoutError):
+            detached._tell(writing, b"x" * (4 << 20), 0.1)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_what_is_longer_than_a_pipe_arrives(at: Desk) -> None:
+    code = "agent.Agent(config, 'k', environ={**os.environ, 'LONG': 'x' * 300000}).call_home()"
+    ended(at, code)
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
+    at: Desk, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        with agent.Agent(at.config(deliver="detached"), "demo-license-key") as product:
+            starter = engine_of(product).detached
+            assert starter is not None
+            starter.last(True)  # as if no thread had come so far
+            assert len(detached._unwaited) == 1  # the one before was reaped
+            wait_until(lambda: is_zombie(detached._unwaited))
+            wait_until(lambda: not living(tmp_path))  # else the next finds it delivering
+    detached._reap()
+    assert not detached._unwaited
+
+
+@pytest.mark.parametrize("request_number", [1, 2])
+def test_what_is_recorded_while_another_is_sent_is_sent_too(at: Desk, request_number: int) -> None:
+    """Whoever recorded it found the lock held, started nobody, and may be gone."""
+
+    class Wire(HttpTransport):
+        sent = 0
+
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            self.sent += 1
+            if self.sent == request_number:
+                with at.agent() as other:
+                    other.call_home()
+            return super().send(request, timeout_s=timeout_s)
+
+    with at.agent() as first:
+        first.call_home()
+        with at.agent(transport=Wire()) as sender:
+            detached.deliver(engine_of(sender).courier)
+        assert (first.status()["pending"], at.seen()) == (0, 4)

@@ -12,6 +12,8 @@ import pytest
 from fuzz import corpus, findings, mutate, plain, strict, target as targets
 from fuzz.__main__ import main
 
+pytestmark = pytest.mark.once
+
 EXECUTIONS = 100
 
 

@@ -242,8 +242,18 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
         ["digest.py"],
         ["extra.py"],
     )
-    assert "edited      clock.py\n" in run("vendor", "--check", str(dest)).out
+    said = run("vendor", "--check", str(dest))
+    assert "edited      clock.py\n" in said.out and "was edited" in said.err
     assert snapshot(dest) == before
+
+
+def test_a_check_tells_edits_and_other_options_and_additions_apart(dest: Path) -> None:
+    vendor(dest)
+    said = run("vendor", "--check", "--with-cli", str(dest))
+    assert (said.status, said.err.count("\n")) == (1, 1) and "with these options" in said.err
+    (dest / "extra.py").write_text("mine")
+    said = run("vendor", "--check", str(dest))
+    assert (said.status, said.err.count("\n")) == (1, 1) and "foreign" in said.err
 
 
 def test_an_upgrade_says_what_changed_and_refuses_to_lose_an_edit(dest: Path) -> None:

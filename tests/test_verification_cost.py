@@ -7,6 +7,8 @@ import json
 import pytest
 import verification_cost
 
+pytestmark = pytest.mark.once
+
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert verification_cost.main(["--turns", "1"]) == 0

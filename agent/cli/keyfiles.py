@@ -160,7 +160,8 @@ def _rsa_pair(bits: int) -> tuple[bytes, bytes]:
         from cryptography.hazmat.primitives.asymmetric import rsa
     except ImportError:
         reason = "an RSA pair is made by the package cryptography, which is not installed here"
-        raise AgentError(reason + "; openssl genpkey -algorithm RSA does as well") from None
+        way = "install it, or make one with openssl genpkey -algorithm RSA and openssl pkey -pubout"
+        raise AgentError("%s; %s" % (reason, way)) from None
     key = rsa.generate_private_key(65537, bits)
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     public = form.PublicFormat.SubjectPublicKeyInfo

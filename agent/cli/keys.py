@@ -42,7 +42,8 @@ def add_to(parser: Parser) -> None:
         "--algorithm",
         choices=sorted(keyfiles.ALGORITHMS),
         default="ed25519",
-        help="ed25519 (default; root keys are) or rsa, for a server that signs so",
+        help="ed25519 (default; root keys are) or rsa, for a server that signs so: "
+        "needs the package cryptography",
     )
     new.option(
         "--bits", type=whole, choices=keyfiles.RSA_BITS, default=3072, help="of an RSA key; 3072"
@@ -59,7 +60,7 @@ def add_to(parser: Parser) -> None:
     inspect.add_argument("file", metavar="FILE", help="a PEM file or a keyring document")
     check = keys.command(
         "check",
-        "would a product with this configuration accept this document?",
+        "say whether a product with this configuration would accept this document",
         "check --config telemetry.json keyring.json",
         _check,
     )
@@ -121,7 +122,9 @@ def _new(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         "fingerprint": key.fingerprint,
     }
     out.answer(found, facts(found))
-    out.say("%s is secret: keep it offline, and a copy of it elsewhere." % args.file)
+    root = args.algorithm == "ed25519"
+    where = "keep it offline, and a copy of it elsewhere" if root else "for the server that signs"
+    out.say("%s is secret: %s." % (printable(args.file), where))
     return 0
 
 
@@ -181,7 +184,7 @@ def _split(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 def _inspect(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     data = keyfiles.read(args.file)
-    if b"-----BEGIN" not in data:
+    if data.lstrip().startswith(b"{") or b"-----BEGIN" not in data:  # PEM is inside documents too
         return _tell_document(_read_document(args.file), out)
     if b"PRIVATE" in data:
         key, kind = keyfiles.load_private(args.file).public, "private key"
@@ -247,6 +250,10 @@ def _keyring(args: argparse.Namespace, given: Optional[Config]) -> tuple[str, Ke
     if args.endpoint is not None:
         found = {name: ring for name, ring in found.items() if name == args.endpoint}
     if len(found) != 1:
-        what = "several endpoints have" if found else "no such endpoint has"
-        raise UsageError("%s a keyring; --endpoint NAME says which is meant" % what)
+        if found:
+            raise UsageError(
+                "several endpoints have a keyring; --endpoint NAME says which is meant"
+            )
+        which = "" if args.endpoint is None else " named %s" % printable(args.endpoint)
+        raise UsageError("no endpoint%s of this configuration has a keyring" % which)
     return next(iter(found.items()))

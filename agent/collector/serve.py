@@ -18,7 +18,8 @@ from .server import API_KEYS, LICENSE_KEYS, PRODUCTS, Collector
 
 _HELP = """\
 Collector on {url} (process {pid}), signing with {algorithm}; Ctrl-C stops it.
-It knows API key {api_keys}, licence key {license_keys}, product {products}.
+The address is the base_url of GetKeyManager and of Reo alike. It knows API key {api_keys},
+licence key {license_keys} with any activation identifier, product {products}.
   curl {url}/_collector/records
   curl -X DELETE {url}/_collector/records
   curl {url}/_collector/requests

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import ssl
     from typing import Any, Callable, Optional
 
-# Where a shutdown does not wake a reader, an interrupt is seen after this long.
 # Longer heads are no heads of ours.
 _HEAD_MAX_BYTES = 16384
+# Where a shutdown does not wake a reader, an interrupt is seen after this long.
 _SLICE_S = 0.5
 # Headers, chunk sizes and endless "100 Continue" included; http.client alone would hold 100 lines of 64 KB.
 _RECEIVED_MAX_BYTES = 4 * MAX_ANSWER_BYTES

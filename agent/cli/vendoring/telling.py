@@ -83,13 +83,15 @@ def _check(destination: str, place: Place, wanted: Content, found: Difference, o
     out.answer(value, map(printable, lines))
     if place.pending is not None:
         out.say("%s is there: a change was interrupted; repeat vendor --upgrade" % PENDING)
-    if found.local or found.foreign:
-        out.say("the copy was edited; see the lines above, or your version control")
+    if found.local:
+        out.say("the copy was edited; vendor --upgrade --overwrite undoes that")
+    if found.foreign:
+        out.say("what is foreign is not ours, and no upgrade removes it: keep it elsewhere")
     if found.behind:
-        out.say(
-            "this is version %s, the copy %s; vendor --upgrade brings it up to date"
-            % (wanted.version, version)
-        )
+        which = "the copy is of version %s, this is %s" % (version, wanted.version)
+        if version == wanted.version:
+            which = "the copy is of this version, but not what it writes with these options and libraries"
+        out.say("%s; vendor --upgrade with the same options brings it up to date" % which)
     return 0 if ok else 1
 
 
