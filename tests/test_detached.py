@@ -277,7 +277,7 @@ class Planted:
     ],
 )
 def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:
-    code = "import sys, agent; sys.exit(agent.deliver_detached())"
+    code = "import sys; import agent; sys.exit(agent.deliver_detached())"
     found = subprocess.run(
         [sys.executable, "-c", code], input=content, capture_output=True, env=child_environ()
     )
