@@ -56,7 +56,7 @@ class Sent(tk.Toplevel):
         book.add(text, text="Requests")
         answers = ttk.Treeview(book, columns=("to", "verdict", "why"))
         for column, title, width in (
-            *(("#0", "Answered", 150), ("to", "By", 120), ("verdict", "Outcome", 100)),
+            *(("#0", "Answered", 190), ("to", "By", 120), ("verdict", "Outcome", 100)),
             ("why", "Because", 220),
         ):
             answers.heading(column, text=title, anchor="w")
