@@ -97,8 +97,7 @@ class Detached:
                 self._start(consent, 0.0)
 
     def _paused_s(self) -> float:
-        now = self._clock.time()
-        return min(lane.remaining_s(now) for lane in self._courier.lanes())
+        return min(lane.remaining_s(self._clock.time()) for lane in self._courier.lanes())
 
     def _start(self, consent: object, wait_s: float) -> None:
         try:
@@ -117,6 +116,8 @@ class Detached:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             close_fds=True,
+            # Else PyInstaller takes a one-file program that starts itself for a part of itself, and shares its files.
+            env={**os.environ, "PYINSTALLER_RESET_ENVIRONMENT": "1"},
             cwd=os.path.dirname(os.path.abspath(self._command[0])) or None,
             **options(os.name),
         )
@@ -127,10 +128,10 @@ class Detached:
             self._courier.hint = False
             with process.stdin:
                 _tell(process.stdin.fileno(), message, wait_s or GIVE_WAY_S)
-            if hasattr(os, "fork"):  # it forks once it has read the message
-                if not wait_s:
+            if hasattr(os, "fork"):
+                if not wait_s or one_file():
                     _unwaited.add(process.pid)
-                elif process.wait(wait_s):
+                elif process.wait(wait_s):  # it forks once it has read the message
                     raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
@@ -179,13 +180,15 @@ def interpreter() -> list[str]:
     return [sys.executable, "-I", "-c", _BOOT]
 
 
+def one_file() -> bool:
+    """Whether this program has unpacked itself, and takes its files away when the process that was started ends."""
+    unpacked = os.path.basename(getattr(sys, "_MEIPASS", "")).startswith("_MEI")  # PyInstaller
+    return unpacked or "NUITKA_ONEFILE_PARENT" in os.environ
+
+
 def options(os_name: str) -> dict[str, Any]:
     """What keeps a process apart from the product's terminal: a session, or no console."""
     return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
-
-
-def _doors() -> str:
-    return __name__.rpartition(".")[0] + ".doors"
 
 
 def _message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
@@ -193,14 +196,15 @@ def _message(config: Config, environ: Optional[Mapping[str, str]], consent: obje
     import json
     import pickle
 
-    parts = _doors().split(".")[:-2]
+    package = __name__.rpartition(".")[0]
+    parts = package.split(".")[:-1]
     parents = [".".join(parts[: n + 1]) for n in range(len(parts))]
     places = [_absolute(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
     settings = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     message = {
-        "doors": _doors(),
+        "doors": package + ".doors",
         "parents": list(zip(parents, places)),
         "path": _absolute(sys.path),
         "environ": environ,
@@ -251,9 +255,9 @@ def read_config(text: str) -> Config:
 
 
 def part() -> None:
-    """Leave the starter, who waits for this; be the last to get a processor."""
+    """Leave the starter, who waits for this but where the files would go with us; be the last to get a processor."""
     if hasattr(os, "fork"):
-        if os.fork():
+        if not one_file() and os.fork():
             os._exit(0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.nice(10)

@@ -238,7 +238,7 @@ def diagnostics(
         "python": "%d.%d.%d" % sys.version_info[:3],
         "implementation": sys.implementation.name,
         "platform": sys.platform,
-        "frozen": bool(getattr(sys, "frozen", False)),
+        "frozen": bool(getattr(sys, "frozen", False)) or "__compiled__" in globals(),
         "configuration": settings,
         "identity": identity.explain(**names) if config.endpoints else None,
         "status": status(engine, licence),

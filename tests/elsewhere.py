@@ -30,7 +30,7 @@ _PARTS = "|".join(
 )
 _RULES = [
     (r"(?<![\w.])import agent\.([\w.]+)", r"import %s.\1; import %s as agent" % (NAME, NAME)),
-    (r"(?<![\w.])import agent(?= *(?:$|[;\\\"']))", "import %s as agent" % NAME),
+    (r"(?:(?<![\w.])|(?<=\\n))import agent(?= *(?:$|[;\\\"']))", "import %s as agent" % NAME),
     (r"(?<![\w.])from agent(?=\.\w| import\b)", "from %s" % NAME),
     (r"(?<=[\"'])agent\.(?=(?:%s)\b)" % _PARTS, NAME + "."),
     (r"ROOT / \"agent\"", " / ".join(["ROOT", *('"%s"' % part for part in PLACE)])),

@@ -177,6 +177,40 @@ def test_a_frozen_product_names_a_command_of_its_own(at: Desk, tmp_path: Path) -
     wait_until(lambda: at.seen() == 2)
 
 
+ONE_FILE = """\
+test "$PYINSTALLER_RESET_ENVIRONMENT" = 1 || exit 3
+cp -r "$1" "$2"
+"$3" -c '
+import sys
+sys.path.insert(0, sys.argv[1]); sys._MEIPASS = sys.argv[1]; sys.dont_write_bytecode = True
+import agent
+sys.exit(agent.deliver_detached())' "$2"
+rm -rf "$2"
+"""
+
+
+def test_a_program_in_one_file_that_takes_its_files_away_at_its_end(
+    at: Desk, tmp_path: Path
+) -> None:
+    unpacked = tmp_path / "_MEI123456"
+    unpacked.mkdir()
+    words = [
+        ONE_FILE,
+        "sh",
+        str(ROOT / agent.__name__.split(".")[0]),
+        str(unpacked),
+        sys.executable,
+    ]
+    code = """
+sys.frozen, sys._MEIPASS = True, "/nonexistent/_MEI000001"
+t = agent.Agent(config, "demo-license-key")
+t.call_home()
+"""
+    ended(at, code, detached_command=("/bin/sh", "-c", *words))
+    wait_until(lambda: at.seen() == 2)
+    wait_until(lambda: not unpacked.exists())
+
+
 @pytest.mark.parametrize(
     "command", [("/nonexistent/helper",), (sys.executable, "-c", "import sys; sys.exit(3)")]
 )

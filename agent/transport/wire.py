@@ -155,7 +155,8 @@ class Wire:
         self._send(self._held + data if self._held else data)
 
     def _send(self, data: bytes) -> None:
-        left, self._held = memoryview(data), b""
+        self._held = b""
+        left = memoryview(data)  # not unpacked from a tuple: Nuitka 4.3 cannot compile that
         while len(left):
             left = left[self._patiently(self._sock.send, left) :]
 

@@ -1,0 +1,127 @@
+"""The matrix: each packager, with and without PyNaCl, built and driven; one line for each, figures as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.collector import Collector
+
+from . import builds, driving
+
+
+def main(argv: list[str]) -> int:
+    """Build and drive what was asked for; 1 if something did not do what it must."""
+    args = _parser().parse_args(argv)
+    missing = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
+    if missing:
+        raise SystemExit("not installed here: " + ", ".join(missing))
+    python = builds.find_python(args.python)
+    cases = [
+        (name, pynacl)
+        for name in args.packager or builds.PACKAGERS
+        for pynacl in (True, False)
+        if pynacl or not args.only_pynacl
+    ]
+    results = []
+    with _place(args.keep) as top, driving.display() as screen:
+        for name, pynacl in cases:
+            result = _case(top, screen, python, name, pynacl=pynacl, blank=args.blank)
+            print(json.dumps(result), flush=True)
+            results.append(result)
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    return int(any(said != "ok" for one in results for said in one["seen"].values()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.frozen", description=__doc__)
+    parser.add_argument(
+        "--packager", action="append", choices=list(builds.PACKAGERS), help="default: all"
+    )
+    parser.add_argument("--python", default="", metavar="X.Y", help="or a path; default: this one")
+    parser.add_argument("--only-pynacl", action="store_true", help="not without PyNaCl")
+    parser.add_argument(
+        "--blank", action="store_true", help="also build without the agent, for the size"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="build there, and leave it")
+    return parser
+
+
+@contextlib.contextmanager
+def _place(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="frozen-") as made:
+        yield Path(made)
+
+
+def _case(
+    top: Path, screen: str, python: str, name: str, *, pynacl: bool, blank: bool
+) -> dict[str, Any]:
+    packager = builds.PACKAGERS[name]
+    libraries = ("urllib3", "platformdirs", *(("pynacl",) if pynacl else ()))
+    interpreter = builds.environment(top, python, packager, libraries)
+    out = Path(tempfile.mkdtemp(prefix=name + "-", dir=top)) / "build"
+    began = time.monotonic()
+    recipe = builds.options(packager.recipe, pynacl=pynacl)
+    program = builds.build(packager, interpreter, builds.product(top, agent=True), out, recipe)
+    result = {"packager": name, "pynacl": pynacl, "build_s": round(time.monotonic() - began)}
+    result.update(_size(packager, program))
+    if blank and not pynacl:
+        interpreter = builds.environment(top, python, packager, ())
+        tree = builds.product(top, agent=False)
+        empty = builds.build(packager, interpreter, tree, out.with_name("without-agent"), [])
+        result["bytes_without_agent"] = _size(packager, empty)["bytes"]
+    return {**result, **_drive(program, out.with_name("homes"), screen, pynacl=pynacl)}
+
+
+def _size(packager: builds.Packager, program: Path) -> dict[str, int]:
+    found = program.parent.rglob("*") if "/" in packager.program else [program]
+    sizes = [path.stat().st_size for path in found if path.is_file() and not path.is_symlink()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _drive(program: Path, homes: Path, screen: str, *, pynacl: bool) -> dict[str, Any]:
+    def rsa_wrong(desk: driving.Desk) -> None:
+        driving.not_believed(desk, "wrong-key")
+
+    def unverifiable(desk: driving.Desk) -> None:
+        driving.not_believed(desk, None)
+
+    ed25519 = driving.killed_and_started_again if pynacl else unverifiable
+    # Late, and with what is loaded last, if a one-file program takes its files away.
+    slow = {"answer_delay_s": 2.0, "algorithm": "ed25519" if pynacl else "rsa"}
+    scenes: dict[str, tuple[Callable[[driving.Desk], None], dict[str, Any]]] = {
+        "rsa": (driving.killed_and_started_again, {}),
+        "rsa, wrong key": (rsa_wrong, {}),
+        "ed25519" if pynacl else "ed25519 not believed": (ed25519, {"algorithm": "ed25519"}),
+        "detached": (driving.delivered_after_the_end, slow),
+    }
+    seen: dict[str, str] = {}
+    said: dict[str, Any] = {}
+    for number, (name, (scene, options)) in enumerate(scenes.items()):
+        with Collector(**options) as collector:
+            desk = driving.Desk(program, homes / str(number), screen, collector)
+            said = said or driving.self_check(desk)
+            try:
+                scene(desk)
+                seen[name] = "ok"
+            except driving.Failed as error:
+                seen[name] = str(error)
+    return {"python": said["python"], "import_ms": said["import_ms"], "seen": seen}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

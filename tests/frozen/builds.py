@@ -1,0 +1,135 @@
+"""How the sample product is built: a copy of the agent, a virtual environment, one packager's command.
+
+The recipes are the option files in ``vendor_notes/packagers``, as a vendor would use them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ROOT / "vendor_notes" / "sample_product"
+RECIPES = ROOT / "vendor_notes" / "packagers"
+TELEMETRY = Path("studio", "_vendor", "telemetry")
+
+# The product with its agent taken out, to see what the agent adds to a build.
+NO_AGENT = """
+class Nothing:
+    def __init__(self, *args, **settings): pass
+    def __getattr__(self, name): return lambda *args, **named: {}
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+Agent = Config = GetKeyManager = Reo = PublicKey = Nothing
+"""
+
+
+Command = Callable[[Path, list[str]], list[str]]
+
+
+class Packager(NamedTuple):
+    """What is installed, what is run in the product's directory, and where the program is then."""
+
+    requirements: tuple[str, ...]
+    command: Command
+    program: str
+    recipe: str
+
+
+def _pyinstaller(how: str) -> Command:
+    def command(out: Path, recipe: list[str]) -> list[str]:
+        where = ["--distpath", str(out), "--workpath", str(out / "work"), "--specpath", str(out)]
+        words = ["-m", "PyInstaller", how, "--windowed", "--name=studio", "--log-level=WARN"]
+        return [*words, *where, *recipe, "launch.py"]
+
+    return command
+
+
+def _cx_freeze(out: Path, recipe: list[str]) -> list[str]:
+    words = ["-m", "cx_Freeze", "--script=launch.py", "--target-name=studio", "build_exe"]
+    return [*words, "--silent", "--build-exe=%s" % (out / "studio"), *recipe]
+
+
+def _nuitka(how: str) -> Command:
+    def command(out: Path, recipe: list[str]) -> list[str]:
+        words = ["-m", "nuitka", how, "--enable-plugin=tk-inter", "--output-filename=studio"]
+        words += ["--lto=no", "--jobs=2", "--quiet", "--output-dir=%s" % out]
+        return [*words, *recipe, "launch.py"]
+
+    return command
+
+
+PACKAGERS = {
+    "pyinstaller-onedir": Packager(
+        ("pyinstaller",), _pyinstaller("--onedir"), "studio/studio", "pyinstaller.txt"
+    ),
+    "pyinstaller-onefile": Packager(
+        ("pyinstaller",), _pyinstaller("--onefile"), "studio", "pyinstaller.txt"
+    ),
+    "cx_freeze": Packager(("cx_Freeze",), _cx_freeze, "studio/studio", "cx_freeze.txt"),
+    "nuitka-standalone": Packager(
+        ("nuitka",), _nuitka("--standalone"), "launch.dist/studio", "nuitka.txt"
+    ),
+    "nuitka-onefile": Packager(("nuitka[onefile]",), _nuitka("--onefile"), "studio", "nuitka.txt"),
+}
+
+
+def options(recipe: str, *, pynacl: bool) -> list[str]:
+    """The words of an option file; without PyNaCl not what names a part of it."""
+    words = (RECIPES / recipe).read_text("utf-8").split()
+    return [word for word in words if pynacl or not word.endswith(("_cffi_backend", "nacl"))]
+
+
+def find_python(wanted: str) -> str:
+    """The interpreter that is meant by a path, a version like 3.12, or nothing."""
+    if not wanted:
+        return sys.executable
+    found = shutil.which(wanted) or shutil.which("python" + wanted)
+    if found is None:
+        raise SystemExit("no Python %s here" % wanted)
+    return found
+
+
+def product(top: Path, *, agent: bool) -> Path:
+    """A fresh tree of the product, with or without a copy of the agent in it."""
+    tree = top / ("product" if agent else "product-without-agent")
+    if not tree.exists():
+        shutil.copytree(PRODUCT, tree, ignore=shutil.ignore_patterns("telemetry", "__pycache__"))
+        if agent:
+            _run(sys.executable, "-m", "agent", "vendor", str(tree / TELEMETRY), cwd=ROOT)
+        else:
+            (tree / TELEMETRY).mkdir()
+            (tree / TELEMETRY / "__init__.py").write_text(NO_AGENT)
+    return tree
+
+
+def environment(top: Path, python: str, packager: Packager, libraries: tuple[str, ...]) -> Path:
+    """The interpreter of a virtual environment with the packager and what the agent finds there."""
+    name = "-".join(["venv", *packager.requirements, *libraries])
+    place = top / name.replace("[", "-").replace("]", "")
+    interpreter = place / "bin" / "python"
+    if not interpreter.exists():
+        _run(python, "-m", "venv", str(place))
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run(*pip, *packager.requirements, *libraries)
+    return interpreter
+
+
+def build(packager: Packager, interpreter: Path, tree: Path, out: Path, recipe: list[str]) -> Path:
+    """Build; the program."""
+    out.mkdir(parents=True)
+    _run(str(interpreter), *packager.command(out, recipe), cwd=tree)
+    return out / packager.program
+
+
+def _run(*command: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        print(done.stdout[-4000:], file=sys.stderr)
+        raise SystemExit("status %d: %s" % (done.returncode, " ".join(command)))
