@@ -97,8 +97,7 @@ class Detached:
                 self._start(consent, 0.0)
 
     def _paused_s(self) -> float:
-        now = self._clock.time()
-        return min(lane.remaining_s(now) for lane in self._courier.lanes())
+        return min(lane.remaining_s(self._clock.time()) for lane in self._courier.lanes())
 
     def _start(self, consent: object, wait_s: float) -> None:
         try:
@@ -129,10 +128,10 @@ class Detached:
             self._courier.hint = False
             with process.stdin:
                 _tell(process.stdin.fileno(), message, wait_s or GIVE_WAY_S)
-            if hasattr(os, "fork"):  # it forks once it has read the message
+            if hasattr(os, "fork"):
                 if not wait_s or one_file():
                     _unwaited.add(process.pid)
-                elif process.wait(wait_s):
+                elif process.wait(wait_s):  # it forks once it has read the message
                     raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
@@ -192,23 +191,20 @@ def options(os_name: str) -> dict[str, Any]:
     return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
 
 
-def _doors() -> str:
-    return __name__.rpartition(".")[0] + ".doors"
-
-
 def _message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
     """What ``deliver_detached`` is told: JSON, and in it the configuration as ``read_config`` takes it."""
     import json
     import pickle
 
-    parts = _doors().split(".")[:-2]
+    package = __name__.rpartition(".")[0]
+    parts = package.split(".")[:-1]
     parents = [".".join(parts[: n + 1]) for n in range(len(parts))]
     places = [_absolute(getattr(sys.modules.get(name), "__path__", ())) for name in parents]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
     settings = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     message = {
-        "doors": _doors(),
+        "doors": package + ".doors",
         "parents": list(zip(parents, places)),
         "path": _absolute(sys.path),
         "environ": environ,
@@ -255,7 +251,7 @@ def read_config(text: str) -> Config:
     found = Reader(io.BytesIO(text.encode("latin-1"))).load()
     if type(found) is not config.Config:
         raise TypeError(type(found).__name__)
-    return found
+    return found.replace()  # checked: a pickle makes values without ``__init__``
 
 
 def part() -> None:

@@ -250,6 +250,13 @@ agent = telemetry
 NO_ENDPOINTS = agent.Config(vendor="A", product_name="B", product_id="1", product_version="1")
 
 
+# What makes a Config of its names and sets none of them.
+UNSET = (
+    b"\x80\x04cagent.config\nConfig\n)%s\x92."
+    % pickle.dumps(NO_ENDPOINTS._fields(), protocol=2)[2:-1]
+)
+
+
 class Planted:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("exit 3",)
@@ -265,6 +272,7 @@ class Planted:
         json.dumps({"config": pickle.dumps(Planted()).decode("latin-1")}).encode(),
         json.dumps({"config": pickle.dumps([]).decode("latin-1")}).encode(),
         json.dumps({"config": pickle.dumps(NO_ENDPOINTS).decode("latin-1")}).encode(),
+        json.dumps({"config": UNSET.decode("latin-1"), "environ": None}).encode(),
     ],
     ids=[
         "nothing",
@@ -274,6 +282,7 @@ class Planted:
         "code in the configuration",
         "another value",
         "no environment",
+        "no values",
     ],
 )
 def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from frozen.builds import PACKAGERS, PRODUCT, TELEMETRY, options
 from support_agent import child_environ
 from test_structure import CORE, PACKAGE, parse
 
 from agent.collector import Collector
-from frozen.builds import PACKAGERS, PRODUCT, TELEMETRY, options
 
 
 def dotted(path: Path) -> str:
