@@ -442,7 +442,8 @@ def test_the_licence_is_found_where_pip_put_it(tmp_path: Path, dest: Path) -> No
     env = {**child_environ(), "PYTHONPATH": ""}
 
     def tried() -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", code, str(site), str(dest)]
+        # -S: where the suite runs, this package may be installed, with its licence.
+        command = [sys.executable, "-S", "-c", code, str(site), str(dest)]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=30, env=env, cwd=tmp_path
         )
