@@ -24,7 +24,7 @@ from support_disks import EXT4, EXT4_1K, KINDS, TMPFS, NotHere, fill, fill_names
 import agent
 from agent.spool import names
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import agent
 from agent import flushing
 from agent.transport import HttpTransport, Response
 
+pytestmark = pytest.mark.once
+
 HOUR_S, DAY_S = 3600.0, 86400.0
 
 

@@ -34,6 +34,8 @@ from agent.spool import facts, names, transfer, view
 from agent.spool.facts import Facts, Lane
 from agent.spool.store import DISK
 
+pytestmark = pytest.mark.once
+
 TAG = "00112233445566aa"
 
 

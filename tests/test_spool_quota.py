@@ -34,6 +34,8 @@ from agent.spool import names, quota
 from agent.spool.records import DROPPED, Record
 from agent.spool.store import DISK, MEMORY, Spool
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
