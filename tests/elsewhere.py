@@ -22,6 +22,7 @@ LEFT_OUT = (
     "test_docs.py",
     "test_structure.py",
     "test_vendoring.py",
+    "test_bench.py",
     "test_copies_elsewhere.py",
     "test_consumer_types.py",
 )
