@@ -854,6 +854,7 @@ class World:
             if attempt % 5 == 0:
                 self.processes.append(Process(self))
             (last,) = self.processes
+            self.clock.advance(60.0)  # a clock that went back by days has to be seen ticking
             self.do(last, lambda p: self.deliver(p, []))
             if attempt % 5 == 3:
                 self.do(last, self.revive)
