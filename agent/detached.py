@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LIFE_S, REST_S = 30.0, 5.0
 # How long it may take to read what it is told and to part from its starter: 0.05 s on a fast machine.
 PARTING_S = 10.0
+# How long it tries beside another process that delivers.
 GIVE_WAY_S = 1.0
 # What an interpreter runs: under the product's package names, but without the product's packages, for an ``__init__``
 # of the product would start it again.
@@ -127,7 +128,7 @@ class Detached:
             # is recorded from there on may come too late for the process.
             self._courier.hint = False
             with process.stdin:
-                _tell(process.stdin.fileno(), message, wait_s or GIVE_WAY_S)
+                _tell(process.stdin.fileno(), message, wait_s or self._config.exit_timeout_s)
             if hasattr(os, "fork"):
                 if not wait_s or one_file():
                     _unwaited.add(process.pid)
