@@ -12,7 +12,7 @@ import sys
 
 from .dial import Resolver, connect
 from .proxies import find_proxy, open_tunnel
-from .values import MAX_ANSWER_BYTES, Response, Unreachable
+from .values import MAX_ANSWER_BYTES, Response, Seen, Unreachable
 from .wire import Deadline
 
 TYPE_CHECKING = False
@@ -55,6 +55,7 @@ class HttpTransport:
         self._pools: dict[tuple[str, str, int], tuple[Any, Optional[Proxy]]] = {}
         self._context: Optional[ssl.SSLContext] = None
         self._closed = False
+        self.seen = Seen()
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """The answer to ``request``; raises ``Unreachable`` within ``timeout_s`` seconds of wall-clock time."""

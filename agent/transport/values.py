@@ -64,6 +64,52 @@ class Response:
         self.complete = complete
 
 
+class Certificate:
+    """One certificate as a peer sent it; where the handshake failed, anybody may have written this.
+
+    ``subject`` and ``issuer`` are one printable line each, ``begins_at`` and ``ends_at`` Unix seconds, ``pin`` is
+    "sha256/" and the base64 of the digest of its public key (RFC 7469, 2.4).
+    """
+
+    __slots__ = ("begins_at", "ends_at", "issuer", "pin", "subject")
+
+    def __init__(
+        self, subject: str, issuer: str, begins_at: float, ends_at: float, pin: str
+    ) -> None:
+        self.subject = subject
+        self.issuer = issuer
+        self.begins_at = begins_at
+        self.ends_at = ends_at
+        self.pin = pin
+
+
+class Seen:
+    """What the last new connection came by, as far as it came: for people, never for a decision.
+
+    ``proxy`` is its address without user name, "" for none; ``proxy_from`` says where that is written, or why there
+    is none. ``addresses`` are what the name gave, ``peer`` the one that answered. ``store`` says whose authorities
+    were trusted, ``chain`` is as the peer sent it, its own certificate first. ``took_s``: stage -> seconds.
+    """
+
+    __slots__ = (
+        "addresses",
+        "chain",
+        "cipher",
+        "peer",
+        "proxy",
+        "proxy_from",
+        "store",
+        "tls",
+        "took_s",
+    )
+
+    def __init__(self) -> None:
+        self.proxy = self.proxy_from = self.peer = self.tls = self.cipher = self.store = ""
+        self.addresses: list[str] = []
+        self.chain: list[Certificate] = []
+        self.took_s: dict[str, float] = {}
+
+
 class Unreachable(AgentError):
     """No answer came. ``reason`` says why in words without secrets; ``stage`` is where it ended:
 
