@@ -64,6 +64,10 @@ def _missing(need: str) -> str:
         from . import spaces
 
         return spaces.missing()
+    if need.startswith("field:"):
+        from agent import Config
+
+        return "" if need[6:] in Config.__slots__ else "not yet: Config.%s" % need[6:]
     if need.startswith("py:"):
         return "" if package(need[3:]) else "needs the package %s (AGENT_NETWORKS_TOOLS)" % need[3:]
     return "" if program(need) else "needs the program %s" % need

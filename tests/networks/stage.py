@@ -10,8 +10,6 @@ import re
 import select
 import socket
 import ssl
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,11 +52,13 @@ class Stage:
         self.log = directory / "product.log"  # what the products and the programs print
         self.shown: list[str] = []  # what they showed to those who asked
         self.verdicts: list[Verdict] = []
-        self.copies: Counter[str] = Counter()  # of each record, that the server must end up with
+        # Of each record, how often the server must end up with it: once, but where an answer is lost on its way.
+        self.copies: dict[str, Counter[str]] = {LICENCE: Counter(), USAGE: Counter()}
         self.open = contextlib.ExitStack()
         self._running: Union[Product, Distant, None] = None
         self._numbers = itertools.count()
         self._usage = False
+        self._delivered = 0
 
     def __enter__(self) -> Stage:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -87,12 +87,13 @@ class Stage:
         *hosts: str,
         certificate: Optional[Path] = None,
         configure: Callable[[ssl.SSLContext], object] = lambda context: None,
+        behaviour: Optional[Behaviour] = None,
     ) -> Behaviour:
-        """The collector behind TLS, as ``hosts``."""
+        """The collector, or ``behaviour``, behind TLS, as ``hosts``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate or self.authority.issue(*hosts or ("localhost",)))
         configure(context)
-        return tls(context, self.to_collector)
+        return tls(context, behaviour or self.to_collector)
 
     def https(self, *hosts: str, **options: Any) -> str:
         """The collector's address as one of ``hosts`` behind TLS on loopback."""
@@ -105,6 +106,33 @@ class Stage:
         where = "127.0.0.1", int(self.collector.url.rpartition(":")[2])
         with socket.create_connection(where) as upstream:
             relay(connection, upstream)
+
+    def answering(
+        self,
+        before: Callable[[int, socket.socket], object] = lambda number, connection: None,
+        after: Callable[[int, socket.socket, bytes], object] = lambda number, connection, answer: None,
+    ) -> Behaviour:
+        """As ``to_collector``, request by request: ``before`` the collector sees each, ``after`` it has answered.
+
+        Either may end the connection, or raise ``OSError`` to let it end.
+        """
+        numbers = itertools.count(1)
+
+        def behaviour(connection: socket.socket, server: Server) -> None:
+            where = "127.0.0.1", int(self.collector.url.rpartition(":")[2])
+            while True:
+                request = server.read_request(connection)
+                if not request:
+                    return
+                number = next(numbers)
+                before(number, connection)
+                with socket.create_connection(where) as upstream:
+                    upstream.sendall(request)
+                    answer = _message(upstream)
+                after(number, connection, answer)
+                connection.sendall(answer)
+
+        return behaviour
 
     # -- products --------------------------------------------------------------------------------
 
@@ -123,7 +151,7 @@ class Stage:
         """A new run of the product. ``command``: its own process, with ``environ`` as its real environment."""
         self.end()
         config.setdefault("request_timeout_s", TIMEOUT_S)
-        self._usage |= usage
+        self._usage = usage
         ca = self.authority.path if ca is None else ca
         settings = {
             "url": url,
@@ -138,7 +166,7 @@ class Stage:
         }
         made: Union[Product, Distant]
         if command is None:
-            made = Product(settings, environ=environ or {}, clock=self.clock)
+            made = Product(settings, environ={} if environ is None else environ, clock=self.clock)
         else:
             path = os.pathsep.join(map(str, (ROOT, TESTS, *python_path)))
             kept = {n: v for n, v in os.environ.items() if n in ("PATH", "HOME", "TMPDIR", "LANG")}
@@ -161,7 +189,8 @@ class Stage:
     def record(self, product: Union[Product, Distant], count: int = 1, copies: int = 1) -> None:
         """Record ``count`` texts that the server has to end up with."""
         texts = ["r%03d" % next(self._numbers) for _ in range(count)]
-        self.copies.update({text: copies for text in texts})
+        for name in (LICENCE, USAGE)[: 1 + self._usage]:
+            self.copies[name].update({text: copies for text in texts})
         product.record(*texts)
 
     def delivers(
@@ -187,29 +216,34 @@ class Stage:
         """Record, try to deliver: every record must be kept, the reason must match ``outcome``."""
         self.record(product, count, copies)
         found = product.flush(timeout_s)
-        self._note(found)
+        verdict = self.said(found, outcome)
+        assert not found["delivered"] and not found["dead"] and not found["drained"], found
+        assert found["pending"] == sum(map(len, self.copies.values())) - self._delivered, found
+        return verdict
+
+    def said(self, found: Mapping[str, Any], outcome: str) -> Verdict:
+        """Note the reason of a delivery that a situation has judged by itself; it must match ``outcome``."""
         reason = found["reasons"][LICENCE]
         assert re.fullmatch(outcome, reason), "%r is not %r" % (reason, outcome)
-        assert not found["delivered"] and not found["dead"] and not found["drained"], found
-        assert found["pending"] == len(self.copies) * (1 + self._usage), found
+        self._note(found)
         return self._verdict(reason, found)
 
     def arrived(self) -> None:
         """The server has every record as often as it should, no more and no less."""
-        texts: dict[str, Counter[str]] = {}
+        texts: dict[str, Counter[str]] = {LICENCE: Counter(), USAGE: Counter()}
         for record in self.collector.records():
             fields = record["fields"]
             licence = record["endpoint"] == LICENCE
             text = fields["text_data"] if licence else _meta(fields)["text"]
-            texts.setdefault(LICENCE if licence else USAGE, Counter())[text] += 1
-        for name in (LICENCE, USAGE)[: 1 + self._usage]:
-            assert texts.get(name) == self.copies, texts
+            texts[LICENCE if licence else USAGE][text] += 1
+        assert texts == self.copies, texts
 
     def _verdict(self, outcome: str, found: Mapping[str, Any]) -> Verdict:
         self.verdicts.append(Verdict(outcome, found["seconds"]))
         return self.verdicts[-1]
 
     def _note(self, found: Mapping[str, Any]) -> None:
+        self._delivered += found["delivered"]
         self.shown.append(json.dumps(found))
 
 
@@ -233,20 +267,36 @@ def relay(one: socket.socket, two: socket.socket) -> None:
     """Pass on both ways until one of them ends."""
     while True:
         for ready in select.select([one, two], [], [])[0]:
-            other = two if ready is one else one
-            data = ready.recv(65536)
-            while isinstance(ready, ssl.SSLSocket) and ready.pending():
-                data += ready.recv(65536)
-            if not data:
+            data = _available(ready)
+            if data == b"":
                 return
-            other.sendall(data)
+            if data:
+                (two if ready is one else one).sendall(data)
 
 
-def quietly(work: Callable[[], object]) -> threading.Thread:
-    """``work`` in a thread beside."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
+def _available(ready: socket.socket) -> Optional[bytes]:
+    """What there is to read, b"" at the end; None for a message of TLS itself, which ``select`` cannot know."""
+    if not isinstance(ready, ssl.SSLSocket):
+        return ready.recv(65536)
+    ready.setblocking(False)
+    try:
+        data = ready.recv(65536)
+        while ready.pending():
+            data += ready.recv(65536)
+        return data
+    except ssl.SSLWantReadError:
+        return None
+    finally:
+        ready.setblocking(True)
 
 
-PYTHON = sys.executable
+def _message(sock: socket.socket) -> bytes:
+    """A head and the body whose length it gives."""
+    head, found = b"", None
+    while b"\r\n\r\n" not in head:
+        head += sock.recv(65536)
+    head, _, body = head.partition(b"\r\n\r\n")
+    found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    while len(body) < int(found[1] if found else 0):
+        body += sock.recv(65536)
+    return head + b"\r\n\r\n" + body
