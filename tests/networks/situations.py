@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,12 +66,23 @@ def _missing(need: str) -> str:
 
         return spaces.missing()
     if need.startswith("field:"):
-        from agent import Config
+        from agent import Config, GetKeyManager
 
-        return "" if need[6:] in Config.__slots__ else "not yet: Config.%s" % need[6:]
+        known = {*Config.__slots__, *GetKeyManager.__slots__}
+        return "" if need[6:] in known else "not yet: %s" % need[6:]
+    if need == "ipv6":
+        return _without_ipv6()
     if need.startswith("py:"):
         return "" if package(need[3:]) else "needs the package %s (AGENT_NETWORKS_TOOLS)" % need[3:]
     return "" if program(need) else "needs the program %s" % need
+
+
+def _without_ipv6() -> str:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return "needs IPv6 on loopback"
+    return ""
 
 
 def program(name: str) -> str:
