@@ -100,8 +100,8 @@ def package(name: str) -> str:
 
 def everything() -> list[Situation]:
     """All of them, in the order of the table."""
-    from . import certificates, hostile, proxies
+    from . import certificates, distant, hostile, proxies
 
-    assert all((proxies, certificates, hostile))
+    assert all((proxies, certificates, hostile, distant))
     order = (PROXIES, CERTIFICATES, HOSTILE)
     return sorted(SITUATIONS, key=lambda one: order.index(one.group))

@@ -91,8 +91,8 @@ class Stage:
     ) -> Behaviour:
         """The collector, or ``behaviour``, behind TLS, as ``hosts``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate or self.authority.issue(*hosts or ("localhost",)))
         configure(context)
+        context.load_cert_chain(certificate or self.authority.issue(*hosts or ("localhost",)))
         return tls(context, behaviour or self.to_collector)
 
     def https(self, *hosts: str, **options: Any) -> str:
@@ -186,9 +186,11 @@ class Stage:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def record(self, product: Union[Product, Distant], count: int = 1, copies: int = 1) -> None:
-        """Record ``count`` texts that the server has to end up with."""
-        texts = ["r%03d" % next(self._numbers) for _ in range(count)]
+    def record(
+        self, product: Union[Product, Distant], count: int = 1, copies: int = 1, padding: int = 0
+    ) -> None:
+        """Record ``count`` texts that the server has to end up with, longer by ``padding`` characters."""
+        texts = ["r%03d" % next(self._numbers) + "x" * padding for _ in range(count)]
         for name in (LICENCE, USAGE)[: 1 + self._usage]:
             self.copies[name].update({text: copies for text in texts})
         product.record(*texts)
