@@ -78,6 +78,10 @@ class Server:
                 pass  # the client left, which is often the point of the test
         self.left.set()
 
+    def knows(self, connection: socket.socket) -> None:
+        """Have this one ended too: TLS takes the descriptor out of the socket that was accepted."""
+        self._connections.append(connection)
+
     def read_request(self, connection: socket.socket) -> bytes:
         """One whole request, or b"" when the client has closed."""
         data = b""

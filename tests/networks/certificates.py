@@ -8,6 +8,7 @@ import hashlib
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
@@ -186,7 +187,7 @@ def revoked(stage: Stage) -> None:
 
 def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
     """The collector behind ``openssl s_server``, which can staple; for one connection."""
-    place = stage.directory / "s"
+    place = Path(stage.open.enter_context(tempfile.TemporaryDirectory())) / "s"  # its path has 107 bytes
     command = [program("openssl"), "s_server", "-quiet", "-unix", str(place), "-naccept", "1"]
     command += ["-cert", str(certificate), "-key", str(certificate), "-status_file", str(staple)]
     inner, outer = socket.socketpair()

@@ -242,7 +242,7 @@ def interrupted(stage: Stage, then: Callable[[Place, Server, Packet], object]) -
             then(place, server, packet)
 
     place.link.watch = watch
-    product = place.product(request_timeout_s=4)
+    product = place.product(request_timeout_s=2)
     stage.record(product, 5)
     found = product.flush(20)
     assert (found["delivered"], found["pending"], found["dead"]) == (2, 3, 0), found

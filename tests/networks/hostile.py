@@ -190,7 +190,7 @@ def keep_alive_closed(stage: Stage) -> None:
     stage.delivers(product)
 
 
-@situation("offline-30-days", HOSTILE, clock=FakeClock)
+@situation("offline-30-days", HOSTILE, cost="once", clock=FakeClock)
 def offline_30_days(stage: Stage) -> None:
     """30 days without a network, the product started daily; then online"""
     days = 30

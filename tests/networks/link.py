@@ -108,5 +108,5 @@ def _tun() -> int:
 
 
 def resolv_conf(space: Space, directory: Path) -> None:
-    """Inside, names are asked of the far side."""
-    space.show("/etc/resolv.conf", "nameserver %s\n" % FAR, directory)
+    """Inside, names are asked of the far side: twice, a second each."""
+    space.show("/etc/resolv.conf", "nameserver %s\noptions timeout:1 attempts:2\n" % FAR, directory)

@@ -265,6 +265,7 @@ def tls(context: ssl.SSLContext, behaviour: Behaviour) -> Behaviour:
 
     def wrapped(connection: socket.socket, server: Server) -> None:
         with context.wrap_socket(connection, server_side=True) as secure:
+            server.knows(secure)
             behaviour(secure, server)
 
     return wrapped
