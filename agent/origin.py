@@ -1,28 +1,186 @@
-"""Whose usage it is: what a vendor may pass as ``Reo(domain=...)``."""
+"""Whose usage it is: what a vendor may pass as ``Reo(domain=...)``.
+
+The machine's name for itself decides, and what is no company's own public domain is None: a false domain would count
+one company's usage as another's, while None only makes aggregated records wait. Nobody is asked but this machine and
+its own resolver, never for the name of an address, in a thread that is left behind when it is late.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Callable, Optional
+
+WAIT_S = 1.0
 
 
 def dns_domain() -> Optional[str]:
-    """The machine's DNS domain, for ``Reo(domain=...)``; None unless it looks like a public one.
+    """The machine's DNS domain, for ``Reo(domain=...)``; None unless it is a public one.
 
-    Runs on the delivering thread and asks only the local resolver.
+    Asks anew at each call, waits for the local resolver for at most ``WAIT_S``, never raises.
     """
+    return own_domain(WAIT_S)
+
+
+def own_domain(wait_s: float) -> Optional[str]:
+    """The same, within ``wait_s`` seconds."""
     import socket
 
-    _, _, domain = socket.getfqdn().strip(".").lower().partition(".")
-    labels = domain.split(".")
-    private = labels[-1] in _PRIVATE_SUFFIXES or domain.endswith("home.arpa")
-    if len(labels) < 2 or private or domain.endswith((".in-addr.arpa", ".ip6.arpa")):
+    try:
+        host = socket.gethostname()
+        if "." in host:
+            return public_domain(host)
+        if sys.platform == "win32":
+            return public_domain("host." + joined_domain())
+        return public_domain(look_up(host, wait_s))
+    except Exception:  # ctypes raises what it likes; a frozen product may lack it
         return None
-    return domain
 
 
-# RFC 6762, RFC 6761, RFC 8375 and what routers commonly hand out.
-_PRIVATE_SUFFIXES = frozenset(
-    "local localdomain lan internal intranet home corp private test invalid example arpa".split()
+def public_domain(host_name: str) -> Optional[str]:
+    """What follows the first label of a host name, in lower case; None unless it is somebody's own public domain."""
+    import re
+
+    name = host_name.lower()[: -1 if host_name.endswith(".") else None]
+    host, *labels = name.split(".")
+    if len(name) > 253 or not (host_name.isascii() and re.fullmatch(_NAME, name)):
+        return None
+    if labels[-1] in _PRIVATE or re.search(_ADDRESS, name):
+        return None
+    if any(".".join(labels[n:]) in _OTHERS for n in range(len(labels))):
+        return None
+    second, country = labels[-2:]
+    shared = len(country) == 2 and (second in _SHARED or (len(second) == 2 and country in _STATES))
+    if len(labels) == 2 and shared:
+        return None
+    # A machine may be called "static", but "static-7" was named by a provider.
+    words = ".".join([host * any(map(str.isdigit, host)), *labels[:-1]])
+    return None if _PROVIDERS.intersection(re.findall("[a-z]+", words)) else ".".join(labels)
+
+
+def joined_domain() -> str:
+    """The DNS domain that Windows belongs to, "" for none: no network's suffix, which may be a provider's."""
+    if sys.platform != "win32":
+        raise OSError("no Windows here")
+    import ctypes
+
+    name, size = ctypes.create_unicode_buffer(256), ctypes.c_ulong(256)
+    dns_domain = 2  # sysinfoapi.h: ComputerNameDnsDomain
+    kernel = ctypes.WinDLL("kernel32")  # an instance of our own: ctypes.windll is the host's too
+    return name.value if kernel.GetComputerNameExW(dns_domain, name, ctypes.byref(size)) else ""
+
+
+def _canonical(host: str) -> str:
+    """The whole name of a host, as /etc/hosts or else the resolver knows it."""
+    import socket
+
+    kind = socket.SOCK_STREAM
+    return socket.getaddrinfo(host.encode(), None, type=kind, flags=socket.AI_CANONNAME)[0][3]
+
+
+# By process, for a fork has none of its parent's threads: the one that is asking, and what came too late.
+_asking: dict[int, object] = {}
+_late: dict[tuple[int, str], str] = {}
+
+
+def look_up(host: str, wait_s: float, resolve: Callable[[str], str] = _canonical) -> str:
+    """What ``resolve`` says, "" where that takes longer; a later call is given it then, or none while it hangs."""
+    import threading
+
+    here, done = os.getpid(), threading.Event()
+
+    def ask() -> None:
+        try:
+            _late[here, host] = resolve(host)
+        except Exception:
+            pass  # there is no such name, or nobody to ask
+        finally:
+            _asking.pop(here, None)
+            done.set()
+
+    if (here, host) not in _late and _asking.setdefault(here, done) is done:
+        try:
+            if sys.is_finalizing():  # Thread.start() would hang on Python 3.9 to 3.11
+                raise RuntimeError
+            threading.Thread(target=ask, name="domain-resolver", daemon=True).start()
+            done.wait(wait_s)
+        except (RuntimeError, MemoryError):
+            _asking.pop(here, None)
+    return _late.pop((here, host), "")
+
+
+# RFC 1123, 2.1, with at least two labels behind the first, the last of which is no number (RFC 3696, 2).
+_NAME = r"(?:(?!-)[a-z0-9-]{1,63}(?<!-)\.){2,}(?:[a-z]{2,63}|xn--[a-z0-9-]{1,59}(?<!-))"
+# An address of a customer: four octets, the same run together with leading zeros, in hexadecimal, or IPv6.
+_OCTET = r"(?:25[0-5]|2[0-4]\d|[01]?\d?\d)"
+_ADDRESS = (
+    r"(?<!\d){0}(?:[-.x]{0}){{3}}(?!\d)|(?<!\d)(?:25[0-5]|2[0-4]\d|[01]\d\d){{4}}(?!\d)"
+    r"|(?<![a-z0-9])[a-z]{{0,2}}?(?=[0-9a-f]*[a-f])(?=[a-f]*\d)[0-9a-f]{{8}}(?![a-z0-9])"
+    r"|[0-9a-f]{{16}}|(?<![a-z0-9])(?:[0-9a-f]{{1,4}}-){{5}}"
+).format(_OCTET)
+# RFC 6761, 6762, 7686, 8375, 9476, ICANN's ".internal", and what routers and administrators make up.
+_PRIVATE = frozenset(
+    "alt arpa belkin box corp dhcp dlink domain example gateway gw home homestation host internal intern intra intranet"
+    " invalid ip lan local localdomain localhost localnet lokal mail modem mynet network onion private priv router"
+    " server station test workgroup".split()
+)
+# Second levels of countries, under which companies have their names.
+_SHARED = frozenset(
+    "ac ad art asn asso biz co com ed edu firm gen geek go gob gop gouv gov govt gr gub gv id ind info int iwi k12 lg"
+    " ltd me mil muni name ne net nhs nic nom nsn or org plc police press priv pro res sch school tm tv web"
+    " act adv cc coop eng idv jus leg lib med mus nsw nt qld sa tas vic wa".split()
+)
+# Where two letters are a state, a province or a region.
+_STATES = frozenset("au br ca cn in it us".split())
+# What providers call those whom they connect or host.
+_PROVIDERS = frozenset(
+    "abo adsl bb broadband cable cablemodem catv cgn client clients compute cpe cust customer customers dhcp dial"
+    " dialin dialup dip docsis dsl dslam dyn dynamic dynamicip fibre fios ftth fttb gprs hfc hsd ipconnect lte mobile"
+    " nat pool pools ppp pppoe ptr res residential rev reverse sdsl static subs subscriber subscribers umts"
+    " unassigned vdsl wimax xdsl".split()
+)
+# Domains whose hosts are customers' or anybody's.
+_OTHERS = frozenset(
+    (
+        # providers
+        "airtelbroadband.in alicedsl.de ameritech.net arcor-ip.net as13285.net att.net bahnhof.se barak.net.il bbox.fr "
+        "bbtec.net beeline.ru bell.ca bellsouth.net bezeqint.net bigpond.net.au bluewin.ch blueyonder.co.uk bredband.net "
+        "bredbandsbolaget.se bsnl.in bt.net btcentralplus.com btopenworld.com centurylink.net cgocable.net charter.com "
+        "chello.at chello.nl comcast.net comcastbusiness.net comhem.se corbina.ru cox.net dion.ne.jp dnainternet.fi "
+        "dodo.net.au einsundeins.de eircom.net elisa-laajakaista.fi embarqhsd.net eonet.ne.jp ertelecom.ru etb.net.co "
+        "ewe-ip-backbone.de fastwebnet.it fibertel.com.ar forthnet.gr frontiernet.net gaoland.net getinternet.no "
+        "hansenet.de highway.telekom.at hinet.net hispeed.ch hkbn.net iinet.net.au inetia.pl infoweb.ne.jp "
+        "interbusiness.it internode.on.net iol.it jazztel.es kabel-deutschland.de kabelbw.de kpn.net libero.it mchsi.com "
+        "meo.pt mesh.ad.jp mnet-online.de mts.ru myvzw.com neostrada.pl netbox.cz netcabo.pt netcologne.de netvigator.com "
+        "netvisao.pt netvision.net.il ntl.com nttpc.ne.jp numericable.fr o2.cz ocn.ne.jp ono.com optonline.net "
+        "optusnet.com.au orange.fr otenet.gr pacbell.net plala.or.jp plus.com plus.net prod-infinitum.com.mx proxad.net "
+        "proximus.be qwest.net rcn.com rdsnet.ro rima-tde.net rogers.com rr.com rt.ru sbcglobal.net scarlet.be "
+        "seed.net.tw sfr.net shawcable.net singnet.com.sg skynet.be so-net.ne.jp speedy.com.ar starhub.net.sg stofanet.dk "
+        "suddenlink.net sunrise.ch superkabel.de superonline.net swbell.net sympatico.ca t-dialin.net t-ipconnect.de "
+        "t-online.hu talktalk.net tdc.net teksavvy.com tele2.net tele2.se telecomitalia.it telenet.be telenor.net "
+        "telepac.pt telesp.net.br telfort.nl telia.com telkomsa.net telmex.net telus.net tfn.net.tw tiscali.it tm.net.my "
+        "tmodns.net tpg.com.au tpgi.com.au ttnet.com.tr ukrtel.net une.net.co uninet.net.mx unitymedia.biz upc.hu upc.ie "
+        "upcnet.ro vectranet.pl veloxzone.com.br verizon-gni.net verizon.net versanet.de videotron.ca virginm.net "
+        "virginmedia.com virtua.com.br vodafone-ip.de vodafone.co.nz volia.net vsnl.net.in wanadoo.fr wideopenwest.com "
+        "windstream.net xs4all.nl xtra.co.nz ya.com zaq.ne.jp zen.co.uk ziggo.nl "
+        # hosters and clouds
+        "aliyuncs.com amazonaws.com bluehost.com cloudapp.azure.com cloudapp.net contabo.host contaboserver.net "
+        "digitalocean.com dreamhost.com fly.dev github.dev googleusercontent.com herokuapp.com hetzner.cloud hetzner.com "
+        "hostgator.com hostinger.com hostsailor.com hwclouds-dns.com kasserver.com kimsufi.com leaseweb.com linode.com "
+        "linodeusercontent.com myqcloud.com online.net onlinehome-server.com onlinehome-server.info oraclevcn.com ovh.ca "
+        "ovh.net poneytelecom.eu scw.cloud secureserver.net softlayer.com stratoserver.net ui-r.com vultr.com "
+        "vultrusercontent.com windows.net your-server.de "
+        # dynamic names and private networks
+        "afraid.org ddns.net duckdns.org dynalias.com dyndns.info dyndns.org dynu.net dynv6.net freedns.org goip.de "
+        "homeip.net hopto.org myfritz.net nip.io no-ip.biz no-ip.com no-ip.org quickconnect.to selfhost.de selfhost.eu "
+        "spdns.de sslip.io synology.me sytes.net ts.net xip.io zapto.org "
+        # routers, examples
+        "2wire.net asusrouter.com attlocal.net bthomehub.com example.com example.net example.org launchmodem.com "
+        "mshome.net myfiosgateway.com routerlogin.net tendawifi.com tplinklogin.net tplinkwifi.net "
+        # sold below a name like a country's
+        "br.com cn.com co.com de.com eu.com eu.org gb.net jp.net jpn.com sa.com se.net uk.com uk.net us.com za.com "
+    ).split()
 )
