@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Optional
+    from typing import Callable, Optional
 
 WAIT_S = 1.0
 
@@ -27,16 +27,16 @@ def dns_domain() -> Optional[str]:
 
 def own_domain(wait_s: float) -> Optional[str]:
     """The same, within ``wait_s`` seconds."""
-    import socket
-
     try:
+        import socket
+
         host = socket.gethostname()
         if "." in host:
             return public_domain(host)
         if sys.platform == "win32":
             return public_domain("host." + joined_domain())
         return public_domain(look_up(host, wait_s))
-    except Exception:  # ctypes raises what it likes; a frozen product may lack it
+    except Exception:  # the interpreter's end, a product without ctypes, which raises what it likes
         return None
 
 
@@ -88,6 +88,8 @@ _late: dict[tuple[int, str], str] = {}
 
 def look_up(host: str, wait_s: float, resolve: Callable[[str], str] = _canonical) -> str:
     """What ``resolve`` says, "" where that takes longer; a later call is given it then, or none while it hangs."""
+    if sys.is_finalizing():  # Thread.start() would hang on Python 3.9 to 3.11
+        return ""
     import threading
 
     here, done = os.getpid(), threading.Event()
@@ -103,11 +105,9 @@ def look_up(host: str, wait_s: float, resolve: Callable[[str], str] = _canonical
 
     if (here, host) not in _late and _asking.setdefault(here, done) is done:
         try:
-            if sys.is_finalizing():  # Thread.start() would hang on Python 3.9 to 3.11
-                raise RuntimeError
             threading.Thread(target=ask, name="domain-resolver", daemon=True).start()
             done.wait(wait_s)
-        except (RuntimeError, MemoryError):
+        except (RuntimeError, MemoryError):  # no thread can be had
             _asking.pop(here, None)
     return _late.pop((here, host), "")
 
@@ -123,8 +123,8 @@ _ADDRESS = (
 ).format(_OCTET)
 # RFC 6761, 6762, 7686, 8375, 9476, ICANN's ".internal", and what routers and administrators make up.
 _PRIVATE = frozenset(
-    "alt arpa belkin box corp dhcp dlink domain example gateway gw home homestation host internal intern intra intranet"
-    " invalid ip lan local localdomain localhost localnet lokal mail modem mynet network onion private priv router"
+    "alt arpa belkin box corp dhcp dlink domain example gateway home homestation internal intern intra intranet"
+    " invalid ip lan local localdomain localhost localnet lokal mail modem mynet onion private priv router"
     " server station test workgroup".split()
 )
 # Second levels of countries, under which companies have their names.
@@ -146,40 +146,29 @@ _PROVIDERS = frozenset(
 _OTHERS = frozenset(
     (
         # providers
-        "airtelbroadband.in alicedsl.de ameritech.net arcor-ip.net as13285.net att.net bahnhof.se barak.net.il bbox.fr "
-        "bbtec.net beeline.ru bell.ca bellsouth.net bezeqint.net bigpond.net.au bluewin.ch blueyonder.co.uk bredband.net "
-        "bredbandsbolaget.se bsnl.in bt.net btcentralplus.com btopenworld.com centurylink.net cgocable.net charter.com "
-        "chello.at chello.nl comcast.net comcastbusiness.net comhem.se corbina.ru cox.net dion.ne.jp dnainternet.fi "
-        "dodo.net.au einsundeins.de eircom.net elisa-laajakaista.fi embarqhsd.net eonet.ne.jp ertelecom.ru etb.net.co "
-        "ewe-ip-backbone.de fastwebnet.it fibertel.com.ar forthnet.gr frontiernet.net gaoland.net getinternet.no "
-        "hansenet.de highway.telekom.at hinet.net hispeed.ch hkbn.net iinet.net.au inetia.pl infoweb.ne.jp "
-        "interbusiness.it internode.on.net iol.it jazztel.es kabel-deutschland.de kabelbw.de kpn.net libero.it mchsi.com "
-        "meo.pt mesh.ad.jp mnet-online.de mts.ru myvzw.com neostrada.pl netbox.cz netcabo.pt netcologne.de netvigator.com "
-        "netvisao.pt netvision.net.il ntl.com nttpc.ne.jp numericable.fr o2.cz ocn.ne.jp ono.com optonline.net "
-        "optusnet.com.au orange.fr otenet.gr pacbell.net plala.or.jp plus.com plus.net prod-infinitum.com.mx proxad.net "
-        "proximus.be qwest.net rcn.com rdsnet.ro rima-tde.net rogers.com rr.com rt.ru sbcglobal.net scarlet.be "
-        "seed.net.tw sfr.net shawcable.net singnet.com.sg skynet.be so-net.ne.jp speedy.com.ar starhub.net.sg stofanet.dk "
-        "suddenlink.net sunrise.ch superkabel.de superonline.net swbell.net sympatico.ca t-dialin.net t-ipconnect.de "
-        "t-online.hu talktalk.net tdc.net teksavvy.com tele2.net tele2.se telecomitalia.it telenet.be telenor.net "
-        "telepac.pt telesp.net.br telfort.nl telia.com telkomsa.net telmex.net telus.net tfn.net.tw tiscali.it tm.net.my "
-        "tmodns.net tpg.com.au tpgi.com.au ttnet.com.tr ukrtel.net une.net.co uninet.net.mx unitymedia.biz upc.hu upc.ie "
-        "upcnet.ro vectranet.pl veloxzone.com.br verizon-gni.net verizon.net versanet.de videotron.ca virginm.net "
-        "virginmedia.com virtua.com.br vodafone-ip.de vodafone.co.nz volia.net vsnl.net.in wanadoo.fr wideopenwest.com "
-        "windstream.net xs4all.nl xtra.co.nz ya.com zaq.ne.jp zen.co.uk ziggo.nl "
+        "alicedsl.de arcor-ip.net att.net bahnhof.se bbox.fr bbtec.net bell.ca bellsouth.net bezeqint.net "
+        "bigpond.net.au bluewin.ch btcentralplus.com btopenworld.com centurylink.net cgocable.net charter.com "
+        "chello.nl comcast.net comcastbusiness.net comhem.se corbina.ru cox.net dion.ne.jp eircom.net fastwebnet.it "
+        "frontiernet.net hinet.net hispeed.ch iinet.net.au kabel-deutschland.de kpn.net mesh.ad.jp mnet-online.de "
+        "netcologne.de netvigator.com ocn.ne.jp ono.com optonline.net optusnet.com.au orange.fr otenet.gr plala.or.jp "
+        "plus.net proxad.net proximus.be qwest.net rcn.com rima-tde.net rogers.com rr.com sbcglobal.net seed.net.tw "
+        "sfr.net shawcable.net skynet.be so-net.ne.jp sympatico.ca t-dialin.net t-ipconnect.de talktalk.net "
+        "telecomitalia.it telenet.be telenor.net telepac.pt telesp.net.br telia.com telus.net tpgi.com.au ttnet.com.tr "
+        "verizon.net versanet.de videotron.ca virginm.net virginmedia.com virtua.com.br vodafone-ip.de wanadoo.fr "
+        "windstream.net xs4all.nl xtra.co.nz ziggo.nl "
         # hosters and clouds
-        "aliyuncs.com amazonaws.com bluehost.com cloudapp.azure.com cloudapp.net contabo.host contaboserver.net "
-        "digitalocean.com dreamhost.com fly.dev github.dev googleusercontent.com herokuapp.com hetzner.cloud hetzner.com "
-        "hostgator.com hostinger.com hostsailor.com hwclouds-dns.com kasserver.com kimsufi.com leaseweb.com linode.com "
-        "linodeusercontent.com myqcloud.com online.net onlinehome-server.com onlinehome-server.info oraclevcn.com ovh.ca "
-        "ovh.net poneytelecom.eu scw.cloud secureserver.net softlayer.com stratoserver.net ui-r.com vultr.com "
+        "aliyuncs.com amazonaws.com cloudapp.azure.com cloudapp.net contaboserver.net digitalocean.com dreamhost.com "
+        "fly.dev github.dev googleusercontent.com herokuapp.com hetzner.cloud hetzner.com kasserver.com kimsufi.com "
+        "leaseweb.com linode.com linodeusercontent.com myqcloud.com online.net onlinehome-server.info oraclevcn.com "
+        "ovh.ca ovh.net poneytelecom.eu scw.cloud secureserver.net softlayer.com stratoserver.net vultr.com "
         "vultrusercontent.com windows.net your-server.de "
         # dynamic names and private networks
-        "afraid.org ddns.net duckdns.org dynalias.com dyndns.info dyndns.org dynu.net dynv6.net freedns.org goip.de "
-        "homeip.net hopto.org myfritz.net nip.io no-ip.biz no-ip.com no-ip.org quickconnect.to selfhost.de selfhost.eu "
-        "spdns.de sslip.io synology.me sytes.net ts.net xip.io zapto.org "
+        "afraid.org ddns.net duckdns.org dyndns.info dyndns.org dynu.net dynv6.net goip.de homeip.net hopto.org "
+        "myfritz.net nip.io no-ip.biz no-ip.com no-ip.org selfhost.de selfhost.eu spdns.de sslip.io synology.me "
+        "sytes.net ts.net xip.io zapto.org "
         # routers, examples
-        "2wire.net asusrouter.com attlocal.net bthomehub.com example.com example.net example.org launchmodem.com "
-        "mshome.net myfiosgateway.com routerlogin.net tendawifi.com tplinklogin.net tplinkwifi.net "
+        "2wire.net asusrouter.com attlocal.net example.com example.net example.org mshome.net myfiosgateway.com "
+        "routerlogin.net tendawifi.com tplinkwifi.net "
         # sold below a name like a country's
         "br.com cn.com co.com de.com eu.com eu.org gb.net jp.net jpn.com sa.com se.net uk.com uk.net us.com za.com "
     ).split()
