@@ -65,11 +65,6 @@ def _missing(need: str) -> str:
         from . import spaces
 
         return spaces.missing()
-    if need.startswith("field:"):
-        from agent import Config, GetKeyManager
-
-        known = {*Config.__slots__, *GetKeyManager.__slots__}
-        return "" if need[6:] in known else "not yet: %s" % need[6:]
     if need == "ipv6":
         return _without_ipv6()
     if need.startswith("py:"):
