@@ -192,7 +192,7 @@ def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
     command = [program("openssl"), "s_server", "-quiet", "-unix", str(place), "-naccept", "1"]
     command += ["-cert", str(certificate), "-key", str(certificate), "-status_file", str(staple)]
     inner, outer = socket.socketpair()
-    with stage.log.open("ab") as log:
+    with stage.programs.open("ab") as log:
         process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=log)
     inner.close()
 
@@ -209,7 +209,7 @@ def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
 
     stage.open.callback(end)
     while not place.exists():
-        assert process.poll() is None, stage.log.read_text()
+        assert process.poll() is None, stage.programs.read_text()
         time.sleep(0.01)
     return "https://localhost:%d" % stage.serve(both).port
 

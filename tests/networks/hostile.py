@@ -195,7 +195,7 @@ def offline_30_days(stage: Stage) -> None:
     """30 days without a network, the product started daily; then online"""
     days = 30
     for day in range(days):
-        product = stage.product("https://localhost:9", usage=True)
+        product = stage.product("https://localhost:9", usage=True, durability="process")
         stage.fails(product, "offline: connection: Connection refused.*")
         stage.clock.advance(DAY_S)
     stage.delivers(stage.product(stage.https(), usage=True))

@@ -30,7 +30,7 @@ class Program:
         stage.open.callback(self.kill)
 
     def _start(self) -> None:
-        with self._stage.log.open("ab") as log:
+        with self._stage.programs.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -40,7 +40,7 @@ class Program:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return
             ended = self._process.poll() is not None or time.monotonic() > deadline
-            assert not ended, self._stage.log.read_text("utf-8", "replace")
+            assert not ended, self._stage.programs.read_text("utf-8", "replace")
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -99,7 +99,7 @@ def squid(stage: Stage, auth: str = "basic") -> Program:
         line = stage.secrets.proxy_user.encode() + b":" + made.stdout
         (place / "passwords").write_bytes(line)
         lines = "auth_param basic program %sbasic_ncsa_auth %s/passwords\n" % (helpers, place)
-        lines += "auth_param basic children 1\nauth_param basic utf8 on\n" + known
+        lines += "auth_param basic children 1\n" + known
     if auth == "ntlm":
         for scheme in ("negotiate", "ntlm"):
             lines += "auth_param %s program %sntlm_fake_auth\n" % (scheme, helpers)

@@ -49,8 +49,10 @@ class Stage:
     def __init__(self, directory: Path, secrets: Secrets = Secrets(), clock: Any = None) -> None:
         self.directory, self.secrets, self.clock = directory, secrets, clock
         self.state_dir = directory / "state"
-        self.log = directory / "product.log"  # what the products and the programs print
-        self.shown: list[str] = []  # what they showed to those who asked
+        self.log = directory / "product.log"  # what products in processes of their own print
+        self.programs = directory / "programs.log"  # what the programs around them print
+        self.shown: list[str] = []  # what they showed to those who asked, but
+        self.previews: list[str] = []  # the next requests, which show all but keys
         self.verdicts: list[Verdict] = []
         # Of each record, how often the server must end up with it: once, but where an answer is lost on its way.
         self.copies: dict[str, Counter[str]] = {LICENCE: Counter(), USAGE: Counter()}
@@ -171,7 +173,7 @@ class Stage:
             path = os.pathsep.join(map(str, (ROOT, TESTS, *python_path)))
             kept = {n: v for n, v in os.environ.items() if n in ("PATH", "HOME", "TMPDIR", "LANG")}
             log = self.open.enter_context(self.log.open("ab"))
-            made = Distant([*command], settings, {**kept, "PYTHONPATH": path, **(environ or {})}, log)
+            made = Distant([*command], settings, {**kept, "PYTHONPATH": path, "AGENT_DEBUG": "1", **(environ or {})}, log)
         self._running = made
         return made
 
@@ -180,7 +182,9 @@ class Stage:
         running, self._running = self._running, None
         if running is not None:
             try:
-                self.shown.append(json.dumps(running.look(), default=str))
+                shown = running.look()
+                self.previews.append(json.dumps(shown.pop("preview")))
+                self.shown.append(json.dumps(shown, default=str))
             finally:
                 running.close()
 
