@@ -1,4 +1,4 @@
-"""Secrets that are easy to recognise, every spelling of them, and a search for them in whatever a product leaves behind.
+"""Odd secrets, every spelling of them, and a search for them in whatever a product says and leaves behind.
 
 ``Canaries(style)`` makes one set of odd secrets; ``search`` finds them in bytes, texts, values and directories, however
 they are spelled: percent-encoded, in JSON, in a Python literal, in base64, in hexadecimal, in another case, or cut.
