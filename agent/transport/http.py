@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .. import story
 from .dial import Resolver, connect
 from .proxies import find_proxy, open_tunnel
 from .values import MAX_ANSWER_BYTES, Response, Seen, Unreachable
@@ -180,6 +181,7 @@ class HttpTransport:
             wire.close()
             raise
         deadline.stage = "answer"
+        story.connected(self.seen)
         return wire
 
     def _tls(self) -> ssl.SSLContext:
