@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 from urllib.parse import quote, quote_plus
 
-from agent import jsonline
+from agent import jsonline, story
 from agent.spool import names
 
 # Per style: what the secrets of a set are like. An API key is printable ASCII without spaces around it; a licence key,
@@ -128,16 +128,19 @@ class Canaries:
 
     def __init__(self, style: str = "punctuation") -> None:
         odd = STYLES[style]
-        # So are the two API keys different where a key must be ASCII.
         ascii_odd = odd if odd.isascii() else STYLES["quotes"]
         self.style = style
-        tag = style[:2]
-        self.api_key = ascii_odd if style == "short" else "%s.akey1.%s" % (tag, ascii_odd)
-        self.usage_api_key = "%s.akey2.%s" % (tag, ascii_odd)
-        self.licence_key = "L%s" % odd if style == "short" else "%s.lkey.%s" % (tag, odd)
-        self.activation_identifier = "%s.acti.%s" % (tag, odd)
-        self.proxy_user = "%s.puser.%s" % (tag, odd.replace(":", ""))  # RFC 7617: no colon
-        self.proxy_password = "w%s" % odd if style == "short" else "%s.ppass.%s" % (tag, odd)
+
+        def secret(name: str, odd: str = odd) -> str:
+            # So that neither its beginning nor its end is that of another.
+            return odd + name[0] if style == "short" else "%s.%s.%s" % (name, odd, name)
+
+        self.api_key = secret("Akey1", ascii_odd)
+        self.usage_api_key = secret("Ukey2", ascii_odd)
+        self.licence_key = secret("Lkey3")
+        self.activation_identifier = secret("Token4")
+        self.proxy_user = secret("person5", odd.replace(":", ""))  # RFC 7617: no colon
+        self.proxy_password = secret("Word6")
         self.secrets: dict[str, str] = {
             "API key": self.api_key,
             "usage API key": self.usage_api_key,
@@ -205,6 +208,7 @@ class Canaries:
         Our own lines go ``to`` one place: "logging", or "stderr" as where a product does not want them in its log.
         """
         heard = Heard(self, directories)
+        story._shares.clear()  # what another test told is no reason to leave lines out
         root = logging.getLogger()
         level, said = root.level, os.environ.get("AGENT_DEBUG")
         own = logging.getLogger(jsonline.__name__.partition(".")[0])
