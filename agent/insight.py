@@ -204,9 +204,7 @@ def _reached(engine: Engine, adapter: Adapter) -> dict[str, Any]:
 
     config = engine.config
     address = next(e.base_url for e in config.endpoints if e.name == adapter.name)
-    transport = HttpTransport(
-        proxy=config.proxy, ca_bundle=config.ca_bundle, environ=engine.environ
-    )
+    transport = HttpTransport.of(config, engine.environ)
     request = Request("HEAD", address + "/", {"User-Agent": "callhome-agent/" + VERSION}, b"")
     found: dict[str, Any] = {"name": adapter.name, "address": address}
     try:
@@ -232,6 +230,7 @@ def diagnostics(
     settings["endpoints"] = [repr(endpoint) for endpoint in config.endpoints]
     settings["usage_consent"] = "callable" if callable(engine.consent) else engine.consent
     settings["proxy"] = masked(config.proxy) if config.proxy else None
+    settings["proxy_auth"] = "****" if config.proxy_auth else None
     settings["detached_command"] = list(config.detached_command)
     found = {
         "version": VERSION,

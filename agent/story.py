@@ -109,12 +109,14 @@ def printable(text: str) -> str:
 def connected(seen: Any) -> None:
     """A new connection, as the transport saw it."""
     if _listener() is not None:
-        by = " through %s" % seen.proxy if seen.proxy else ""
-        by += " (%s)" % seen.proxy_from if seen.proxy_from else ""
+        how = seen.proxy_from
+        if seen.proxy:
+            how = "through %s, %s" % (seen.proxy, how)
         if seen.tls:
             issuer = seen.chain[0].issuer if seen.chain else "nobody"
-            by += ", %s, issued by %s, trusted by %s" % (seen.tls, issuer, seen.store)
-        tell("connected to %s%s in %d ms", seen.peer, by, sum(seen.took_s.values()) * 1000)
+            how += "; %s, issued by %s, trusted by %s" % (seen.tls, issuer, seen.store)
+        took_ms = sum(seen.took_s.values()) * 1000
+        tell("connected to %s in %d ms: %s", seen.peer, took_ms, how)
 
 
 class Pass:
