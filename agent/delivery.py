@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from . import story
 from .ageing import Ageing
 from .endpoints import verdicts
 from .endpoints.verdicts import Verdict
@@ -76,6 +77,7 @@ class Delivery:
         self.stopping = False
         self._sent = 0  # when this pass began
         self.in_flight: Optional[Record] = None
+        self._story = story.Pass(list)
 
     # -- one pass --------------------------------------------------------------------------------
 
@@ -92,6 +94,7 @@ class Delivery:
             route.overdue, route.origin = False, None
             route.refresh()
         suspects: dict[str, list[Record]] = {}
+        self._story = story.Pass(self._spool.backlog.waiting)
         self._probe(timeout_s)
         for record in self._spool.backlog.waiting():
             to = self._route(record)
@@ -115,6 +118,7 @@ class Delivery:
             route.keep()
             self.ageing.note(route)
             self._spool.facts.save(route.lane)
+        self._story.over({name: r.parked for name, r in self.routes.items() if r.parked})
 
     def _route(self, record: Record) -> Optional[Route]:
         """Where a record goes; nowhere if its endpoint's name stands for another kind of server by now."""
@@ -181,6 +185,7 @@ class Delivery:
             # On a connection of its own: a gateway that ends each one after its first request is no
             # reason to suspect a record.
             self.rest()
+        began = self._clock.monotonic()
         verdict = self._exchange(route, request, limit_s)
         if verdict.outcome == verdicts.OFFLINE and self._gate(record) == REFUSED:
             self.in_flight = None  # broken off because of that: no word against the endpoint
@@ -191,7 +196,9 @@ class Delivery:
         settled = self._settle(record, route, verdict)
         self.in_flight = None
         if verdict.outcome != verdicts.OFFLINE:
-            self._answered(record, verdict)
+            self._answered(record, verdict)  # which takes secrets out of the reason
+        wait_s = 0.0 if settled else route.lane.remaining_s(self._clock.time())
+        self._story.outcome(record, verdict, self._clock.monotonic() - began, wait_s)
         if settled:
             if verdict.outcome not in (verdicts.DELIVERED, verdicts.FLAGGED):
                 # It died of its attempts: what its last answer was is in the history.
@@ -317,8 +324,9 @@ class Delivery:
         now = self._clock.time()
         ready = any(route.lane.remaining_s(now) <= 0 for route in self.routes.values())
         if not ready:
-            for route in self.routes.values():
-                route.waiting = True
+            for name, route in self.routes.items():
+                route.waiting, lane = True, route.lane
+                story.tell("%s waits %d s: %s", name, lane.remaining_s(now), lane.reason)
         return ready
 
     def next_in_s(self, now: float) -> Optional[float]:
@@ -333,6 +341,7 @@ class Delivery:
         But a product that lives shorter than its server answers would send the same record at every start.
         """
         self.stopping = True
+        self._story = story.Pass(list)  # a thread that is left behind calls no handler
         record, self.in_flight = self.in_flight, None
         if record is None:
             return

@@ -10,6 +10,8 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import os
 import sys
 
+from . import story
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
@@ -99,6 +101,7 @@ class Worker:
                 run.thread.start()
                 self._run = run
                 self.failed = False
+                story.note("worker started")
         except (RuntimeError, MemoryError, ImportError, OSError) as error:
             self.failed = True
             self.trouble = "no thread: " + str(error)
