@@ -25,9 +25,7 @@ Behaviour = Callable[[socket.socket, "Server"], object]
 class Server:
     """Listens at ``port``; ``accepted`` counts connections, ``requests`` holds what ``read_request`` read."""
 
-    def __init__(
-        self, behaviour: Behaviour, listener: Optional[socket.socket] = None
-    ) -> None:
+    def __init__(self, behaviour: Behaviour, listener: Optional[socket.socket] = None) -> None:
         self.behaviour = behaviour
         self.accepted = 0
         self.requests: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Every situation of ``tests/networks``: its outcome, each record at the server exactly once, and no secret in sight."""
+"""Every situation of ``tests/networks``: its outcome, each record exactly once, and no secret in sight."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_row_that_is_too_long_goes_on_in_the_next() -> None:
         ({"error": "AssertionError: secret"}, "**not as expected**"),
     ],
 )
-def test_a_row_that_was_not_seen_says_so(given: dict[str, str], said: str) -> None:
+def test_a_row_that_was_not_seen_says_so(given: dict[str, Any], said: str) -> None:
     assert said in report.markdown([row(**given)])
     assert "secret" not in report.markdown([row(**given)])
 

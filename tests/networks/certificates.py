@@ -41,7 +41,12 @@ def refused(stage: Stage, why: str, certificate: Path, **how: Any) -> None:
 
 
 def made(
-    stage: Stage, *, key: Any = None, digest: Optional[Any] = None, begins: int = -30, ends: int = 30
+    stage: Stage,
+    *,
+    key: Any = None,
+    digest: Optional[Any] = None,
+    begins: int = -30,
+    ends: int = 30,
 ) -> Path:
     """A certificate for localhost by the stage's authority, weak or early as asked; days from now."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -128,11 +133,24 @@ def sha1(stage: Stage) -> None:
     """A certificate signed with SHA-1"""
     good = made(stage)
     ca = stage.directory / "ca-with-key.pem"
-    ca.write_bytes(stage.authority._write(stage.authority._key, stage.authority.certificate).read_bytes())
+    ca.write_bytes(
+        stage.authority._write(stage.authority._key, stage.authority.certificate).read_bytes()
+    )
     names = stage.directory / "names.cnf"
     names.write_text("subjectAltName=DNS:localhost\n")
     request = [program("openssl"), "req", "-new", "-key", str(good), "-subj", "/CN=a server"]
-    sign = [program("openssl"), "x509", "-req", "-sha1", "-days", "9", "-CA", str(ca), "-CAkey", str(ca)]
+    sign = [
+        program("openssl"),
+        "x509",
+        "-req",
+        "-sha1",
+        "-days",
+        "9",
+        "-CA",
+        str(ca),
+        "-CAkey",
+        str(ca),
+    ]
     sign += ["-set_serial", "7", "-extfile", str(names)]
     asked = subprocess.run(request, capture_output=True, check=True).stdout
     found = subprocess.run(sign, input=asked, capture_output=True, check=True).stdout
@@ -188,12 +206,14 @@ def revoked(stage: Stage) -> None:
 
 def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
     """The collector behind ``openssl s_server``, which can staple; for one connection."""
-    place = Path(stage.open.enter_context(tempfile.TemporaryDirectory())) / "s"  # its path has 107 bytes
+    place = (
+        Path(stage.open.enter_context(tempfile.TemporaryDirectory())) / "s"
+    )  # its path has 107 bytes
     command = [program("openssl"), "s_server", "-quiet", "-unix", str(place), "-naccept", "1"]
     command += ["-cert", str(certificate), "-key", str(certificate), "-status_file", str(staple)]
     inner, outer = socket.socketpair()
     with stage.programs.open("ab") as log:
-        process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=log)
+        process = subprocess.Popen(command, stdin=inner.fileno(), stdout=inner.fileno(), stderr=log)
     inner.close()
 
     def both(connection: socket.socket, server: Server) -> None:

@@ -17,7 +17,7 @@ from .names import NameServer
 from .product import Distant, Product
 from .situations import HOSTILE, situation
 from .spaces import Space
-from .stage import Stage
+from .stage import SHORT_S, Stage
 
 NAME = "keys.acme.example"
 NEED = "namespaces"
@@ -38,7 +38,9 @@ class Place:
         self.names = stage.open.enter_context(names)
         self.url = "https://" + NAME
 
-    def serve(self, *, behaviour: Union[Behaviour, None] = None, host: str = FAR, port: int = 443) -> Server:
+    def serve(
+        self, *, behaviour: Union[Behaviour, None] = None, host: str = FAR, port: int = 443
+    ) -> Server:
         """The collector behind TLS at the far side, or another behaviour there."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = self.room.within(
@@ -92,7 +94,9 @@ def patiently(product: Union[Product, Distant]) -> dict[str, Any]:
 @situation("dns-servfail", HOSTILE, NEED)
 def dns_servfail(stage: Stage) -> None:
     """A name server that fails (SERVFAIL)"""
-    dns_says(stage, names.SERVFAIL, "offline: name resolution: Temporary failure in name resolution")
+    dns_says(
+        stage, names.SERVFAIL, "offline: name resolution: Temporary failure in name resolution"
+    )
 
 
 @situation("dns-nxdomain", HOSTILE, NEED)
@@ -135,7 +139,7 @@ def dns_lies_private(stage: Stage) -> None:
     place = Place(stage)
     place.serve()
     place.names.hosts[NAME] = ["10.77.0.99"]
-    product = place.product(request_timeout_s=0.6)
+    product = place.product(request_timeout_s=SHORT_S)
     stage.fails(product, LATE % "connection")
     place.names.hosts[NAME] = [FAR]
     stage.delivers(product)

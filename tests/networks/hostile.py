@@ -13,7 +13,7 @@ from .situations import HOSTILE, situation
 from .stage import SHORT_S, Stage
 
 DAY_S = 86400.0
-LATE = "offline: %s: no answer within 0.6 s"
+LATE = "offline: %s: no answer within 0.5 s"
 CUT = "Connection reset by peer|the server closed the connection without an answer|.*"
 
 
@@ -194,7 +194,7 @@ def keep_alive_closed(stage: Stage) -> None:
 def offline_30_days(stage: Stage) -> None:
     """30 days without a network, the product started daily; then online"""
     days = 30
-    for day in range(days):
+    for _ in range(days):
         product = stage.product("https://localhost:9", usage=True, durability="process")
         stage.fails(product, "offline: connection: Connection refused.*")
         stage.clock.advance(DAY_S)

@@ -45,7 +45,9 @@ class Link:
         self.delay_s = self.jitter_s = self.loss = 0.0
         self.largest: Optional[int] = None
         self.cut = False
-        self.watch: Callable[[Packet], object] = lambda packet: None  # sees each first; may change it
+        self.watch: Callable[[Packet], object] = (
+            lambda packet: None
+        )  # sees each first; may change it
         self.drops: Callable[[Packet], object] = lambda packet: False
         self.carried = 0
         self._chance = random.Random(1)

@@ -14,7 +14,7 @@ SERVFAIL, NXDOMAIN = 2, 3
 
 
 class NameServer:
-    """Answers for ``hosts`` (name -> addresses) at a bound UDP socket; ``code`` answers everything, "silent" nothing."""
+    """Answers for ``hosts`` (name -> addresses) at a bound UDP socket, or each time with ``code``, or never."""
 
     def __init__(self, sock: socket.socket, hosts: Mapping[str, Sequence[str]]) -> None:
         self.hosts, self.code, self.silent = dict(hosts), 0, False

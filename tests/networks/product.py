@@ -36,9 +36,7 @@ class Product:
             ),
         )
         if self._usage:
-            endpoints += (
-                agent.Reo(base_url=settings["url"], api_key=settings["api_key"], **pins),
-            )
+            endpoints += (agent.Reo(base_url=settings["url"], api_key=settings["api_key"], **pins),)
         config = agent.Config(
             vendor="Acme",
             product_name="Studio",

@@ -39,7 +39,8 @@ def inspecting(authority: Authority, upstream_ca: Path) -> Behaviour:
 
     def behaviour(connection: socket.socket, server: Server) -> None:
         host, _, port = server.read_request(connection).split()[1].decode().rpartition(":")
-        outside = ssl.create_default_context(cafile=str(upstream_ca))
+        outside = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        outside.load_verify_locations(upstream_ca)
         inside = authority.context(authority.issue(host))
         with socket.create_connection(("127.0.0.1", int(port))) as plain:
             with outside.wrap_socket(plain, server_hostname=host) as upstream:
@@ -297,10 +298,9 @@ def no_proxy(stage: Stage) -> None:
     forms = [(url, "x, keys.localhost"), (url, ".localhost"), (url, "localhost")]
     forms += [(url, "keys.localhost:" + port), (in_digits, "127.0.0.0/8"), (url, "*")]
     forms += [(ipv6, form) for form in ("::1", "[::1]", "::/64") if ipv6]
-    for where, form in forms:
-        for name in ("no_proxy", "NO_PROXY"):
-            environ = {"https_proxy": DEAD, name: form}
-            stage.delivers(stage.product(where, environ=environ))
+    for at, (where, form) in enumerate(forms):
+        environ = {"https_proxy": DEAD, ("no_proxy", "NO_PROXY")[at % 2]: form}
+        stage.delivers(stage.product(where, environ=environ))
 
 
 def six(stage: Stage) -> str:
@@ -341,7 +341,7 @@ class Gateway:
 
     def delivers(
         self,
-        environ: Mapping[str, str] = {},
+        environ: Optional[Mapping[str, str]] = None,
         command: Optional[tuple[str, ...]] = None,
         python_path: tuple[Path, ...] = (),
     ) -> None:
@@ -395,7 +395,9 @@ def inspected_directory(stage: Stage) -> None:
 
 def over(place: Path, *more: str) -> tuple[str, ...]:
     """A command to run a program to which ``place`` is the system's store of certificates."""
-    script = 'for at; do [ "$at" = -- ] && break; [ -e "$at" ] && mount --bind %s "$at"; done' % place
+    script = (
+        'for at; do [ "$at" = -- ] && break; [ -e "$at" ] && mount --bind %s "$at"; done' % place
+    )
     script += '; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh", *STORES, "--")
 

@@ -46,7 +46,13 @@ def markdown(rows: Sequence[Row]) -> str:
     """The table, a part for each group; a row that is too long goes on in the next."""
     lines = ["%s." % about(rows)]
     for group in dict.fromkeys(row.situation.group for row in rows):
-        lines += ["", "**%s**" % group, "", "| situation | outcome | s | `-k` |", "|---|---|---|---|"]
+        lines += [
+            "",
+            "**%s**" % group,
+            "",
+            "| situation | outcome | s | `-k` |",
+            "|---|---|---|---|",
+        ]
         for row in rows:
             if row.situation.group == group:
                 lines += _cells(row)
@@ -72,7 +78,7 @@ def about(rows: Sequence[Row]) -> str:
     """What the figures depend on."""
     load = "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown"
     seen = sum(1 for row in rows if not row.why and not row.error)
-    facts = platform.python_version(), ssl.OPENSSL_VERSION, platform.system(), os.cpu_count()
+    facts = platform.python_version(), ssl.OPENSSL_VERSION, platform.system(), os.cpu_count() or 0
     told = "%d situations, Python %s, %s, %s, %d CPUs" % (seen, *facts)
     return "%s, load %s, %s" % (told, load, datetime.date.today().isoformat())
 

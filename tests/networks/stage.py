@@ -23,7 +23,7 @@ from . import ROOT, TESTS
 from .product import LICENCE, USAGE, Distant, Product
 
 TIMEOUT_S = 10.0  # of a request that is meant to come through
-SHORT_S = 0.6  # of one that is not
+SHORT_S = 0.5  # of one that is not
 
 
 class Secrets(NamedTuple):
@@ -36,6 +36,9 @@ class Secrets(NamedTuple):
     proxy_password: str = "networks-password"
 
 
+SECRETS = Secrets()
+
+
 class Verdict(NamedTuple):
     """What a delivery came to, in the words of ``status()``, and after how many seconds that was known."""
 
@@ -46,7 +49,7 @@ class Verdict(NamedTuple):
 class Stage:
     """One situation's servers, products and verdicts; leaving it ends them all."""
 
-    def __init__(self, directory: Path, secrets: Secrets = Secrets(), clock: Any = None) -> None:
+    def __init__(self, directory: Path, secrets: Secrets = SECRETS, clock: Any = None) -> None:
         self.directory, self.secrets, self.clock = directory, secrets, clock
         self.state_dir = directory / "state"
         self.log = directory / "product.log"  # what products in processes of their own print
@@ -112,7 +115,9 @@ class Stage:
     def answering(
         self,
         before: Callable[[int, socket.socket], object] = lambda number, connection: None,
-        after: Callable[[int, socket.socket, bytes], object] = lambda number, connection, answer: None,
+        after: Callable[
+            [int, socket.socket, bytes], object
+        ] = lambda number, connection, answer: None,
     ) -> Behaviour:
         """As ``to_collector``, request by request: ``before`` the collector sees each, ``after`` it has answered.
 
@@ -173,7 +178,12 @@ class Stage:
             path = os.pathsep.join(map(str, (ROOT, TESTS, *python_path)))
             kept = {n: v for n, v in os.environ.items() if n in ("PATH", "HOME", "TMPDIR", "LANG")}
             log = self.open.enter_context(self.log.open("ab"))
-            made = Distant([*command], settings, {**kept, "PYTHONPATH": path, "AGENT_DEBUG": "1", **(environ or {})}, log)
+            made = Distant(
+                [*command],
+                settings,
+                {**kept, "PYTHONPATH": path, "AGENT_DEBUG": "1", **(environ or {})},
+                log,
+            )
         self._running = made
         return made
 
