@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Sections = list[tuple[str, list[Check]]]
 
 _LAST_ANSWERS = 10
+_AS_ABOVE = "as above"
 _ABOUT = """
 Each endpoint is asked with a made-up API key and an empty record. A licence
 server must refuse that, signed: this proves the way there, the server, its
@@ -109,11 +110,13 @@ def _sections(
             usage = shown["kind"] == "usage"
             checks += way.findings(network[number], now, usage=usage)
         sections.append((endpoint.name, checks))
-    return [*sections, ("records", list(findings.spool(status, now)))]
+    return [*sections, ("records", list(findings.spool(status, network, now)))]
 
 
 def _lines(screen: Screen, sections: Sections, found: dict[str, Any]) -> list[str]:
-    lines, marks = [], []
+    lines: list[str] = []
+    marks: list[str] = []
+    told: set[str] = set()
     addresses = {endpoint["name"]: endpoint["address"] for endpoint in found["status"]["endpoints"]}
     width = max(len(_name(title, check)) for title, checks in sections for check in checks)
     for title, checks in sections:
@@ -122,17 +125,19 @@ def _lines(screen: Screen, sections: Sections, found: dict[str, Any]) -> list[st
         for check in checks:
             marks.append(check.mark)
             name = _name(title, check)
-            lines += screen.finding(check.mark, name, check.detail, check.advice, width)
+            advice = _AS_ABOVE if check.advice in told else check.advice
+            told.add(check.advice or _AS_ABOVE)
+            lines += screen.finding(check.mark, name, check.detail, advice, width)
     history = found["history"]
     if history:
         lines += screen.heading("last answers, newest first")
         for answer in reversed(history[-_LAST_ANSWERS:]):
             lines += screen.text(_answer(answer), indent=2, more=4)
     failures, warnings = marks.count("FAIL"), marks.count("warn")
-    told = (
+    result = (
         counted(failures, "failure") if failures else "nothing keeps records from being delivered"
     )
-    return [*lines, *screen.heading("%s, %s" % (told, counted(warnings, "warning")))]
+    return [*lines, *screen.heading("%s, %s" % (result, counted(warnings, "warning")))]
 
 
 def _name(title: str, check: Check) -> str:

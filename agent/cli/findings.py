@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SignatureInvalid, Unverifiable
 from ..spool import names
+from ..spool.facts import BACKOFF
 from . import remedies
 from .directory import problem
 from .output import amount, counted, duration, plain
@@ -75,7 +76,8 @@ def state(directory: Optional[str], config: Config, status: dict[str, Any]) -> I
     there = os.path.isdir(directory)
     if wrong is None:
         yield Check("state directory", True, directory + (_mode(directory) if there else _NOT_MADE))
-    yield from _others(directory) if there else ()
+    if there and wrong is None:
+        yield from _others(directory)
     yield _quota(config, status)
     yield from _disk(directory, config.max_bytes - status["bytes"])
 
@@ -88,24 +90,30 @@ def _mode(directory: str) -> str:
 
 
 def _others(directory: str) -> Iterator[Check]:
-    """Files of ours that this user may not use: delivery stops at them, or leaves them out."""
-    refused = []
+    """Files of ours that this user may not use: delivery goes on without them, but not without records."""
     user = os.geteuid() if hasattr(os, "geteuid") else None
-    try:
-        for name in sorted(filter(names.is_ours, os.listdir(directory))):
-            path = os.path.join(directory, name)
-            theirs = user is not None and os.lstat(path).st_uid != user
-            if theirs or not os.access(path, os.R_OK | os.W_OK):
-                refused.append(name)
-    except OSError as error:
-        yield Check("files", False, "cannot be looked at: %s" % error.strerror, _THEIRS)
-    if refused:
-        more = " and %d more" % (len(refused) - 1) if len(refused) > 1 else ""
-        detail = "%s%s: not this user's to read and write" % (refused[0], more)
-        yield Check("files", False, detail, _THEIRS)
+    theirs, shut = [], []
+    for name in sorted(filter(names.is_ours, os.listdir(directory))):
+        path = os.path.join(directory, name)
+        try:
+            foreign = user is not None and os.lstat(path).st_uid != user
+        except FileNotFoundError:
+            continue
+        usable = os.access(path, os.R_OK | os.W_OK)
+        theirs += [name] if foreign or not usable else []
+        shut += [name] if names.is_segment(name) and not usable else []
+    if theirs:
+        more = " and %d more" % (len(theirs) - 1) if len(theirs) > 1 else ""
+        what = ", with records in it," if shut else ""
+        detail = "%s%s%s: not this user's alone to read and write" % (
+            (shut or theirs)[0],
+            what,
+            more,
+        )
+        yield Check("files", not shut, detail, _THEIRS)
 
 
-_THEIRS = "give all files of the state directory to this user (chown, chmod u+rw), or remove them"
+_THEIRS = "give all files of the state directory to this user (chown, chmod u+rw)"
 
 
 def _quota(config: Config, status: dict[str, Any]) -> Check:
@@ -207,7 +215,7 @@ def keys(endpoint: Any, keyring: Optional[dict[str, Any]]) -> Iterator[Check]:
         yield Check(name, True, ", ".join(told))
 
 
-def spool(status: dict[str, Any], now: float) -> Iterator[Check]:
+def spool(status: dict[str, Any], network: list[dict[str, Any]], now: float) -> Iterator[Check]:
     """What waits, and what stands in its way."""
     trouble, oldest_at = dict(status["trouble"]), status["oldest_at"]
     detail = "%s waiting" % counted(status["pending"], "record")
@@ -232,19 +240,26 @@ def spool(status: dict[str, Any], now: float) -> Iterator[Check]:
         advice = "give those endpoints their old name again, or remove the records: " + _PURGE
         yield Check("unknown endpoints", True, left, advice)
     for endpoint in status["endpoints"]:
-        yield from _waits(endpoint, status)
+        well = any(p["name"] == endpoint["name"] and p["dry_run"]["expected"] for p in network)
+        yield from _waits(endpoint, status, well)
 
 
-def _waits(endpoint: dict[str, Any], status: dict[str, Any]) -> Iterator[Check]:
+def _waits(endpoint: dict[str, Any], status: dict[str, Any], well: bool) -> Iterator[Check]:
     name = "waits " + endpoint["name"]
     reason = endpoint["reason"]
-    if endpoint["waiting"]:
+    if endpoint["waiting"] == BACKOFF and well:  # as it was, and is no more
+        detail = "for %s more: %s" % (duration(endpoint["retry_in_s"]), reason)
+        yield Check(
+            name, True, detail, "it answers as it should by now: spool replay sends at once"
+        )
+    elif endpoint["waiting"]:
         again = duration(endpoint["retry_in_s"])
         detail = "%s, again in %s: %s" % (endpoint["waiting"], again, reason)
         yield Check(name, False, detail, remedies.for_failure(reason))
     elif reason and endpoint["pending"]:
         detail = "until the next delivery: %s" % reason
-        yield Check(name, "asked to wait" in reason, detail, remedies.for_failure(reason))
+        fine = well or "asked to wait" in reason
+        yield Check(name, fine, detail, remedies.for_failure(reason))
     elif endpoint["pending"] and endpoint["waits_for"]:
         detail = "%s, for %s" % (counted(endpoint["pending"], "record"), endpoint["waits_for"])
         advice = refusal(status) if endpoint["waits_for"] == CONSENT else ""

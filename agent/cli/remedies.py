@@ -25,6 +25,12 @@ _NETWORK = (
     ("cannot be imported", "a library is missing: ship it with the product"),
     ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
     ("407", _PROXY_PASSWORD),
+    (
+        "ca certificates found",
+        "install the system's CA certificates, ship certifi, or set ca_bundle",
+    ),
+    ("cannot be read", "the file or directory named there has to exist, be readable and hold CAs"),
+    ("empty directory", "the directory named there has to hold CAs, as openssl rehash makes it"),
     ("has expired", _DATES),
     ("not yet valid", _DATES),
     (
@@ -33,18 +39,35 @@ _NETWORK = (
         "answer in its place",
     ),
     ("pin", "the key is none of pins: a gateway that inspects TLS, or the server has a new key"),
-    ("certificate", "give ca_bundle or SSL_CERT_FILE the certificate of your proxy or server"),
+    (
+        "certificate",
+        "see who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "
+        "into ca_bundle or SSL_CERT_FILE; anything else is not the server",
+    ),
+    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
+    (
+        "name resolution",
+        "the name cannot be resolved: check base_url, DNS and whether there is a network",
+    ),
+    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
+    (
+        "wrong version",
+        "what answers there does not speak TLS: check the port in base_url; " + _ANSWERS,
+    ),
+    ("protocol", "it speaks no TLS 1.2 or newer: an old server, or an old gateway before it"),
     ("tls", _TLS),
     ("ssl", _TLS),
-    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
-    ("name", "the name cannot be resolved: check base_url, DNS and whether there is a network"),
     ("refused", "nothing listens there: check base_url, and whether the server is up"),
-    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
     ("time", "no answer: a firewall may swallow the connection; check proxy settings"),
     ("", "check base_url, network, proxy and firewall"),
 )
 _UNTRUSTED = (
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
+    (
+        "not JSON",
+        "that is no answer of this server: sign in to the network with a browser where it has a captive "
+        "portal, then check base_url and proxy",
+    ),
     (
         "",
         "the answer is not signed by a key in keys: compare them with the public key of the account; "

@@ -25,6 +25,8 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _COLOURS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "FAIL": "\x1b[1;31m"}
 # Where an address or a path may be broken.
 _PARTS = re.compile(r"[^/\\.,;:=&?_-]*[/\\.,;:=&?_-]|[^/\\.,;:=&?_-]+")
+# Blanks, and a word behind them; a number stays with its unit.
+_WORDS = re.compile(r"( *)([\d.]+ (?:ms|s|min|h|d|bytes?|[kMGT]B)\b[^ ]*|[^ ]+)")
 _VIRTUAL_TERMINAL = 4  # ENABLE_VIRTUAL_TERMINAL_PROCESSING
 
 
@@ -71,7 +73,7 @@ def wrapped(text: str, width: Optional[int], indent: int, first: str = "") -> li
         return [(first + text).rstrip()]
     room = max(8, width - indent)  # of any line but the first
     lines, line = [], first
-    for blank, word in re.findall(r"( *)([^ ]+)", text):
+    for blank, word in _WORDS.findall(text):
         if _columns(line + blank + word) <= width:
             line += blank + word
             continue
