@@ -103,12 +103,11 @@ def _judged(adapter: Adapter, response: Optional[Response], verdict: Verdict) ->
 
         signed_by = signatures.verify(response.body, adapter.keys).key_name  # type: ignore[union-attr]
     as_documented = verdict.code == 100 or verdict.reason.lower() == "authentication failure"
-    refused = verdict.outcome == HELD and as_documented
     facts = {name: getattr(verdict, name) for name in ("outcome", "reason", "code", "proven")}
     return {
         **facts,
         "signed_by": signed_by,
-        "expected": refused and verdict.proven == adapter.signed,
+        "expected": verdict.outcome == HELD and as_documented,
     }
 
 

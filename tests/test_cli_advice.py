@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     [
         ("wrong-key", "getkeymanager", ("compare", "captive portal", "inspects TLS")),
         ("unsigned", "getkeymanager", ("compare", "captive portal")),
-        ("portal", "getkeymanager", ("compare", "captive portal")),
+        ("portal", "getkeymanager", ("captive portal", "base_url")),
         ("stale", "getkeymanager", ("set the clock", "plays old answers again")),
         ("401-100", "getkeymanager", ("API key", "spool replay --held")),
         ("401-100", "reo", ("API key", "spool replay --held")),

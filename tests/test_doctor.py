@@ -181,6 +181,19 @@ def test_an_answer_of_another_day_is_the_clock_s_and_one_of_another_hour_a_warni
     doctor(site).says("clock", "FAIL", "2 d ahead")
 
 
+def test_a_clock_that_went_back_by_days(site: Site) -> None:
+    site.server.fault("stale", "getkeymanager", age_s=-72 * HOURS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.clock.Clock.time", lambda self: time.time() + 72 * HOURS)
+        site.run("call-home")
+    site.server.fault(None)
+    found = doctor(site)
+    assert found.failed == ["clock", "answer getkeymanager"]
+    found.says("clock", "FAIL", "went back by more than a day")
+    probe = found.says("answer getkeymanager", "FAIL", "went back by days", "set the clock")
+    assert probe["date_drift_s"] is None, "what comes without TLS says nothing of the time"
+
+
 def test_an_outage_that_is_over_is_no_failure_any_more(site: Site) -> None:
     site.server.fault("500")
     site.run("call-home")
@@ -330,8 +343,9 @@ def test_a_certificate_about_to_end_is_a_warning() -> None:
 def test_the_stages_behind_the_one_that_failed_are_not_shown() -> None:
     seen = seen_through("A CA", days=5)
     reason = {"reached": False, "http_status": None, "stage": "TLS", "reason": "TLS: timed out"}
-    names = [c.name for c in way.findings(entry(seen, **reason), time.time(), usage=False)]
-    assert names == ["proxy keys", "name keys", "connection keys", "TLS keys", "certificate keys"]
+    found = list(way.findings(entry(seen, **reason), time.time(), usage=False))
+    assert [c.name for c in found] == ["proxy keys", "name keys", "connection keys", "TLS keys"]
+    assert found[-1].detail.startswith("timed out; keys.acme.example, issued by A CA, ")
 
 
 # --- keyrings -------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STAGES = {"proxy": "proxy", "name resolution": "name", "connection": "connection", "TLS": "TLS"}
-_DAY_S = 86_400
-_EXPIRES_SOON_S = 14 * _DAY_S
+_EXPIRES_SOON_S = 14 * 86_400
+_ADDRESSES_MAX = 4
 
 
 def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Check]:
@@ -26,21 +26,18 @@ def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Chec
     failed = "" if found["reached"] else _STAGES.get(found["stage"], "answer")
     for step, told in (
         ("proxy", _proxy(found)),
-        ("name", ", ".join(found["addresses"])),
+        ("name", _some(found["addresses"])),
         ("connection", found["peer"]),
         ("TLS", _tls(found)),
     ):
         if step == failed:
-            reason = _reason(found)
-            detail = "%s (%s)" % (reason, told) if told and step != "TLS" else reason
+            told = _leaf(found, now) if step == "TLS" else told
+            detail = "; ".join(filter(None, [_reason(found), told]))
             yield Check(step + suffix, False, detail, remedies.for_network(found["reason"]))
-            if step == "TLS":
-                yield from _certificate(found, now)
             return
         if told:
             yield Check(step + suffix, True, told + _took(found, step))
-        if step == "TLS":
-            yield from _certificate(found, now)
+    yield from _certificate(found, now)
     yield from _answer(found, usage)
 
 
@@ -48,6 +45,12 @@ def _reason(found: dict[str, Any]) -> str:
     """Without the stage, which is the finding's name."""
     stage, _, reason = found["reason"].partition(": ")
     return reason if reason and stage == found["stage"] else str(found["reason"])
+
+
+def _some(addresses: list[str]) -> str:
+    more = len(addresses) - _ADDRESSES_MAX
+    told = ", ".join(addresses[:_ADDRESSES_MAX])
+    return "%s and %d more" % (told, more) if more > 0 else told
 
 
 def _proxy(found: dict[str, Any]) -> str:
@@ -68,23 +71,28 @@ def _tls(found: dict[str, Any]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _certificate(found: dict[str, Any], now: float) -> Iterator[Check]:
+def _leaf(found: dict[str, Any], now: float) -> str:
     """Whose certificate it is, who issued it, how long it lasts; a gateway that inspects TLS shows here."""
     chain = found["tls"]["chain"] if found["tls"] else []
     if not chain:
-        return
+        return ""
     leaf = chain[0]
-    left_s = leaf["ends_at"] - now
-    over = moment(leaf["ends_at"])[:10]
-    lasts = "%s left" % duration(left_s) if left_s >= 0 else "expired on " + over
-    if leaf["begins_at"] > now:
+    lasts = "%s left" % duration(leaf["ends_at"] - now)
+    if leaf["ends_at"] < now:
+        lasts = "expired on " + moment(leaf["ends_at"])[:10]
+    elif leaf["begins_at"] > now:
         lasts = "begins on " + moment(leaf["begins_at"])[:10]
-    detail = "%s, issued by %s, %s" % (leaf["subject"], leaf["issuer"], lasts)
-    detail += ", key pinned" * found["pinned"]
-    # One that was refused has its advice already.
-    soon = found["reached"] and left_s < _EXPIRES_SOON_S
-    advice = "whoever runs the server has to renew it by %s" % over if soon else ""
-    yield Check("certificate " + found["name"], True, detail, advice)
+    return "%s, issued by %s, %s" % (leaf["subject"], leaf["issuer"], lasts)
+
+
+def _certificate(found: dict[str, Any], now: float) -> Iterator[Check]:
+    detail = _leaf(found, now)
+    if detail:
+        ends_at = found["tls"]["chain"][0]["ends_at"]
+        soon = ends_at - now < _EXPIRES_SOON_S
+        advice = "whoever runs the server has to renew it by " + moment(ends_at)[:10]
+        detail += ", key pinned" * found["pinned"]
+        yield Check("certificate " + found["name"], True, detail, advice * soon)
 
 
 def _answer(found: dict[str, Any], usage: bool) -> Iterator[Check]:
