@@ -46,7 +46,8 @@ HOST_MAX_CHARS = 253  # RFC 1035, 2.3.4: 255 octets on the wire
 QUOTA_LEAST_BYTES = 4_096
 # Waits of threading are limited to 4,294,967 s on Windows.
 _WAIT_MAX_S = 4_000_000
-_PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_PROXIES = ("http", "https", "socks5", "socks5h")
+PINS_LEAST = 2
 _ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _SLUG = _HOST = frozenset(_ALNUM + "-._")
 # RFC 3986, 3.2.1 and 3.3: unreserved, sub-delims, "%", ":"; in a path also "@" and "/".
@@ -209,13 +210,49 @@ def base_url(value: object) -> str:
 
 
 def proxy(value: object) -> Optional[str]:
-    if value is None:
-        return None
-    allowed = "None or SCHEME://[USER:PASSWORD@]HOST[:PORT] with SCHEME " + ", ".join(_PROXIES)
+    if value is None or (is_a(value, str) and value == "direct"):
+        return value
+    allowed = 'None, "direct" or SCHEME://[USER:PASSWORD@]HOST[:PORT] with SCHEME ' + ", ".join(
+        _PROXIES
+    )
     scheme, _, _, _, path = _parts("proxy", value, allowed)
     if scheme not in _PROXIES or path.strip("/"):
         raise mistake("proxy", value, allowed)
     return str.__str__(value)
+
+
+def proxy_auth(value: object) -> Optional[str]:
+    allowed = "None or USER:PASSWORD, printable"
+    if value is None:
+        return None
+    return _exact(
+        "proxy_auth", value, allowed, lambda text: text.find(":") > 0 and text.isprintable()
+    )
+
+
+def pins(value: object, url: str) -> tuple[str, ...]:
+    """Digests of public keys (RFC 7469, 2.4), none or at least two: who has one only is locked out when it changes."""
+    allowed = "a tuple of 2 or more of sha256/BASE64, the server's key and one in reserve"
+    if not isinstance(value, (tuple, list)):
+        raise mistake("pins", value, allowed)
+    found = tuple(_exact("pins", pin, allowed, _is_pin) for pin in value)
+    if 0 < len(set(found)) < PINS_LEAST:
+        raise ConfigError("pins: only one, allowed is " + allowed, "pins")
+    if value and not url.startswith("https:"):
+        raise ConfigError("pins: base_url is no https address, so it shows no key", "pins")
+    return found
+
+
+def _is_pin(text: str) -> bool:
+    from binascii import Error, a2b_base64, b2a_base64
+
+    kind, _, digest = text.partition("/")
+    try:
+        found = a2b_base64(digest)
+    except (Error, ValueError):
+        return False
+    exact = b2a_base64(found, newline=False).decode("ascii") == digest
+    return kind == "sha256" and len(found) == 32 and exact
 
 
 def masked(url: str) -> str:

@@ -73,11 +73,12 @@ class GetKeyManager(_Value):
     """The licence server at ``base_url``. ``keys``, or a ``Keyring``: what its answers must be signed with.
 
     Without keys ``allow_unsigned=True`` has to say so. ``data_group`` is that of ``call_home``. Records are kept
-    under ``name``: leave it as it is through all versions of a product. Raises ``ConfigError``.
+    under ``name``: leave it as it is through all versions of a product. ``pins``: see ``checks.pins``. Raises
+    ``ConfigError``.
     """
 
     __slots__ = ("base_url", "api_key", "data_group", "keys", "product_id", "name",
-                 "allow_unsigned")  # fmt: skip
+                 "allow_unsigned", "pins")  # fmt: skip
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class GetKeyManager(_Value):
         product_id: Optional[str] = None,
         name: str = "getkeymanager",
         allow_unsigned: bool = False,
+        pins: Iterable[str] = (),
     ) -> None:
         self.base_url = checks.base_url(base_url)
         self.api_key = checks.api_key(api_key)
@@ -99,6 +101,7 @@ class GetKeyManager(_Value):
         if not isinstance(allow_unsigned, bool):
             raise checks.mistake("allow_unsigned", allow_unsigned, "True or False")
         self.allow_unsigned = allow_unsigned
+        self.pins = checks.pins(pins, self.base_url)
         if not self.keys and not allow_unsigned:
             message = (
                 "keys: none given, so no answer of this server could be proven; pass "
@@ -115,7 +118,8 @@ class Reo(_Value):
     wait until one of them is known. Records are kept under ``name``.
     """
 
-    __slots__ = ("api_key", "base_url", "product_id", "environment", "domain", "ip_addr", "name")
+    __slots__ = ("api_key", "base_url", "product_id", "environment", "domain", "ip_addr", "name",
+                 "pins")  # fmt: skip
 
     def __init__(
         self,
@@ -127,6 +131,7 @@ class Reo(_Value):
         domain: Domain = None,
         ip_addr: Optional[str] = None,
         name: str = "reo",
+        pins: Iterable[str] = (),
     ) -> None:
         self.api_key = checks.api_key(api_key)
         self.base_url = checks.base_url(base_url)
@@ -135,6 +140,7 @@ class Reo(_Value):
         self.domain = checks.domain(domain)
         self.ip_addr = checks.ip_addr(ip_addr)
         self.name = checks.slug(name)
+        self.pins = checks.pins(pins, self.base_url)
 
 
 class Config(_Value):
@@ -144,14 +150,15 @@ class Config(_Value):
     ``product_version`` are sent. ``endpoints``: where records go; none switches the agent off. ``usage_consent``:
     True, False, None (not asked yet) or a callable; required with a ``Reo``. ``deliver``: "thread", "manual" (only
     ``flush`` sends) or "detached". ``durability``: "power", or "process", which survives a kill and no power cut.
-    ``proxy`` and ``ca_bundle``: None for what the environment and the system have. ``replace`` gives a changed copy.
+    ``proxy`` and ``ca_bundle``: None for what the environment and the system have. ``proxy_auth``, "user:password", is
+    for a proxy whose address names no user. ``replace`` gives a changed copy.
     """
 
     __slots__ = ("vendor", "product_name", "product_id", "product_version", "endpoints",
                  "usage_consent", "state_dir", "identity_name", "deliver", "detached_command",
                  "durability", "start_delay_s", "exit_timeout_s", "request_timeout_s",
                  "count_window_s", "max_age_days", "max_bytes", "max_records", "proxy",
-                 "ca_bundle")  # fmt: skip
+                 "proxy_auth", "ca_bundle")  # fmt: skip
 
     def __init__(
         self,
@@ -175,6 +182,7 @@ class Config(_Value):
         max_bytes: int = 10_000_000,
         max_records: int = 10_000,
         proxy: Optional[str] = None,
+        proxy_auth: Optional[str] = None,
         ca_bundle: Optional[Path] = None,
     ) -> None:
         self.vendor = checks.text("vendor", vendor)
@@ -196,11 +204,12 @@ class Config(_Value):
         self.max_bytes: int = checks.number("max_bytes", max_bytes, whole=checks.QUOTA_LEAST_BYTES)
         self.max_records: int = checks.number("max_records", max_records, whole=1)
         self.proxy = checks.proxy(proxy)
+        self.proxy_auth = checks.proxy_auth(proxy_auth)
         self.ca_bundle = checks.absolute_path("ca_bundle", ca_bundle)
 
 
 def _shown(name: str, value: object) -> str:
-    if name == "api_key":
+    if name == "api_key" or (name == "proxy_auth" and value is not None):
         return "'****'"
     if name == "proxy" and isinstance(value, str):
         return repr(checks.masked(value))

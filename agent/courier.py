@@ -294,10 +294,7 @@ class Courier:
             if self.transport is None:
                 from .transport import HttpTransport
 
-                config = self._config
-                self.transport = HttpTransport(
-                    proxy=config.proxy, ca_bundle=config.ca_bundle, environ=self._environ
-                )
+                self.transport = HttpTransport.of(self._config, self._environ)
             facts = self._spool.facts
             routes = {a.name: Route(a, facts.lane(self.tag(a))) for a in self._adapters}
             self.delivery = Delivery(

@@ -219,6 +219,7 @@ def diagnostics(
     settings["endpoints"] = [repr(endpoint) for endpoint in config.endpoints]
     settings["usage_consent"] = "callable" if callable(engine.consent) else engine.consent
     settings["proxy"] = masked(config.proxy) if config.proxy else None
+    settings["proxy_auth"] = "****" if config.proxy_auth else None
     settings["detached_command"] = list(config.detached_command)
     found = {
         "version": VERSION,

@@ -32,9 +32,7 @@ def probe(engine: Engine, name: str, lane: Lane) -> dict[str, Any]:
     config, clock = engine.config, engine.clock
     endpoint = next(one for one in config.endpoints if one.name == name)
     adapter = endpoints.adapter(endpoint, config)  # the deliverer's own belongs to its thread
-    transport = HttpTransport(
-        proxy=config.proxy, ca_bundle=config.ca_bundle, environ=engine.environ
-    )
+    transport = HttpTransport.of(config, engine.environ)
     kind = "usage" if adapter.usage else "licence"
     request = adapter.request(kind, {}, event_id="", now=clock.time(), mask=True)
     response, reason, stage = None, "", ""
@@ -64,7 +62,7 @@ def probe(engine: Engine, name: str, lane: Lane) -> dict[str, Any]:
         "reason": reason,
         "stage": stage,
         **way,
-        "pinned": bool(getattr(endpoint, "pins", ())),
+        "pinned": bool(endpoint.pins),
         "dry_run": _judged(adapter, response, verdict),
         "date_drift_s": _drift_s(dated, now),
         "signed_drift_s": _drift_s(verdict.timestamp, now),

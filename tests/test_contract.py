@@ -36,6 +36,7 @@ SIGNATURES: dict[Any, dict[str, Any]] = {
         "max_bytes": 10_000_000,
         "max_records": 10_000,
         "proxy": None,
+        "proxy_auth": None,
         "ca_bundle": None,
     },
     agent.GetKeyManager: {
@@ -46,6 +47,7 @@ SIGNATURES: dict[Any, dict[str, Any]] = {
         "product_id": None,
         "name": "getkeymanager",
         "allow_unsigned": False,
+        "pins": (),
     },
     agent.Reo: {
         "api_key": NONE,
@@ -55,6 +57,7 @@ SIGNATURES: dict[Any, dict[str, Any]] = {
         "domain": None,
         "ip_addr": None,
         "name": "reo",
+        "pins": (),
     },
     agent.Agent: {
         "config": NONE,

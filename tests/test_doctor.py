@@ -91,10 +91,25 @@ def relay(server: Collector, read: Callable[[bytes], object] = lambda data: None
 # --- the dry run ----------------------------------------------------------------------------------
 
 
-def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
-    authority, seen = Authority(site.place), list[bytes]()
-    with Server(authority.over_tls(relay(site.server, seen.append), "localhost")) as server:
+@contextlib.contextmanager
+def over_tls(site: Site, behaviour: Behaviour, days: int = 30, ca: str = "A CA") -> Iterator[None]:
+    """Both endpoints behind TLS whose authority is trusted."""
+    authority = Authority(site.place, ca)
+    path = authority.issue("localhost", common_name="keys.acme.example", days=days)
+    context = authority.context(path)
+
+    def wrapped(connection: socket.socket, server: Server) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            behaviour(secure, server)
+
+    with Server(wrapped) as server:
         at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(authority.path))
+        yield
+
+
+def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
+    seen: list[bytes] = []
+    with over_tls(site, relay(site.server, seen.append), ca="Acme Inspection CA"):
         found = doctor(site)
     assert found.failed == []
     licence = found.says("answer getkeymanager", "ok", "as it must", "code 100")
@@ -103,6 +118,15 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
         **{"proven": True, "signed_by": "global", "expected": True},
     }
     found.says("signature getkeymanager", "ok", '"global"')
+    found.says("proxy getkeymanager", "ok", "none")
+    found.says("name getkeymanager", "ok", "127.0.0.1")
+    found.says("connection getkeymanager", "ok", "127.0.0.1:")
+    found.says("TLS getkeymanager", "ok", "TLSv1.", "authorities: ca_bundle")
+    # How a gateway that inspects TLS is seen.
+    found.says(
+        "certificate reo", "ok", "keys.acme.example, issued by Acme Inspection CA, 29 d left"
+    )
+    assert set(licence["took_s"]) >= {"name resolution", "connection", "TLS", "answer"}
     usage = found.says("answer reo", "ok", "as it must", "Authentication Failure")
     assert usage["dry_run"]["expected"] and usage["dry_run"]["signed_by"] is None
     assert usage["signed_drift_s"] is None
@@ -245,9 +269,9 @@ def test_a_server_that_says_nothing(site: Site) -> None:
 @pytest.mark.parametrize(
     ("host", "days", "trusted", "words"),
     [
-        ("localhost", -1, True, ("expired", "clock of this machine")),
+        ("localhost", -1, True, ("has expired; a server, issued by A private CA", "clock of this")),
         ("login.hotel.example", 30, True, ("mismatch", "captive portal")),
-        ("localhost", 30, False, ("certificate refused", "system's store")),
+        ("localhost", 30, False, ("issued by A private CA, 29 d left", "system's store")),
     ],
     ids=["expired", "of another host", "of an unknown authority"],
 )
@@ -282,7 +306,7 @@ def test_a_proxy_that_demands_a_password_and_is_not_shown_one(site: Site) -> Non
         found = doctor(site)
         shown = site.run("doctor").out
     assert found.failed == ["proxy getkeymanager", "proxy reo"]
-    found.says("proxy reo", "FAIL", "407", "user:password@", "Negotiate")
+    found.says("proxy reo", "FAIL", "407", "127.0.0.1:%d" % proxy.port, "user:password@")
     assert "canary-proxy" not in found.done.out + shown
 
 
@@ -319,25 +343,44 @@ def seen_through(gateway: str, *, days: float) -> Seen:
     return seen
 
 
-def test_a_gateway_that_inspects_tls_is_seen_by_the_issuer() -> None:
+def test_the_way_through_a_proxy() -> None:
     found = entry(seen_through("Acme Inspection CA", days=200), pinned=True)
     json.dumps(found)
     checks = {c.name: c for c in way.findings(found, time.time(), usage=False)}
     assert {check.mark for check in checks.values()} == {"ok"}
     assert checks["proxy keys"].detail == "http://proxy.acme.example:3128 (HTTPS_PROXY)"
-    assert checks["name keys"].detail == "192.0.2.7, 2001:db8::7, 12 ms"
-    assert checks["connection keys"].detail == "192.0.2.7:3128"
+    assert checks["name keys"].detail == "the proxy's 192.0.2.7, 2001:db8::7, 12 ms"
+    assert checks["connection keys"].detail == "the proxy's 192.0.2.7:3128"
     assert checks["TLS keys"].detail.startswith("TLSv1.3, TLS_AES_256_GCM_SHA384, authorities: ")
     certificate = checks["certificate keys"].detail
     assert certificate.startswith("keys.acme.example, issued by Acme Inspection CA, ")
     assert certificate.endswith("d left, key pinned")
 
 
-def test_a_certificate_about_to_end_is_a_warning() -> None:
-    found = entry(seen_through("A CA", days=5))
-    checks = {c.name: c for c in way.findings(found, time.time(), usage=False)}
-    assert [name for name, check in checks.items() if check.mark != "ok"] == ["certificate keys"]
-    assert "has to renew it by" in checks["certificate keys"].advice
+def test_a_certificate_about_to_end_is_a_warning(site: Site) -> None:
+    with over_tls(site, relay(site.server), days=5):
+        found = doctor(site)
+    assert found.failed == []
+    found.says("certificate reo", "warn", "4 d left", "has to renew it by")
+
+
+def test_pins(site: Site) -> None:
+    spare = "sha256/" + 43 * "A" + "="
+    with over_tls(site, relay(site.server)):
+        pin = doctor(site).says("certificate reo", "ok")["tls"]["chain"][0]["pin"]
+        document = json.loads(Path(site.file).read_text())
+        document["endpoints"][0]["pins"] = [pin, spare]
+        document["endpoints"][1]["pins"] = [pin, spare]
+        Path(site.file).write_text(json.dumps(document))
+        found = doctor(site)
+        assert found.failed == []
+        found.says("certificate reo", "ok", "key pinned")
+        for endpoint in document["endpoints"]:
+            endpoint["pins"] = [spare, spare[:-2] + "Q="]
+        Path(site.file).write_text(json.dumps(document))
+        found = doctor(site)
+    assert found.failed == ["TLS getkeymanager", "TLS reo"]
+    found.says("TLS reo", "FAIL", "none of the pins", "issued by A CA", "a new key")
 
 
 def test_the_stages_behind_the_one_that_failed_are_not_shown() -> None:

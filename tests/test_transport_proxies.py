@@ -118,9 +118,12 @@ def test_a_proxy_that_wants_a_password_gets_it_and_the_server_does_not(
 
 def test_a_wrong_password_is_said_without_showing_it(authority: Authority, keys: Server) -> None:
     with Server(connect_proxy(keys.port, b"other")) as proxy:
-        for userinfo in ("", ENCODED + "@"):
+        for userinfo, reason in (
+            ("", "demands authentication (407)"),
+            (ENCODED + "@", "refuses our user name or password (407)"),
+        ):
             client = Client(authority, proxy="http://%s127.0.0.1:%d" % (userinfo, proxy.port))
-            assert client.fails() == "proxy: demands authentication (407)"
+            assert client.fails() == "proxy: " + reason
             client.transport.close()
     assert keys.accepted == 0
 
@@ -227,7 +230,8 @@ def test_a_proxy_that_demands_a_password_for_http(authority: Authority) -> None:
     demand = b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n"
     with Server(answers(demand)) as proxy:
         client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        assert client.fails("http://127.0.0.1:1/") == "proxy: demands authentication (407)"
+        reason = client.fails("http://127.0.0.1:1/")
+        assert reason == "proxy: refuses our user name or password (407)"
         client.transport.close()
 
 
@@ -288,7 +292,7 @@ def test_a_proxy_that_is_not_there(authority: Authority) -> None:
 )
 def test_a_setting_that_is_no_proxy_is_not_repeated(authority: Authority, setting: str) -> None:
     client = Client(authority, environ={"https_proxy": setting % ENCODED})
-    assert client.fails() == "proxy: its setting is no address of an HTTP proxy"
+    assert client.fails() == "proxy: its setting is no address of a proxy"
     client.transport.close()
 
 
@@ -298,16 +302,72 @@ def test_a_proxy_does_not_print_its_password() -> None:
     assert "Proxy" in repr(proxy) and USER not in repr(proxy) and PASSWORD not in repr(proxy)
 
 
-@pytest.mark.parametrize("scheme", ["socks", "socks4", "socks4a", "socks5", "socks5h"])
-def test_a_socks_proxy_is_not_gone_around(authority: Authority, keys: Server, scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["socks4", "socks4a"])
+def test_a_socks_4_proxy_is_not_gone_around(
+    authority: Authority, keys: Server, scheme: str
+) -> None:
     setting = "%s://%s@127.0.0.1:%d" % (scheme, ENCODED, keys.port)
     for client in (
         Client(authority, proxy=setting),
         Client(authority, environ={"all_proxy": setting}),
     ):
-        assert client.fails() == "proxy: SOCKS proxies are not supported"
+        assert client.fails().startswith("proxy: SOCKS 4 proxies are not supported")
         client.transport.close()
     assert not keys.seen.is_set()
+
+
+def test_credentials_of_the_configuration_are_for_an_address_without(
+    authority: Authority, keys: Server
+) -> None:
+    other = base64.b64encode(b"own:secret")
+    auth = "%s:%s" % (USER, PASSWORD)
+    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
+        url = "http://127.0.0.1:%d" % proxy.port
+        client = Client(authority, environ={"https_proxy": url}, proxy_auth=auth)
+        assert client.get() == b"yes"
+        client.transport.close()
+    with Server(connect_proxy(keys.port, other)) as proxy:
+        url = "http://own:secret@127.0.0.1:%d" % proxy.port
+        client = Client(authority, proxy=url, proxy_auth=auth)
+        assert client.get() == b"yes"
+        client.transport.close()
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        (
+            b'Proxy-Authenticate: Negotiate\r\nproxy-authenticate: NTLM realm="a:b"',
+            "Negotiate, NTLM",
+        ),
+        (b'Proxy-Authenticate: Basic realm="x", Digest realm="y"', "Basic, Digest"),
+        (b"Proxy-Authenticate: \x1b[31mEvil\xff", ""),
+    ],
+)
+@pytest.mark.parametrize("url", ["https://%s/x" % NAME, "http://127.0.0.1:1/"])
+def test_what_a_proxy_demands_is_told(
+    authority: Authority, fields: bytes, told: str, url: str
+) -> None:
+    demand = b"HTTP/1.1 407 Who?\r\n%b\r\nContent-Length: 0\r\n\r\n" % fields
+    with Server(answers(demand)) as proxy:
+        client = Client(authority, proxy="http://127.0.0.1:%d" % proxy.port)
+        reason = client.fails(url)
+        assert reason == "proxy: demands authentication (407%s)" % (told and ": " + told)
+        client.transport.close()
+
+
+def test_a_connection_says_which_proxy_it_took_and_why(authority: Authority, keys: Server) -> None:
+    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
+        place = "127.0.0.1:%d" % proxy.port
+        client = Client(authority, environ={"ALL_PROXY": "http://%s@%s" % (ENCODED, place)})
+        assert client.get() == b"yes"
+        seen = client.transport.seen
+        client.transport.close()
+    assert (seen.proxy, seen.proxy_from) == ("http://" + place, "ALL_PROXY")
+    assert (seen.addresses, seen.peer) == (["127.0.0.1"], place)
+    assert (seen.tls, seen.store) == ("TLSv1.3", "ca_bundle")
+    assert [one.issuer for one in seen.chain] == ["A private CA"]
+    assert sorted(seen.took_s) == ["TLS", "answer", "proxy"]
 
 
 # --- which proxy --------------------------------------------------------------------------------
@@ -347,7 +407,7 @@ def test_a_socks_proxy_is_not_gone_around(authority: Authority, keys: Server, sc
     ],
 )
 def test_the_environments_proxy(url: str, environ: Mapping[str, str], chosen: str) -> None:
-    assert choose_proxy(url, environ, {}) == chosen
+    assert choose_proxy(url, environ, {})[0] == chosen
 
 
 @pytest.mark.parametrize(
@@ -403,10 +463,10 @@ def test_no_proxy(excluded: str, url: str, direct: bool) -> None:
         {"ALL_PROXY": REMOTE, "NO_PROXY": excluded},
         {"all_proxy": REMOTE, "no_proxy": excluded, "NO_PROXY": "other"},
     ):
-        assert choose_proxy(url, environ, {}) == ("" if direct else REMOTE)
+        assert choose_proxy(url, environ, {})[0] == ("" if direct else REMOTE)
     # What the environment excludes is excluded from the system's proxy too.
     system = {"http": REMOTE, "https": REMOTE}
-    assert choose_proxy(url, {"no_proxy": excluded}, system) == ("" if direct else REMOTE)
+    assert choose_proxy(url, {"no_proxy": excluded}, system)[0] == ("" if direct else REMOTE)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +474,7 @@ def test_no_proxy(excluded: str, url: str, direct: bool) -> None:
     [
         ({"https": "a:1"}, "https://h.example/", "a:1"),
         ({"http": "a:1"}, "https://h.example/", ""),
-        ({"socks": "http://a:1"}, "https://h.example/", "socks5://a:1"),
+        ({"socks": "http://a:1"}, "https://h.example/", "socks5h://a:1"),
         ({"socks": "http://a:1", "https": "b:1"}, "https://h.example/", "b:1"),
         ({"https": "a:1", "no": "<local>"}, "https://intranet/", ""),
         ({"https": "a:1", "no": "<local>"}, "https://h.example/", "a:1"),
@@ -429,7 +489,7 @@ def test_no_proxy(excluded: str, url: str, direct: bool) -> None:
     ],
 )
 def test_the_systems_proxy(system: Mapping[str, str], url: str, chosen: str) -> None:
-    assert choose_proxy(url, {}, system) == chosen
+    assert choose_proxy(url, {}, system)[0] == chosen
     # A proxy of the environment comes first, and what the system excludes is not its concern.
     environ: Optional[Mapping[str, str]] = {"all_proxy": "http://127.0.0.1:9"}
-    assert choose_proxy(url, environ or {}, system) == "http://127.0.0.1:9"
+    assert choose_proxy(url, environ or {}, system)[0] == "http://127.0.0.1:9"

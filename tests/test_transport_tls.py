@@ -16,7 +16,7 @@ from typing import Any, Optional
 import pytest
 from support_sockets import Authority, Server, answers, ok
 
-from agent.transport import HttpTransport, Request, Response, Unreachable
+from agent.transport import HttpTransport, Request, Response, Unreachable, tls
 from agent.transport.tls import client_context
 
 NAME = "keys.example"
@@ -116,8 +116,8 @@ def test_the_configuration_beats_the_environment(authority: Authority, other: Au
 
 
 def test_an_environment_that_names_an_authority_replaces_the_systems(other: Authority) -> None:
-    context = client_context(None, {"SSL_CERT_FILE": str(other.path)})
-    assert context.cert_store_stats()["x509"] == 1
+    context, store = client_context(None, {"SSL_CERT_FILE": str(other.path)})
+    assert (context.cert_store_stats()["x509"], store) == (1, "SSL_CERT_FILE")
 
 
 def test_an_authority_that_was_replaced_on_disk_is_read_after_a_rest(
@@ -163,7 +163,8 @@ sys.modules["certifi"] = {certifi}
 from agent.transport.tls import client_context
 from agent.transport.values import Unreachable
 try:
-    print(client_context(None, {{}}, system_bundles={bundles}).cert_store_stats()["x509"])
+    context, store = client_context(None, {{}}, system_bundles={bundles})
+    print(context.cert_store_stats()["x509"], store)
 except Unreachable as error:
     print(error)
 """
@@ -188,7 +189,8 @@ def on_an_empty_system(bundles: list[str], certifi: str = "None") -> str:
 def test_a_program_frozen_on_another_system_finds_this_ones_authorities(
     authority: Authority,
 ) -> None:
-    assert on_an_empty_system(["/nowhere/ca.pem", str(authority.path)]) == "1"
+    bundles = ["/nowhere/ca.pem", str(authority.path)]
+    assert on_an_empty_system(bundles) == "1 %s" % authority.path
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these have a store of their own")
@@ -196,8 +198,39 @@ def test_without_any_authority_the_last_resort_is_certifi_and_then_a_clear_word(
     authority: Authority,
 ) -> None:
     certifi = "type('certifi', (), {'where': lambda: %r})" % str(authority.path)
-    assert on_an_empty_system([], certifi) == "1"
+    assert on_an_empty_system([], certifi) == "1 certifi"
     assert on_an_empty_system([]).startswith("no CA certificates found")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
+def test_the_systems_own_verifier_is_used_where_there_is_one(authority: Authority) -> None:
+    truststore = pytest.importorskip("truststore")
+    before = ssl.SSLContext
+    context, store = client_context(None, {}, platform="win32")
+    assert isinstance(context, truststore.SSLContext) and "truststore" in store
+    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert ssl.SSLContext is before and not isinstance(before, truststore.SSLContext)
+    # What is named goes before, and that is OpenSSL's business.
+    named, store = client_context(str(authority.path), {}, platform="win32")
+    assert type(named) is ssl.SSLContext and store == "ca_bundle"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
+def test_what_the_systems_own_verifier_refuses_is_refused_and_its_issuer_named(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("truststore")
+    monkeypatch.setattr(
+        tls.client_context,
+        "__kwdefaults__",
+        {**(tls.client_context.__kwdefaults__ or {}), "platform": "win32"},
+    )
+    with https(authority.issue(NAME)) as server:
+        assert refused(server).endswith('(issued by "A private CA")')
+        # Its own way to a private authority in the system's store: OpenSSL's default paths.
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+        assert get(server).body == b"yes"
 
 
 # --- who must not pass --------------------------------------------------------------------------
@@ -207,6 +240,20 @@ def test_an_authority_nobody_knows(authority: Authority, other: Authority) -> No
     with https(other.issue(NAME)) as server:
         reason = refused(server, ca_bundle=authority.path)
         assert reason.startswith("TLS: certificate refused: unable to get local issuer")
+        assert reason.endswith(' (issued by "Another CA")')
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_issued_a_refused_certificate_is_named_in_one_short_printable_line(
+    tmp_path: Path, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    def pin(context: ssl.SSLContext) -> None:
+        context.minimum_version = context.maximum_version = version
+
+    evil = Authority(tmp_path, "\x1b[2J\r\n" + "x" * 57)
+    with https(evil.issue(NAME), pin) as server:
+        reason = refused(server, ca_bundle=authority.path)
+    assert reason.endswith(' (issued by "?[2J??%s")' % ("x" * 57))
 
 
 def test_the_systems_store_does_not_know_a_private_authority(authority: Authority) -> None:
@@ -243,7 +290,9 @@ def test_a_dot_at_the_end_of_a_name_changes_nothing(authority: Authority) -> Non
 def test_a_certificate_that_is_over(authority: Authority) -> None:
     with https(authority.issue(NAME, days=-1)) as server:
         reason = refused(server, ca_bundle=authority.path)
-        assert reason == "TLS: certificate refused: certificate has expired"
+        assert reason == (
+            'TLS: certificate refused: certificate has expired (issued by "A private CA")'
+        )
 
 
 def test_a_server_of_the_last_century(authority: Authority) -> None:
@@ -254,7 +303,7 @@ def test_a_server_of_the_last_century(authority: Authority) -> None:
 
     with https(authority.issue(NAME), old) as server:
         assert "protocol" in refused(server, ca_bundle=authority.path)
-    assert client_context(None, {}).minimum_version == ssl.TLSVersion.TLSv1_2
+    assert client_context(None, {})[0].minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

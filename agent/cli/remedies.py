@@ -38,7 +38,10 @@ _NETWORK = (
         "the certificate is for another name: check base_url; a captive portal or DNS that lies may "
         "answer in its place",
     ),
-    ("pin", "the key is none of pins: a gateway that inspects TLS, or the server has a new key"),
+    (
+        "none of the pins",
+        "the key is none of pins: a gateway that inspects TLS, or the server has a new key",
+    ),
     (
         "certificate",
         "see who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "

@@ -23,16 +23,20 @@ _ADDRESSES_MAX = 4
 def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Check]:
     """One ``Check`` for each step that was reached."""
     suffix = " " + found["name"]
+    whose = "the proxy's " if found["proxy"]["address"] and found["addresses"] else ""
     failed = "" if found["reached"] else _STAGES.get(found["stage"], "answer")
     for step, told in (
         ("proxy", _proxy(found)),
-        ("name", _some(found["addresses"])),
-        ("connection", found["peer"]),
+        ("name", whose + _some(found["addresses"])),
+        ("connection", found["peer"] and whose + found["peer"]),
         ("TLS", _tls(found)),
     ):
         if step == failed:
-            told = _leaf(found, now) if step == "TLS" else told
-            detail = "; ".join(filter(None, [_reason(found), told]))
+            reason = _reason(found)
+            if step == "TLS":
+                told = _leaf(found, now)
+                reason = reason.partition(' (issued by "')[0] if told else reason
+            detail = "; ".join(filter(None, [reason, told]))
             yield Check(step + suffix, False, detail, remedies.for_network(found["reason"]))
             return
         if told:
@@ -60,7 +64,7 @@ def _proxy(found: dict[str, Any]) -> str:
 
 def _took(found: dict[str, Any], step: str) -> str:
     took_s = {_STAGES.get(stage): took_s for stage, took_s in found["took_s"].items()}.get(step)
-    return "" if took_s is None else ", %.0f ms" % (1000 * took_s)
+    return ", %.0f ms" % (1000 * took_s) if took_s and took_s >= 0.001 else ""
 
 
 def _tls(found: dict[str, Any]) -> str:

@@ -161,9 +161,8 @@ def masked(text: str, secret: str) -> str:
     secret = secret.strip()
     if len(secret) < SECRET_MIN_CHARS:
         return text
-    head = secret[
-        :SECRET_MIN_CHARS
-    ].lower()  # the least that has to be hidden; most texts hold no such thing
+    # The least that has to be hidden; most texts hold no such thing.
+    head = secret[:SECRET_MIN_CHARS].lower()
     if head not in text.lower() and text.isascii() and secret.isascii():
         return text
     import re

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from . import certificates, socks
 from .dial import Resolver, connect
 from .proxies import find_proxy, open_tunnel
 from .values import MAX_ANSWER_BYTES, Response, Seen, Unreachable
@@ -18,15 +19,17 @@ from .wire import Deadline
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any, Callable, Optional
 
+    from ..config import Config
     from .dial import Resolve
     from .proxies import Proxy
     from .values import Request
     from .wire import Wire
 
 _CHUNK_BYTES = 8192
+_CERTIFICATE = 11  # a message of the TLS handshake: RFC 8446, 4
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
@@ -39,23 +42,46 @@ class HttpTransport:
         self,
         *,
         proxy: Optional[str] = None,
+        proxy_auth: Optional[str] = None,
         ca_bundle: Optional[str] = None,
+        pins: Optional[Mapping[tuple[str, int], Collection[str]]] = None,
         environ: Optional[Mapping[str, str]] = None,
         resolve: Optional[Resolve] = None,
     ) -> None:
         """``proxy``: None asks environment and system, "" and "direct" mean none. ``environ``: None is the process's.
 
-        ``resolve`` stands in for ``socket.getaddrinfo(host, port)`` in tests.
+        ``pins``: (host, port) -> the keys of which its certificate must have one. ``resolve`` stands in for
+        ``socket.getaddrinfo(host, port)`` in tests.
         """
-        self._proxy = proxy
-        self._ca_bundle = ca_bundle
+        self._proxy, self._proxy_auth = proxy, proxy_auth
+        self._ca_bundle, self._pins = ca_bundle, pins or {}
         self._environ = os.environ if environ is None else environ
         self._resolver = Resolver(resolve)
         self._deadline = Deadline()
         self._pools: dict[tuple[str, str, int], tuple[Any, Optional[Proxy]]] = {}
-        self._context: Optional[ssl.SSLContext] = None
+        self._context: Optional[tuple[ssl.SSLContext, str]] = None
         self._closed = False
         self.seen = Seen()
+
+    @classmethod
+    def of(cls, config: Config, environ: Mapping[str, str]) -> HttpTransport:
+        """The one that a configuration describes."""
+        from urllib.parse import urlsplit
+
+        pins: dict[tuple[str, int], Collection[str]] = {}
+        for endpoint in config.endpoints:
+            if endpoint.pins:
+                parts = urlsplit(endpoint.base_url)
+                # Two endpoints on one server: what either allows.
+                where = (parts.hostname or "").rstrip("."), parts.port or 443
+                pins[where] = {*pins.get(where, ()), *endpoint.pins}
+        return cls(
+            proxy=config.proxy,
+            proxy_auth=config.proxy_auth,
+            ca_bundle=config.ca_bundle,
+            pins=pins,
+            environ=environ,
+        )
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """The answer to ``request``; raises ``Unreachable`` within ``timeout_s`` seconds of wall-clock time."""
@@ -115,17 +141,19 @@ class HttpTransport:
         host = (parts.hostname or "").encode("idna").decode("ascii").rstrip(".")
         where = parts.scheme, host, parts.port or _DEFAULT_PORTS[parts.scheme]
         if where not in self._pools:
-            proxy = find_proxy(request.url, given=self._proxy, environ=self._environ)
-            self._pools[where] = _new_pool(where, partial(self._dial, where, proxy)), proxy
+            proxy, source = find_proxy(
+                request.url, given=self._proxy, auth=self._proxy_auth, environ=self._environ
+            )
+            self._pools[where] = _new_pool(where, partial(self._dial, where, proxy, source)), proxy
         pool, proxy = self._pools[where]
         headers = {**request.headers, "Accept-Encoding": "identity"}
         target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-        forwarding = proxy if parts.scheme == "http" else None
+        forwarding = proxy if proxy and parts.scheme == "http" and not proxy.socks else None
         if forwarding is not None:
             # RFC 9112, 3.2.2: a proxy that is to fetch http is given the whole address.
             target = "http://" + parts.netloc.rpartition("@")[2] + target
             headers.update(forwarding.headers())
-        self._deadline.stage = "answer"
+        self._deadline.enter("answer")
         answer = pool.urlopen(
             request.method,
             target,
@@ -140,7 +168,7 @@ class HttpTransport:
         )
         response = self._read(answer)
         if forwarding is not None and response.status == 407:
-            raise Unreachable("demands authentication (407)", "proxy")
+            raise forwarding.refusal(response.headers.get("proxy-authenticate", ""))
         return response
 
     def _read(self, answer: Any) -> Response:
@@ -160,33 +188,81 @@ class HttpTransport:
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
         return Response(answer.status, headers, body[:MAX_ANSWER_BYTES], not more)
 
-    def _dial(self, where: tuple[str, str, int], proxy: Optional[Proxy]) -> Wire:
+    def _dial(self, where: tuple[str, str, int], proxy: Optional[Proxy], source: str) -> Wire:
         scheme, host, port = where
-        deadline = self._deadline
-        deadline.stage = "proxy" if proxy else "name resolution"
+        deadline, seen = self._deadline, Seen()
+        self.seen = seen
+        seen.proxy, seen.proxy_from, seen.took_s = (
+            proxy.address if proxy else "",
+            source,
+            deadline.took_s,
+        )
+        deadline.enter("proxy" if proxy else "name resolution")
         first = (proxy.host, proxy.port) if proxy else (host, port)
         addresses = self._resolver.addresses(*first, deadline=deadline)
-        deadline.stage = "proxy" if proxy else "connection"
+        seen.addresses = [str(address[0]) for _, address in addresses]
+        deadline.enter("proxy" if proxy else "connection")
         wire = connect(addresses, deadline)
         try:
-            if proxy and proxy.scheme == "https":
-                wire = wire.start_tls(self._tls(), proxy.host)
+            seen.peer = wire.peer()
+            if proxy:
+                wire = self._through(proxy, wire, where)
             if scheme == "https":
-                if proxy:
-                    open_tunnel(wire, proxy, host=host, port=port)
-                deadline.stage = "TLS"
-                wire = wire.start_tls(self._tls(), host)
+                deadline.enter("TLS")
+                wire = self._secured(wire, host)
+                pins = self._pins.get((host, port), ())
+                if pins and certificates.read(wire.certificate()).pin not in pins:
+                    raise Unreachable("the server's key is none of the pins" + self._issuer())
         except BaseException:
             wire.close()
             raise
-        deadline.stage = "answer"
+        deadline.enter("answer")
         return wire
 
-    def _tls(self) -> ssl.SSLContext:
+    def _through(self, proxy: Proxy, wire: Wire, where: tuple[str, str, int]) -> Wire:
+        scheme, host, port = where
+        if proxy.socks:
+            if not proxy.by_name:
+                found = self._resolver.addresses(host, port, deadline=self._deadline)
+                # A proxy that is asked for one address cannot try the other family.
+                host = min((str(address[0]) for _, address in found), key=lambda text: ":" in text)
+            socks.open_tunnel(wire, proxy, host=host, port=port)
+            return wire
+        if proxy.scheme == "https":
+            wire = self._secured(wire, proxy.host)
+        if scheme == "https":
+            open_tunnel(wire, proxy, host=host, port=port)
+        return wire
+
+    def _secured(self, wire: Wire, host: str) -> Wire:
+        """``wire`` with TLS to ``host`` on it; what the peer sent for that is in ``seen``."""
+        import ssl
+
         from .tls import client_context
 
         self._context = self._context or client_context(self._ca_bundle, self._environ)
-        return self._context
+        context, self.seen.store = self._context
+        chain = self.seen.chain = []
+
+        def watch(_wire: Any, _way: str, version: int, _type: int, kind: int, data: bytes) -> None:
+            if kind == _CERTIFICATE and not chain:
+                chain.extend(certificates.in_message(data, version))
+
+        # The only way to a certificate that was refused. Where Python has it no more, reasons name no issuer.
+        watched: Any = getattr(context, "_ctx", context)  # truststore's own is inside
+        watched._msg_callback = watch
+        try:
+            wire = wire.start_tls(context, host)
+        except ssl.SSLCertVerificationError as error:
+            why = getattr(error, "verify_message", "") or "not trusted"
+            raise Unreachable("certificate refused: " + why + self._issuer()) from None
+        finally:
+            watched._msg_callback = None
+        self.seen.tls, self.seen.cipher = wire.version()
+        return wire
+
+    def _issuer(self) -> str:
+        return ' (issued by "%s")' % self.seen.chain[0].issuer if self.seen.chain else ""
 
 
 def _new_pool(where: tuple[str, str, int], dial: Callable[[], Wire]) -> Any:
@@ -243,8 +319,6 @@ def _explain(error: BaseException) -> str:
     """
     while inner := [part for part in error.args if isinstance(part, BaseException)]:
         error = inner[0]  # urllib3 keeps what it wraps among its arguments
-    if isinstance(error, _known("ssl", "SSLCertVerificationError")):
-        return "certificate refused: %s" % getattr(error, "verify_message", "not trusted")
     if isinstance(error, _known("ssl", "SSLError")):
         return (error.reason or type(error).__name__).replace("_", " ").lower()
     if isinstance(error, _known("http.client", "RemoteDisconnected")):

@@ -21,35 +21,59 @@ if TYPE_CHECKING:
     from .wire import Wire
 
 _IMPORTED_BY = os.getpid()
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_SCHEMES = ("Basic", "Digest", "Negotiate", "NTLM", "Kerberos", "Bearer")
 _HEAD_MAX_BYTES = 16_384
 _SETTINGS_KEY = r"Software\Microsoft\Windows\CurrentVersion\Internet Settings"
 
 
 class Proxy:
-    """One proxy, taken apart; ``user`` and ``password`` are bytes without percent signs."""
+    """One proxy, taken apart; ``user`` and ``password`` are bytes without percent signs.
 
-    __slots__ = ("host", "password", "port", "scheme", "user")
+    ``by_name`` says that it is told names, and not addresses that were looked up here.
+    """
 
-    def __init__(self, url: str) -> None:
-        """Raises ``Unreachable`` where ``url`` names no proxy of a kind that is spoken here."""
+    __slots__ = ("by_name", "host", "password", "port", "scheme", "socks", "user")
+
+    def __init__(self, url: str, auth: Optional[str] = None) -> None:
+        """``auth``, "user:password", is for an address without a user name.
+
+        Raises ``Unreachable`` where ``url`` names no proxy of a kind that is spoken here.
+        """
         from urllib.parse import unquote_to_bytes, urlsplit
 
-        reason = "its setting is no address of an HTTP proxy"
+        reason = "its setting is no address of a proxy"
         try:
             parts = urlsplit(url if "://" in url else "http://" + url)
-            if parts.scheme.startswith("socks"):
-                reason = "SOCKS proxies are not supported"
-            self.scheme = parts.scheme
+            if parts.scheme.startswith("socks4"):
+                reason = "SOCKS 4 proxies are not supported, SOCKS 5 ones are"
+            # Desktops write "socks" and mean that the proxy looks names up.
+            self.scheme = "socks5h" if parts.scheme == "socks" else parts.scheme
+            self.socks, self.by_name = self.scheme[:5] == "socks", self.scheme != "socks5"
             self.host = (parts.hostname or "").encode("idna").decode("ascii")
-            self.port = parts.port or _DEFAULT_PORTS[parts.scheme]
+            self.port = parts.port or _DEFAULT_PORTS[self.scheme]
             self.user = unquote_to_bytes(parts.username or "")
             self.password = unquote_to_bytes(parts.password or "")
-            good = bool(self.host) and parts.scheme in _DEFAULT_PORTS
+            if auth and not self.user:
+                self.user, _, self.password = auth.encode("utf-8").partition(b":")
+            good = bool(self.host) and self.scheme in _DEFAULT_PORTS
         except (KeyError, ValueError):
             good = False
         if not good:  # out of the except block: the error there quotes the address
             raise Unreachable(reason, "proxy")
+
+    @property
+    def address(self) -> str:
+        """What may be shown of it."""
+        host = "[%s]" % self.host if ":" in self.host else self.host
+        return "%s://%s:%d" % (self.scheme, host, self.port)
+
+    def refusal(self, demanded: str) -> Unreachable:
+        """What to raise for a 407; ``demanded`` is its Proxy-Authenticate (RFC 9110, 11.7.1)."""
+        words = demanded.lower().replace(",", " ").split()
+        schemes = ", ".join(name for name in _SCHEMES if name.lower() in words)
+        what = "refuses our user name or password" if self.user else "demands authentication"
+        return Unreachable("%s (407%s)" % (what, schemes and ": " + schemes), "proxy")
 
     def headers(self) -> dict[str, str]:
         """The header that says who we are, where there is something to say (RFC 7617)."""
@@ -74,20 +98,31 @@ def open_tunnel(wire: Wire, proxy: Proxy, *, host: str, port: int) -> None:
         raise Unreachable("no usable answer to CONNECT")
     status = int(words[1])
     if status == 407:
-        raise Unreachable("demands authentication (407)")
+        fields = (line.partition(b":") for line in head.splitlines())
+        demanded = [value for name, _, value in fields if name.lower() == b"proxy-authenticate"]
+        raise proxy.refusal(b" ".join(demanded).decode("latin-1"))
     if not 200 <= status < 300:
         raise Unreachable("refused to connect (HTTP %d)" % status)
 
 
-def find_proxy(url: str, *, given: Optional[str], environ: Mapping[str, str]) -> Optional[Proxy]:
-    """The proxy for ``url`` or None. ``given`` wins; "" and "direct" mean none; None asks environment and system."""
+def find_proxy(
+    url: str, *, given: Optional[str], auth: Optional[str], environ: Mapping[str, str]
+) -> tuple[Optional[Proxy], str]:
+    """The proxy for ``url`` or None, and where that is written.
+
+    ``given`` wins; "" and "direct" mean none; None asks environment and system.
+    """
     if given is None:
-        given = choose_proxy(url, environ, _system_settings())
-    return None if given in ("", "direct") else Proxy(given)
+        given, source = choose_proxy(url, environ, _system_settings())
+    else:
+        given, source = "" if given == "direct" else given, "the setting proxy"
+    return Proxy(given, auth) if given else None, source
 
 
-def choose_proxy(url: str, environ: Mapping[str, str], system: Mapping[str, str]) -> str:
-    """The address of the proxy for ``url``, "" for none.
+def choose_proxy(
+    url: str, environ: Mapping[str, str], system: Mapping[str, str]
+) -> tuple[str, str]:
+    """The address of the proxy for ``url``, "" for none; and where that is written, or why there is none.
 
     Lower case wins; an empty variable means none; HTTP_PROXY is a request header where REQUEST_METHOD is set
     (CVE-2016-5385). ``system`` maps schemes to proxies and "no" to patterns, divided by semicolons, of hosts that go
@@ -100,20 +135,26 @@ def choose_proxy(url: str, environ: Mapping[str, str], system: Mapping[str, str]
     names = [scheme + "_proxy", scheme.upper() + "_PROXY", "all_proxy", "ALL_PROXY"]
     if "REQUEST_METHOD" in environ and "HTTP_PROXY" in names:
         names.remove("HTTP_PROXY")
-    found = [environ[name].strip() for name in names if name in environ]
-    excluded = environ.get("no_proxy", environ.get("NO_PROXY", ""))
-    if not found:
+    source = next((name for name in names if name in environ), "")
+    excluded, by = environ.get("no_proxy", environ.get("NO_PROXY", "")), "NO_PROXY"
+    if source:
+        found = environ[source].strip()
+    else:
         socks = system.get("socks", "").rpartition("//")[2]
-        found = [system.get(scheme, socks and "socks5://" + socks)]
-        excluded += " " + system.get("no", "")
+        found = system.get(scheme, socks and "socks5h://" + socks)
+        source = "the system's settings" if found else "no proxy is set"
+        excluded, by = excluded + " " + system.get("no", ""), "NO_PROXY or the system's exceptions"
+    if not found:
+        return "", source
     port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
     entries = excluded.lower().replace(",", " ").replace(";", " ").split()
-    if not found[0] or any(_names(entry, host, port) for entry in entries):
-        return ""
-    if not _is_here(host):
-        return found[0]
-    asked = urlsplit(found[0] if "://" in found[0] else "//" + found[0])
-    return found[0] if _is_here(asked.hostname or "") else ""
+    if any(_names(entry, host, port) for entry in entries):
+        return "", by
+    if _is_here(host):
+        asked = urlsplit(found if "://" in found else "//" + found)
+        if not _is_here(asked.hostname or ""):
+            return "", "only this machine reaches that address"
+    return found, source
 
 
 def _is_here(host: str) -> bool:

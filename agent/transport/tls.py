@@ -32,11 +32,13 @@ def client_context(
     environ: Mapping[str, str],
     *,
     system_bundles: Sequence[str] = _SYSTEM_BUNDLES,
-) -> ssl.SSLContext:
-    """A context that trusts the first of these that is there; raises ``Unreachable`` where none is.
+    platform: str = sys.platform,
+) -> tuple[ssl.SSLContext, str]:
+    """A context that trusts the first of these that is there, and its name; raises ``Unreachable`` where none is.
 
-    ``ca_bundle`` (a PEM file, or a directory as ``openssl rehash`` makes it); SSL_CERT_FILE and SSL_CERT_DIR (what
-    does not exist is ignored, as OpenSSL does); the system's store; the ``certifi`` package.
+    ``ca_bundle`` (a PEM file, or a directory as ``openssl rehash`` makes it; if it holds revocation lists, they are
+    obeyed); SSL_CERT_FILE and SSL_CERT_DIR (what does not exist is ignored, as OpenSSL does); the system's store; the
+    ``certifi`` package.
     """
     import ssl
 
@@ -45,27 +47,33 @@ def client_context(
     named = [(setting, path) for setting, path in named if path and os.path.exists(path)]
     if ca_bundle:
         named = [("ca_bundle", ca_bundle)]
-    if not named and sys.platform in ("win32", "darwin"):
-        try:  # pragma: no cover
+    # The system's own verifier knows more than the files that OpenSSL can read. Elsewhere there are only those files,
+    # and truststore would read them again for every connection.
+    if not named and platform in ("win32", "darwin"):
+        try:
             import truststore  # type: ignore[import-not-found, unused-ignore]
 
-            # The system's own verifier knows more than the files that OpenSSL can read.
-            return _strict(truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-        except ImportError:  # pragma: no cover
+            context = _strict(truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+            return context, "the system's store, through truststore"
+        except ImportError:
             pass
     context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     context.hostname_checks_common_name = False  # RFC 9525, 2: a common name is no host name
+    store = " and ".join(dict(named)) or "the system's store"
     if not named:
         context.load_default_certs()
         if _default_store_is_empty(context):
-            named = [("the CA bundle of this system", _first_bundle(system_bundles))]
+            store, bundle = _first_bundle(system_bundles)
+            named = [("the CA bundle of this system", bundle)]
     for setting, path in named:
         try:
             _load(context, setting, path)
         except OSError as error:  # ssl.SSLError is one
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
             raise Unreachable("%s cannot be read: %s" % (setting, reason)) from None
-    return context
+    if ca_bundle and context.cert_store_stats()["crl"]:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return context, store
 
 
 def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
@@ -96,12 +104,12 @@ def _default_store_is_empty(context: ssl.SSLContext) -> bool:
     return not found and not context.cert_store_stats()["x509"]
 
 
-def _first_bundle(system_bundles: Sequence[str]) -> str:
+def _first_bundle(system_bundles: Sequence[str]) -> tuple[str, str]:
     for path in filter(os.path.isfile, system_bundles):
-        return path
+        return path, path
     try:
         import certifi  # type: ignore[import-not-found, unused-ignore]
 
-        return str(certifi.where())
+        return "certifi", str(certifi.where())
     except ImportError:
         raise Unreachable("no CA certificates found (set ca_bundle or SSL_CERT_FILE)") from None

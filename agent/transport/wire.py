@@ -39,6 +39,7 @@ class Deadline:
 
     __slots__ = (
         "_end_at",
+        "_entered_at",
         "_lock",
         "_lock_pid",
         "_pid",
@@ -46,33 +47,44 @@ class Deadline:
         "interrupted",
         "received_bytes",
         "stage",
+        "took_s",
         "waker",
         "wires",
     )
 
     def __init__(self) -> None:
         self._pid = self._lock_pid = 0
+        self._entered_at = 0.0
+        self.stage = ""
+        self.took_s: dict[str, float] = {}
         self.waker: Optional[Callable[[], object]] = None
         # Open ones, weakly: a transport that is dropped closes them at once.
         self.wires: dict[int, Any] = {}
 
     def begin(self, timeout_s: float) -> None:
         """Start the clock: ``timeout_s`` seconds from now."""
-        if (
-            self._lock_pid != os.getpid()
-        ):  # a fork may have copied a lock that its thread will never release
+        # A fork may have copied a lock that its thread will never release.
+        if self._lock_pid != os.getpid():
             # An interrupt concerns one request: it may not shut the connection that the next one goes on using.
             self._lock, self._lock_pid = RLock(), os.getpid()
         with self._lock:
             self.interrupted = False
             self.received_bytes = 0
-            self.stage = ""
+            self.stage, self.took_s = "", {}
             self._timeout_s = timeout_s
             self._end_at = time.monotonic() + timeout_s
             self._pid = os.getpid()
 
+    def enter(self, stage: str) -> None:
+        """What comes now, for the reason of a failure and for ``took_s``."""
+        now = time.monotonic()
+        if self.stage:
+            self.took_s[self.stage] = now - self._entered_at + self.took_s.get(self.stage, 0.0)
+        self.stage, self._entered_at = stage, now
+
     def end(self) -> None:
         """From here on an interrupt concerns nobody."""
+        self.enter(self.stage)
         with self._lock:
             self._pid = 0
             self.waker = None
@@ -197,6 +209,22 @@ class Wire:
         self._readers -= 1
         if self._closed:
             self.close()
+
+    def certificate(self) -> bytes:
+        """The peer's, verified, in DER."""
+        return bytes(self._sock.getpeercert(binary_form=True))
+
+    def peer(self) -> str:
+        """Address and port of whoever is at the other end; "" where nobody is any more."""
+        try:
+            host, port = self._sock.getpeername()[:2]
+        except OSError:
+            return ""
+        return ("[%s]:%d" if ":" in host else "%s:%d") % (host, port)
+
+    def version(self) -> tuple[str, str]:
+        """Of TLS, and its cipher."""
+        return self._sock.version() or "", (self._sock.cipher() or ("",))[0]
 
     def fileno(self) -> int:
         """The descriptor, for polling."""
