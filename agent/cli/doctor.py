@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LAST_ANSWERS = 10
 _AS_ABOVE = "as above"
+_WELL, _UNTRIED = "nothing keeps records from being delivered", " (API keys were not tried)"
 _ABOUT = """
 Each endpoint is asked with a made-up API key and an empty record. A licence
 server must refuse that, signed: this proves the way there, the server, its
@@ -134,9 +135,7 @@ def _lines(screen: Screen, sections: Sections, found: dict[str, Any]) -> list[st
         for answer in reversed(history[-_LAST_ANSWERS:]):
             lines += screen.text(_answer(answer), indent=2, more=4)
     failures, warnings = marks.count("FAIL"), marks.count("warn")
-    result = (
-        counted(failures, "failure") if failures else "nothing keeps records from being delivered"
-    )
+    result = counted(failures, "failure") if failures else _WELL + _UNTRIED * ("network" in found)
     return [*lines, *screen.heading("%s, %s" % (result, counted(warnings, "warning")))]
 
 
