@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 import os
 
+from . import story
 from .digest import sha256
 from .spool import names
 from .spool.backlog import Backlog
@@ -86,6 +87,7 @@ class Courier:
         self._gate, self._dropped, self._on_outcome = gate, dropped, on_outcome
         self._claim = -1
         self.delivery: Optional[Delivery] = None
+        story.watch(environ)
         self._renew()
 
     def after_fork(self) -> None:
@@ -122,6 +124,7 @@ class Courier:
 
     def turn(self) -> Optional[float]:
         """The worker's: one pass where it is time; the seconds until the next, None until rung."""
+        story.tell()
         if not self.flushes:
             rest_s = self._start_delay_s()
             if rest_s > 0:
@@ -145,6 +148,7 @@ class Courier:
             now = self._clock.monotonic()
             if flushes or self.refused_at is None:
                 self.refused_at = now
+                story.tell("another process delivers")
             patient = now - self.refused_at < CLAIM_PATIENCE_S
             if not patient:
                 self._spool.note("delivery", "another process has been delivering for very long")

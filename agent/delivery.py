@@ -7,6 +7,9 @@ answer means is decided by the endpoint's ``judge``. The caller holds the delive
 
 from __future__ import annotations
 
+from time import monotonic
+
+from . import story
 from .ageing import Ageing
 from .endpoints import verdicts
 from .endpoints.verdicts import Verdict
@@ -74,6 +77,7 @@ class Delivery:
         self.stopping = False
         self._sent = 0  # when this pass began
         self.in_flight: Optional[Record] = None
+        self._story = story.Pass(list)
 
     # -- one pass --------------------------------------------------------------------------------
 
@@ -87,9 +91,10 @@ class Delivery:
         for route in self.routes.values():
             waits = route.lane.wait not in skip and route.lane.remaining_s(now) > 0
             route.open, route.waiting, route.parked = not waits, False, ""
-            route.overdue = False
+            route.overdue, route.origin = False, None
             route.refresh()
         suspects: dict[str, list[Record]] = {}
+        self._story = story.Pass(self._spool.backlog.waiting)
         self._probe(timeout_s)
         for record in self._spool.backlog.waiting():
             to = self._route(record)
@@ -113,6 +118,7 @@ class Delivery:
             route.keep()
             self.ageing.note(route)
             self._spool.facts.save(route.lane)
+        self._story.over({name: r.parked for name, r in self.routes.items() if r.parked})
 
     def _route(self, record: Record) -> Optional[Route]:
         """Where a record goes; nowhere if its endpoint's name stands for another kind of server by now."""
@@ -158,7 +164,9 @@ class Delivery:
             or self.stopping
         ):
             return self._mark_waiting(route)
-        request = self._prepare(record, route) if self._gate(record) == OPEN else CONSENT
+        began_at = monotonic()  # real seconds, whatever the clock says
+        request = self._prepare(record, route, limit_s) if self._gate(record) == OPEN else CONSENT
+        limit_s = min(limit_s - (monotonic() - began_at), timeout_s())
         # Set before consent is asked: who withdraws it looks here. Asked again, for an origin may take its time.
         self.in_flight = record
         gate = self._gate(record)
@@ -166,6 +174,9 @@ class Delivery:
             self.in_flight = None
             why = request if isinstance(request, str) else CONSENT
             return self._turn_away(record, route, gate, why)
+        if limit_s <= 0 or self.stopping:  # the origin took all of it, and is known now
+            self.in_flight = None
+            return self._mark_waiting(route)
         ledger.begin(record)
         self.totals.sent += 1
         attempts = ledger.get(record.key)
@@ -173,6 +184,7 @@ class Delivery:
             # On a connection of its own: a gateway that ends each one after its first request is no
             # reason to suspect a record.
             self.rest()
+        began = self._clock.monotonic()
         verdict = self._exchange(route, request, limit_s)
         if verdict.outcome == verdicts.OFFLINE and self._gate(record) == REFUSED:
             self.in_flight = None  # broken off because of that: no word against the endpoint
@@ -183,7 +195,9 @@ class Delivery:
         settled = self._settle(record, route, verdict)
         self.in_flight = None
         if verdict.outcome != verdicts.OFFLINE:
-            self._answered(record, verdict)
+            self._answered(record, verdict)  # which takes secrets out of the reason
+        wait_s = 0.0 if settled else route.lane.remaining_s(self._clock.time())
+        self._story.outcome(record, verdict, self._clock.monotonic() - began, wait_s)
         if settled:
             if verdict.outcome not in (verdicts.DELIVERED, verdicts.FLAGGED):
                 # It died of its attempts: what its last answer was is in the history.
@@ -199,15 +213,16 @@ class Delivery:
             return True
         if why.startswith(BROKEN):
             return self._bury(record, why)
-        route.parked = why
+        # What waits for the end of a window would hide what waits for somebody to do something.
+        route.parked = ORIGIN if ORIGIN in (why, route.parked) else why
         return False
 
-    def _prepare(self, record: Record, route: Route) -> Union[Request, str]:
+    def _prepare(self, record: Record, route: Route, limit_s: float) -> Union[Request, str]:
         """The request of a record; or what of our own it has to wait for; or why it can never be one."""
         if record.kind == "aggregate":
             if not self._spool.backlog.is_closed(record):
                 return WINDOW
-            if not self._complete(record, route):
+            if not self._complete(record, route, limit_s):
                 return ORIGIN
         try:
             return route.adapter.request(
@@ -216,13 +231,14 @@ class Delivery:
         except Exception as error:  # a body that none of us wrote costs itself and no other record
             return BROKEN + type(error).__name__
 
-    def _complete(self, record: Record, route: Route) -> bool:
-        """Give an aggregate its origin and freeze it: every retry carries the same sum."""
+    def _complete(self, record: Record, route: Route, limit_s: float) -> bool:
+        """Give an aggregate its origin, asked once in a pass, and freeze it: every retry carries the same sum."""
         if not (record.body.get("domain") or record.body.get("ip_addr")):
-            origin = route.adapter.origin()  # type: ignore[union-attr]
-            if not origin:
+            if route.origin is None:
+                route.origin = route.adapter.origin(wait_s=limit_s)  # type: ignore[union-attr]
+            if not route.origin:
                 return False
-            record.body = {**record.body, **origin}
+            record.body = {**record.body, **route.origin}
         return self._spool.backlog.ledger.freeze(record)
 
     def _exchange(self, route: Route, request: Request, limit_s: float) -> Verdict:
@@ -307,8 +323,9 @@ class Delivery:
         now = self._clock.time()
         ready = any(route.lane.remaining_s(now) <= 0 for route in self.routes.values())
         if not ready:
-            for route in self.routes.values():
-                route.waiting = True
+            for name, route in self.routes.items():
+                route.waiting, lane = True, route.lane
+                story.tell("%s waits %d s: %s", name, lane.remaining_s(now), lane.reason)
         return ready
 
     def next_in_s(self, now: float) -> Optional[float]:
@@ -323,6 +340,7 @@ class Delivery:
         But a product that lives shorter than its server answers would send the same record at every start.
         """
         self.stopping = True
+        self._story = story.Pass(list)  # a thread that is left behind calls no handler
         record, self.in_flight = self.in_flight, None
         if record is None:
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
+from . import story
 from .clock import Clock
 from .origin import dns_domain
 
@@ -77,6 +78,7 @@ class Detached:
 
     def turn(self, consent: object) -> Optional[float]:
         """The worker's, instead of a pass: start a process where it is time; the seconds until the next look."""
+        story.tell()
         now = self._clock.monotonic()
         rest_s = 0.0 if self._started_at is None else self._started_at + REST_S - now
         # What is on disk says how long a server wants to be left alone, whoever asks.
@@ -88,6 +90,7 @@ class Detached:
         self._courier.give_back()
         self._started_at = now
         self._start(consent, PARTING_S)
+        story.tell()
         return None if self.works else 0.0
 
     def last(self, consent: object) -> None:
@@ -134,6 +137,7 @@ class Detached:
                     _unwaited.add(process.pid)
                 elif process.wait(wait_s):  # it forks once it has read the message
                     raise OSError("it ended with status %d" % process.returncode)
+            story.note("process %d started to deliver", process.pid)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
             process.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from . import endpoints, exits, identity as identities, places
+from . import endpoints, exits, identity as identities, places, story
 from .clock import Clock
 from .counting import Counting
 from .courier import Courier
@@ -79,8 +79,7 @@ class Engine:
             power=config.durability == "power",
             dropped=self._report_dropped,
         )
-        if trouble:
-            self.spool.note("directory", trouble)
+        self.spool.note("directory", trouble or None)
         self.counting = Counting(
             self.spool, self.usage_adapters, clock=self.clock, window_s=config.count_window_s
         )
@@ -372,6 +371,8 @@ class Engine:
         if self.detached is not None:
             self.detached.last(self.consent)
         self.courier.close()
+        if not self.worker.running:  # else the handler that would be called may be what holds it up
+            story.tell("closed")
 
     def before_fork(self) -> None:
         """Park a worker that is not waiting for a server, so that no thread is inherited or warned about."""

@@ -10,7 +10,8 @@ import sys
 from . import flushing
 from .checks import masked
 from .endpoints import Capture
-from .routes import CONSENT
+from .origin import WAIT_S
+from .routes import CONSENT, ORIGIN
 from .spool.backlog import Backlog
 from .spool.facts import Facts
 from .version import VERSION
@@ -33,11 +34,16 @@ _PURPOSES = {
 _LICENCE_HIDDEN = "****"
 
 
-def status(engine: Engine, licence: Optional[Licence] = None) -> dict[str, Any]:
-    """See ``Agent.status``."""
+def status(
+    engine: Engine, licence: Optional[Licence] = None, *, ask: bool = False
+) -> dict[str, Any]:
+    """See ``Agent.status``; with ``ask`` the local resolver may be asked whose usage it is, for a second."""
     waiting = flushing.census(engine)
     known = [adapter.name for adapter in engine.adapters]
-    pending = waiting.pop("pending")
+    pending, strays = waiting.pop("pending"), waiting.pop("strays")
+    for adapter in engine.usage_adapters:
+        if adapter.origin(ask=False, wait_s=WAIT_S * (ask and adapter.name in strays)):
+            strays.discard(adapter.name)
     spool = engine.spool
     trouble = {
         "spool": spool.trouble or waiting["trouble"] or spool.backlog.ledger.trouble,
@@ -52,17 +58,18 @@ def status(engine: Engine, licence: Optional[Licence] = None) -> dict[str, Any]:
         "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
         **waiting,
         "endpoints": [
-            _endpoint(engine, adapter, pending.get(adapter.name, 0)) for adapter in engine.adapters
+            _endpoint(engine, a, pending.get(a.name, 0), a.name in strays) for a in engine.adapters
         ],
         "trouble": {where: what for where, what in trouble.items() if what},
     }
 
 
-def _endpoint(engine: Engine, adapter: Adapter, pending: int) -> dict[str, Any]:
+def _endpoint(engine: Engine, adapter: Adapter, pending: int, stray: bool) -> dict[str, Any]:
     config = next(e for e in engine.config.endpoints if e.name == adapter.name)
     lane = _lane(engine, adapter)
     remaining_s = lane.remaining_s(engine.clock.time())
     route = engine.courier.delivery.routes[adapter.name] if engine.courier.delivery else None
+    parked = ORIGIN if stray else route.parked if route else ""
     return {
         "name": adapter.name,
         "kind": "usage" if adapter.usage else "licence",
@@ -70,7 +77,7 @@ def _endpoint(engine: Engine, adapter: Adapter, pending: int) -> dict[str, Any]:
         "signed": adapter.signed,
         "pending": pending,
         "waiting": lane.wait if remaining_s else "",
-        "waits_for": _waits_for(engine, adapter, pending) or (route.parked if route else ""),
+        "waits_for": _waits_for(engine, adapter, pending) or parked,
         "retry_in_s": round(remaining_s),
         "reason": lane.reason,
         "failures": lane.failures,
@@ -198,13 +205,6 @@ def show(record: Record) -> dict[str, Any]:
     return value
 
 
-def asked(engine: Engine, adapter: Adapter) -> dict[str, Any]:
-    """What came of asking one endpoint now; see ``probing``."""
-    from .probing import probe
-
-    return probe(engine, adapter.name, _lane(engine, adapter))
-
-
 def diagnostics(
     engine: Engine, licence: Optional[Licence] = None, *, network: bool
 ) -> dict[str, Any]:
@@ -229,9 +229,11 @@ def diagnostics(
         "frozen": bool(getattr(sys, "frozen", False)) or "__compiled__" in globals(),
         "configuration": settings,
         "identity": identity.explain(**names) if config.endpoints else None,
-        "status": status(engine, licence),
+        "status": status(engine, licence, ask=network),
         "history": engine.spool.history.last(10),
     }
     if network:
-        found["network"] = [asked(engine, adapter) for adapter in engine.adapters]
+        from .probing import probe
+
+        found["network"] = [probe(engine, a.name, _lane(engine, a)) for a in engine.adapters]
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from . import story
 from .digest import sha256
 from .endpoints.verdicts import UNTRUSTED
 from .signatures.keyring import MAX_DOCUMENT_BYTES
@@ -76,6 +77,8 @@ class Rotation:
         changed = trust.offer(data, source=source, newest=newest)
         if self._looking:
             return
+        taken = trust.trouble or "version %d, from %s" % (trust.version, source)
+        story.tell("keyring document %s: %s", "refused" if trust.trouble else "taken", taken)
         if changed and _for_want_of_a_key(lane):
             lane.forgive()
             self._facts.save(lane)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import html
 import json
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -370,6 +372,28 @@ def test_a_secret_too_short_to_be_one_shreds_no_text(secret: str) -> None:
 def test_a_secret_is_masked_however_it_is_written(said: str) -> None:
     found = verdicts.masked("it was %s" % said, "\tAbCd ")
     assert "abcd" not in found.lower() and "****" in found and len(found) == len("it was " + said)
+
+
+ODD = 'k1%41:a@b/c?d&e="f"+<g>\'\\h i*~k1'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ODD,
+        json.dumps(ODD)[1:-1],
+        urllib.parse.quote(ODD, safe=""),
+        urllib.parse.quote_plus(ODD),
+        urllib.parse.quote_plus(ODD, safe="*").replace("~", "%7E"),  # as our own request has it
+        html.escape(ODD),
+    ],
+)
+def test_a_secret_is_masked_however_it_is_encoded(said: str) -> None:
+    """Whoever repeats a request repeats the form in it; and its beginning is its end here."""
+    assert verdicts.masked("it was %s, no" % said, ODD) == "it was ****, no"
+    for cut in range(verdicts.SECRET_MIN_CHARS, len(said)):
+        found = verdicts.masked("it was %s…" % said[:cut], ODD)
+        assert found == "it was ****"
 
 
 # --- a licence server without keys --------------------------------------------------------------

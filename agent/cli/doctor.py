@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from .. import insight, places
+from .. import places
 from . import findings, settings, way
 from .output import Output, counted, is_terminal, moment, plain, write
 from .screen import Screen, of_stdout
@@ -58,9 +58,7 @@ def _doctor(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
     config = settings.read(args, given).config
     directory = places.state_directory(config, os.environ)
     with settings.open_agent(args, given, looking=True) as agent:
-        found = agent.diagnostics()
-        if not args.no_network:
-            found["network"] = _network(agent, config)
+        found = _looked_at(agent, config, not args.no_network)
         sections = _sections(agent, config, directory, found)
     checks = [(section, check) for section, checks in sections for check in checks]
     ok = all(check.ok for _, check in checks)
@@ -74,19 +72,17 @@ def _doctor(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
     return 0 if ok else 1
 
 
-def _network(agent: Agent, config: Config) -> list[dict[str, Any]]:
-    """Each endpoint asked, while a person who waits is told which."""
-    engine = settings.engine_of(agent)
-    found = []
-    for adapter, endpoint in zip(engine.adapters, config.endpoints):
-        text = "asking %s at %s, for at most %g s"
-        text %= adapter.name, endpoint.base_url, config.request_timeout_s
-        text = text[: shutil.get_terminal_size().columns - 1] + "\r"
-        shown = sys.stderr if is_terminal(sys.stderr) else None
-        write(shown, text, end="")
-        found.append(insight.asked(engine, adapter))
+def _looked_at(agent: Agent, config: Config, network: bool) -> dict[str, Any]:
+    """The diagnostics, while a person who waits is told for what."""
+    addresses = ", ".join(dict.fromkeys(endpoint.base_url for endpoint in config.endpoints))
+    text = "asking %s, for at most %g s each" % (addresses, config.request_timeout_s)
+    text = text[: shutil.get_terminal_size().columns - 1] + "\r"
+    shown = sys.stderr if addresses and network and is_terminal(sys.stderr) else None
+    write(shown, text, end="")
+    try:
+        return agent.diagnostics(network=network)
+    finally:
         write(shown, " " * (len(text) - 1) + "\r", end="")
-    return found
 
 
 def _sections(

@@ -11,6 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SignatureInvalid, Unverifiable
+from ..routes import ORIGIN
 from ..spool import names
 from ..spool.facts import BACKOFF
 from . import remedies
@@ -262,5 +263,6 @@ def _waits(endpoint: dict[str, Any], status: dict[str, Any], well: bool) -> Iter
         yield Check(name, fine, detail, remedies.for_failure(reason))
     elif endpoint["pending"] and endpoint["waits_for"]:
         detail = "%s, for %s" % (counted(endpoint["pending"], "record"), endpoint["waits_for"])
-        advice = refusal(status) if endpoint["waits_for"] == CONSENT else ""
+        known = {CONSENT: refusal(status), ORIGIN: remedies.ORIGIN}
+        advice = known.get(endpoint["waits_for"], "")
         yield Check(name, True, detail, advice)

@@ -104,9 +104,11 @@ def _looking(args: argparse.Namespace, given: Optional[Config]) -> Agent:
 
 
 def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    from .. import insight
+
     config = settings.read(args, given).config
     with _looking(args, given) as agent:
-        status = {**agent.status(), "closed": False}
+        status = {**insight.status(settings.engine_of(agent), ask=True), "closed": False}
     status["usage_consent"] = settings.shown_consent(config)
     directory = places.state_directory(config, os.environ)
     wrong = problem(directory) if config.endpoints else None
@@ -118,7 +120,7 @@ def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
             endpoint["name"],
             endpoint["kind"],
             endpoint["pending"],
-            plain(endpoint["waiting"]),
+            plain(endpoint["waiting"] or endpoint["waits_for"]),
             duration(endpoint["retry_in_s"]) if endpoint["waiting"] else "-",
             plain(endpoint["reason"]),
         )

@@ -7,6 +7,8 @@ What is done about a verdict (settle, pause, back off, dead letter) belongs to d
 
 from __future__ import annotations
 
+from .. import jsonline
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
@@ -152,27 +154,54 @@ def brief(value: Any, *, secret: str = "") -> str:
         return ""
     # Masked before it is cut: a half of a secret is one too.
     text = masked(value[: 16 * TEXT_MAX_CHARS], secret)
-    text = "".join(char if char.isprintable() else " " for char in text[: TEXT_MAX_CHARS + 1])
+    text = _one_line(text[: TEXT_MAX_CHARS + 1])
     return text if len(text) <= TEXT_MAX_CHARS else text[: TEXT_MAX_CHARS - 1] + "…"
 
 
 def masked(text: str, secret: str) -> str:
-    """``text`` without ``secret``, which a server may repeat stripped or in another case, or cut by a limit."""
+    """``text`` without ``secret``, which a server may repeat stripped, encoded, in another case, or cut by a limit."""
     secret = secret.strip()
-    if len(secret) < SECRET_MIN_CHARS:
-        return text
-    # The least that has to be hidden; most texts hold no such thing.
-    head = secret[:SECRET_MIN_CHARS].lower()
-    if head not in text.lower() and text.isascii() and secret.isascii():
+    if len(secret) < SECRET_MIN_CHARS or not text:
         return text
     import re
 
-    text = re.sub(re.escape(secret), "****", text, flags=re.IGNORECASE)
+    lower, found = text.lower(), []
+    for spelling in _spellings(secret):
+        # The least that has to be hidden; most texts hold no such thing.
+        if spelling[:SECRET_MIN_CHARS].lower() in lower or not (text + secret).isascii():
+            found.append(spelling)
+    for spelling in found:  # all of them whole, before what is only cut
+        text = re.sub(re.escape(spelling), "****", text, flags=re.IGNORECASE)
+    for spelling in found:
+        text = _without_end(text, spelling)
+    return text
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it is, and as JSON, HTML, addresses and forms write it."""
+    if secret.isascii() and secret.replace("-", "").replace("_", "").isalnum():
+        return {secret}
+    from urllib.parse import quote, quote_plus
+
+    escaped = secret.replace("\\", "\\\\").replace('"', '\\"')
+    html = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    html = html.replace('"', "&quot;")
+    found = {secret, escaped, jsonline.dumps(secret)[1:-1], html, html.replace("'", "&#x27;")}
+    form = quote_plus(secret, safe="*", errors="replace")
+    encoded = quote(secret, safe="", errors="replace")
+    return {*found, encoded, form, form.replace("*", "%2A"), form.replace("~", "%7E")}
+
+
+def _without_end(text: str, secret: str) -> str:
     bare = text.rstrip("….")
     for length in range(min(len(secret), len(bare)), SECRET_MIN_CHARS - 1, -1):
         if bare[-length:].lower() == secret[:length].lower():
             return bare[:-length] + "****"
     return text
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def bounded_errors(errors: Any, *, secret: str = "") -> dict[str, list[str]]:

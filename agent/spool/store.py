@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from .. import files, jsonline
+from .. import files, jsonline, story
 from . import names, records
 from .backlog import Backlog
 from .consent import ConsentMark
@@ -78,9 +78,13 @@ class Spool:
     def note(self, what: str, error: object = None) -> None:
         """How something ended: with an ``error``, which is named until it ends without one."""
         if error is None:
-            self._troubles.pop(what, None)
-        else:
-            self._troubles[what] = str(error) or type(error).__name__
+            if self._troubles.pop(what, None) is not None:
+                story.note("%s: no longer in trouble", what)
+            return
+        found = str(error) or type(error).__name__
+        if self._troubles.get(what) != found:
+            story.note("trouble with %s: %s", what, found)
+        self._troubles[what] = found
 
     def after_fork(self) -> None:
         """In the child: own locks and segments, nothing of the parent's to settle or to repeat."""
@@ -97,6 +101,7 @@ class Spool:
         """Put one record where it survives: ``DISK``, ``MEMORY`` (does not survive) or ``FULL`` (not kept)."""
         record.run = self.run
         kept = self.put(record, sync=sync)
+        story.note("recorded %s %s for %s: %s", record.kind, record.id, record.endpoint, kept)
         if kept == DISK or (kept == FULL and record.usage) or len(self.memory) >= MEMORY_RECORDS:
             return DISK if kept == DISK else FULL
         self.memory.append(record)  # what finds no room in the quota may still be sent by this run

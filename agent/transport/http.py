@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .. import story
 from . import certificates, socks
 from .dial import Resolver, connect
 from .proxies import find_proxy, open_tunnel
@@ -217,6 +218,7 @@ class HttpTransport:
             wire.close()
             raise
         deadline.enter("answer")
+        story.connected(seen)
         return wire
 
     def _through(self, proxy: Proxy, wire: Wire, where: tuple[str, str, int]) -> Wire:

@@ -1,0 +1,431 @@
+"""Secrets that get out: API keys, licences and proxy passwords in whatever a product says, writes or is seen doing.
+
+Every situation runs a real product with odd secrets at DEBUG; then everything that somebody could get to see is
+searched for every spelling of every secret. Allowed are: a licence in its record on disk, and what the request itself
+carries. The activation identifier and the user identifier may be shown where a person asks for a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from email.utils import formatdate
+from html import escape
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import quote, quote_plus
+
+import pytest
+from support_agent import child_environ
+from support_attacks import http_answer, receipt, signed
+from support_canary import (
+    STYLES,
+    Canaries,
+    Heard,
+    children_of,
+    seen_of_process,
+    shown_of_request,
+    spellings,
+)
+from support_collector import wait_until
+from support_keyring import ROOTS
+from support_sockets import Authority, Server
+
+import agent
+from agent import cli
+from agent.collector import Collector
+from agent.collector.faults import FAULTS
+from agent.transport import HttpTransport
+
+Situation = Callable[["Site"], Optional[AbstractContextManager[object]]]
+
+
+class Site:
+    """A product with odd secrets, its servers, and everything that is known of it outside."""
+
+    def __init__(self, place: Path, style: str) -> None:
+        self.canaries = Canaries(style)
+        self.place, self.state = place, place / "state"
+        secret = self.canaries
+        self.api_keys: Any = (secret.api_key, secret.usage_api_key)
+        self.collector: Any = None
+        self.keys: Any = ()
+        self.url = ""
+        self.settings: dict[str, Any] = {}
+        self.server: dict[str, Any] = {}
+        self.environ: dict[str, str] = {}
+        self.servers: list[Server] = []
+        self.stack = contextlib.ExitStack()
+        self.expected = ""  # in what status or history say
+
+    def collect(self, **given: Any) -> None:
+        """An honest server, if its ``api_keys`` are not given."""
+        known = {"api_keys": self.api_keys, "license_keys": (self.canaries.licence_key,)}
+        self.collector = self.stack.enter_context(Collector(**{**known, **given}))
+
+    def config(self, **changes: Any) -> agent.Config:
+        secret = self.canaries
+        url = self.url or self.collector.url
+        keys = self.keys or self.collector.public_keys
+        given = {"base_url": url, "keys": keys, **self.server}
+        settings: dict[str, Any] = {
+            "vendor": "Acme",
+            "product_name": "Studio",
+            "product_id": "42",
+            "product_version": "5.2.5",
+            "endpoints": (
+                agent.GetKeyManager(api_key=secret.api_key, **given),
+                agent.Reo(base_url=url, api_key=secret.usage_api_key, domain="acme.example"),
+            ),
+            "usage_consent": True,
+            "state_dir": self.state,
+            "deliver": "manual",
+            "durability": "process",
+            "start_delay_s": 0,
+            "request_timeout_s": 5.0,
+        }
+        return agent.Config(**{**settings, **self.settings, **changes})
+
+    @contextlib.contextmanager
+    def serving(self, behaviour: Any) -> Iterator[Server]:
+        """A server on loopback whose requests are looked at too."""
+        with Server(behaviour) as server:
+            self.servers.append(server)
+            yield server
+
+    def live(self, heard: Heard) -> None:
+        """One run of the product: it records, delivers, looks at itself, and ends."""
+        config = self.config()
+        transport = Noting(config, self.environ, heard)
+        environ = {"AGENT_DEBUG": "1", **self.environ}
+        licence = self.canaries.licence
+        outcomes: list[agent.Outcome] = []
+        with agent.Agent(
+            config, licence, on_outcome=outcomes.append, transport=transport, environ=environ
+        ) as product:
+            product.call_home()
+            product.record_text("opengl", data_group="renderer")
+            product.track("EXPORT")
+            product.count("RENDER")
+            product.flush(5.0)
+            shown = product.preview(samples=True)
+            heard.add("preview", shown, but=("activation identifier",))
+            for name in ("status", "history", "diagnostics"):
+                heard.add(name, getattr(product, name)())
+            heard.add("user identifier", product.user_identifier)
+            told = json.dumps([product.status(), product.history()])
+            assert self.expected in told, told
+            self.user_identifier = product.user_identifier
+        heard.add("outcomes", outcomes)
+        heard.add("configuration", config)
+
+    def commands(self, heard: Heard) -> None:
+        """What the command line shows of it."""
+        config = self.config()
+        asked: list[tuple[str, ...]] = [
+            ("spool", "status"),
+            ("spool", "list", "--json"),
+            ("history",),
+            ("doctor", "--json", "--no-network"),
+            ("id", "--explain", "--json"),
+            ("spool", "export", str(self.place / "waiting.spool")),
+        ]
+        for words in asked:
+            assert cli.main(words, config=config) in (0, 1), words
+        with show_license_fields(heard):
+            cli.main(("preview", "--json"), config=config)
+            for record in json.loads(run_quietly(("spool", "list", "--json"), config)):
+                cli.main(("spool", "show", record["id"], "--json"), config=config)
+
+    def look(self, heard: Heard) -> None:
+        """What servers and proxies may keep of the requests."""
+        for server in self.servers:
+            for request in server.requests:
+                heard.add("a request", shown_of_request(request))
+        for request in self.collector.requests():
+            heard.add("the path of a request", request["path"])
+
+
+class Noting(HttpTransport):
+    """The real transport; every exception that leaves it is looked at."""
+
+    def __init__(self, config: agent.Config, environ: dict[str, str], heard: Heard) -> None:
+        super().__init__(proxy=config.proxy, ca_bundle=config.ca_bundle, environ=environ)
+        self._heard = heard
+
+    def send(self, request: Any, *, timeout_s: float) -> Any:
+        try:
+            return super().send(request, timeout_s=timeout_s)
+        except Exception as error:
+            self._heard.add("what the transport raised", error)
+            raise
+        finally:
+            self._heard.add("an address", request.url)
+
+
+@contextlib.contextmanager
+def show_license_fields(heard: Heard) -> Iterator[None]:
+    """The activation identifier is shown to whoever asks for a record (SECURITY.md)."""
+    before = heard.out.tell()
+    yield
+    heard.out.seek(before)
+    heard.add("what a person asked for", heard.out.read(), but=("activation identifier",))
+    heard.out.seek(before)
+    heard.out.truncate()
+
+
+def run_quietly(words: tuple[str, ...], config: agent.Config) -> str:
+    with contextlib.redirect_stdout(__import__("io").StringIO()) as out:
+        cli.main(words, config=config)
+    return out.getvalue()
+
+
+# -- situations ----------------------------------------------------------------------------------
+
+
+def fault(name: str, expected: str = "", **options: Any) -> Situation:
+    """The collector misbehaves."""
+
+    def arrange(site: Site) -> None:
+        if name in ("blackhole", "drip-headers", "drip-body"):
+            site.settings["request_timeout_s"] = 0.1
+        if name == "redirect":
+            key = quote(site.canaries.api_key, safe="")
+            options["redirect_to"] = site.collector.url + "/elsewhere?api_key=" + key
+        site.collector.fault(name, **options)
+        site.expected = expected
+
+    return arrange
+
+
+def echoing(write: Callable[[str], str], code: int = 831) -> Situation:
+    """Servers that repeat all secrets that they were told, in their own way, in every text that they may send."""
+
+    def arrange(site: Site) -> Any:
+        secret = site.canaries
+        parts = [secret.api_key, secret.licence_key, secret.activation_identifier]
+        told = "; ".join("You sent %s" % write(part) for part in parts[:2])
+        site.keys = site.collector.public_keys
+
+        def behaviour(connection: Any, server: Server) -> None:
+            while request := server.read_request(connection):
+                if b"/send-telemetry-data" in request.split(b"\r\n")[0]:
+                    errors = {"license_key": [told], write(parts[0]): [write(parts[1])]}
+                    errors["data_group"] = ["x" * 150 + " " + write(part) for part in parts[:2]]
+                    at = __import__("time").time()
+                    body = signed(receipt(at, code=code, errors=errors if code == 831 else []))
+                else:
+                    said = "You sent %s, refused" % write(secret.usage_api_key)
+                    failure = {"status": "failure", "response_code": 401, "response": said}
+                    body = json.dumps(failure).encode()
+                echo = quote(write(parts[0]), safe=" ")
+                connection.sendall(http_answer(body, 200, "X-Echo: " + echo))
+
+        @contextlib.contextmanager
+        def serve() -> Iterator[None]:
+            with site.serving(behaviour) as server:
+                site.url = "http://127.0.0.1:%d" % server.port
+                yield
+
+        return serve()
+
+    return arrange
+
+
+def refusing(code: int) -> Situation:
+    def arrange(site: Site) -> None:
+        secret = site.canaries
+        given = {secret.api_key: code, secret.usage_api_key: code}
+        site.collect(api_keys=given)
+        site.expected = "(code %d)" % code
+
+    return arrange
+
+
+def another_key(site: Site) -> None:
+    """The server does not know ours."""
+    site.collect(api_keys=("another",))
+    site.expected = "(code 100)"
+
+
+def answering(text: bytes, expected: str) -> Situation:
+    """Anything may answer in the server's place, and repeat what it was sent."""
+
+    def arrange(site: Site) -> Any:
+        def behaviour(connection: Any, server: Server) -> None:
+            while request := server.read_request(connection):
+                connection.sendall(text.replace(b"ECHO", request.partition(b"\r\n\r\n")[2]))
+                return
+
+        @contextlib.contextmanager
+        def serve() -> Iterator[None]:
+            with site.serving(behaviour) as server:
+                site.url = "http://127.0.0.1:%d" % server.port
+                yield
+
+        site.expected = expected
+        return serve()
+
+    return arrange
+
+
+def proxied(text: bytes, expected: str, *, by: str = "proxy", https: bool = False) -> Situation:
+    """A proxy that demands, refuses or breaks off, and repeats the credentials that it was given."""
+
+    def arrange(site: Site) -> Any:
+        def behaviour(connection: Any, server: Server) -> None:
+            request = server.read_request(connection)
+            line = [x for x in request.split(b"\r\n") if x.lower().startswith(b"proxy-auth")]
+            site.credentials = line  # type: ignore[attr-defined]
+            # Base64 and what it says, as a proxy's page about the error would.
+            said = line[0].split()[-1] if line else b"none"
+            plain = site.canaries.proxy_auth.encode("utf-8")
+            connection.sendall(text.replace(b"ECHO", said).replace(b"PLAIN", plain))
+
+        @contextlib.contextmanager
+        def serve() -> Iterator[None]:
+            with site.serving(behaviour) as server:
+                address = site.canaries.proxy_url("127.0.0.1", server.port)
+                if by == "proxy":
+                    site.settings["proxy"] = address
+                else:
+                    site.environ[by] = address
+                if https:
+                    site.url = "https://localhost:9"
+                yield
+                assert site.credentials[0].endswith(site.canaries.basic)  # type: ignore[attr-defined]
+
+        site.expected = expected
+        return serve()
+
+    return arrange
+
+
+def dead_proxy(site: Site) -> None:
+    site.settings["proxy"] = site.canaries.proxy_url("127.0.0.1", 9)
+    site.expected = "proxy: "
+
+
+def no_proxy(site: Site) -> None:
+    """What is set is none; it comes from the environment, unchecked."""
+    site.environ["ALL_PROXY"] = site.canaries.proxy_url("127.0.0.1", 9, "gopher")
+    site.expected = "proxy: "
+
+
+def untrusted_tls(site: Site) -> Any:
+    authority = Authority(site.place)
+
+    @contextlib.contextmanager
+    def serve() -> Iterator[None]:
+        with site.serving(authority.over_tls(lambda *_: None, "localhost")) as server:
+            site.url = "https://localhost:%d" % server.port
+            yield
+
+    site.expected = "certificate refused"
+    return serve()
+
+
+def no_directory(site: Site) -> None:
+    """The disk refuses everything."""
+    (site.place / "file").write_bytes(b"")
+    site.state = site.place / "file" / "state"
+    site.expected = "Not a directory"
+
+
+def little_room(site: Site) -> None:
+    site.settings["max_records"] = 1
+    site.collector.fault("500")
+
+
+def refused_keyring(site: Site) -> None:
+    document = site.place / "keyring.json"
+    document.write_text(json.dumps({"signed": "{}", "signatures": []}))
+    site.server["keys"] = agent.Keyring(
+        keys=site.collector.public_keys,
+        version=1,
+        roots=tuple(root.key for root in ROOTS),
+        threshold=1,
+        document=str(document),
+    )
+    site.expected = "keyring.json: "
+
+
+def spelled(text: str) -> str:
+    return text
+
+
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>ECHO</html>"
+DEMAND = (
+    b'HTTP/1.1 407 PLAIN\r\nProxy-Authenticate: Basic realm="ECHO PLAIN"\r\n'
+    b"Content-Length: 4\r\nX-Echo: ECHO\r\n\r\nECHO"
+)
+SITUATIONS: dict[str, Situation] = {
+    "delivered": lambda site: None,
+    "flagged, repeated": echoing(spelled),
+    "flagged, repeated in capitals": echoing(str.upper),
+    "flagged, repeated as a form": echoing(quote_plus),
+    "flagged, repeated in percent signs": echoing(lambda text: quote(text, safe="")),
+    "flagged, repeated in JSON": echoing(lambda text: json.dumps(text)[1:-1]),
+    "flagged, repeated in HTML": echoing(escape),
+    "held, repeated": echoing(spelled, code=101),
+    "another key": another_key,
+    **{"held, code %d" % code: refusing(code) for code in (100, 101, 102, 103, 150)},
+    **{"server: " + name: fault(name) for name in FAULTS if name != "429-retry-after"},
+    "server: 429": fault("429-retry-after", "asked to wait", retry_after=30),
+    "server: 503 until a date": fault("429-retry-after", retry_after=formatdate(usegmt=True)),
+    "a page that repeats the request": answering(PAGE, "not proven"),
+    "a broken answer": answering(b"HTTP/1.1 ECHO\r\nECHO: ECHO\r\n\r\nECHO", ""),
+    "no HTTP at all": answering(b"SSH-2.0-ECHO\r\n", "not an HTTP answer"),
+    "407 from a proxy": proxied(DEMAND, "407"),
+    "407 from the environment's proxy": proxied(DEMAND, "407", by="http_proxy"),
+    "407 to CONNECT": proxied(DEMAND, "407", https=True),
+    "CONNECT refused": proxied(b"HTTP/1.1 403 ECHO\r\nX: PLAIN\r\n\r\n", "403", https=True),
+    "a proxy that dies": proxied(b"", "proxy: ", https=True),
+    "no proxy there": dead_proxy,
+    "no such kind of proxy": no_proxy,
+    "a certificate that nobody vouches for": untrusted_tls,
+    "no directory": no_directory,
+    "little room": little_room,
+    "a keyring document refused": refused_keyring,
+}
+NAMES = list(SITUATIONS)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Home and the directory for temporary files lie where they are searched."""
+    for name, folder in (("HOME", "home"), ("TMPDIR", "tmp")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    return tmp_path
+
+
+def watch(place: Path, name: str, style: str) -> Heard:
+    """One situation, lived through and looked at from everywhere."""
+    site = Site(place, style)
+    to = "stderr" if NAMES.index(name) % 2 else "logging"
+    with site.stack as stack:
+        site.collect()
+        context = SITUATIONS[name](site)
+        if context is not None:
+            stack.enter_context(context)
+        heard = stack.enter_context(site.canaries.listening(place, to=to))
+        site.live(heard)
+        site.commands(heard)
+    site.look(heard)
+    story = heard.err.getvalue() if to == "stderr" else "\n".join(heard.lines)
+    assert "pass begins" in story and "pass over" in story and "closed" in story
+    assert site.user_identifier and site.user_identifier not in story
+    return heard
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_situation_gives_no_secret_away(place: Path, name: str) -> None:
+    styles = list(STYLES)
+    watch(place, name, styles[NAMES.index(name) % len(styles)]).is_clean()
