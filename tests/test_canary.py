@@ -143,7 +143,7 @@ class Site:
             assert cli.main(words, config=config) in (0, 1), words
         with show_license_fields(heard):
             cli.main(("preview", "--json"), config=config)
-            for record in json.loads(run_quietly(("spool", "list", "--json"), config)):
+            for record in json.loads(run_quietly(("spool", "list", "--json"), config))[:2]:
                 cli.main(("spool", "show", record["id"], "--json"), config=config)
 
     def look(self, heard: Heard) -> None:
@@ -425,6 +425,14 @@ SITUATIONS: dict[str, Situation] = {
     "a keyring document refused": refused_keyring,
 }
 NAMES = list(SITUATIONS)
+# Where Python's own libraries word the errors: on every version.
+EVERYWHERE = (
+    *("delivered", "flagged, repeated", "server: blackhole", "server: refuse", "a broken answer"),
+    *("no HTTP at all", "407 from a proxy", "407 to CONNECT", "a proxy that dies", "no directory"),
+    *("no such kind of proxy", "a certificate that nobody vouches for"),
+)
+# Where the command line has something of its own to say.
+SHOWN = (*EVERYWHERE, "another key", "little room", "a keyring document refused")
 
 
 @pytest.fixture
@@ -447,7 +455,8 @@ def watch(place: Path, name: str, style: str) -> Heard:
             stack.enter_context(context)
         heard = stack.enter_context(site.canaries.listening(place, to=to))
         site.live(heard)
-        site.commands(heard)
+        if name in SHOWN or "repeat" in name:
+            site.commands(heard)
     site.look(heard)
     story = heard.err.getvalue() if to == "stderr" else "\n".join(heard.lines)
     assert "pass begins" in story and "pass over" in story and "closed" in story
@@ -455,7 +464,10 @@ def watch(place: Path, name: str, style: str) -> Heard:
     return heard
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in EVERYWHERE else pytest.mark.once) for n in NAMES],
+)
 def test_a_situation_gives_no_secret_away(place: Path, name: str) -> None:
     styles = list(STYLES)
     watch(place, name, styles[NAMES.index(name) % len(styles)]).is_clean()
@@ -559,7 +571,7 @@ def start(site: Site, deliver: str, *, logs: bool) -> subprocess.Popen[bytes]:
     return product
 
 
-@pytest.mark.parametrize("style", ["punctuation", "quotes"])
+@pytest.mark.parametrize("style", ["punctuation", pytest.param("quotes", marks=pytest.mark.once)])
 def test_a_product_that_is_killed_and_starts_again(place: Path, style: str) -> None:
     site = Site(place, style)
     with site.stack, site.canaries.listening(place) as heard:
