@@ -110,7 +110,7 @@ def _waits_for(engine: Engine, adapter: Adapter, pending: int) -> str:
 def _lane(engine: Engine, adapter: Adapter) -> Lane:
     """The state of an endpoint, read afresh: the deliverer's own lanes belong to its thread."""
     spool, tag = engine.spool, engine.courier.tag(adapter)
-    facts = Facts(spool.directory)
+    facts = Facts(spool.directory, engine.clock)
     facts.refresh()
     if spool.directory is None or spool.facts.trouble:
         return spool.facts.lane(tag)  # what the disk does not know
@@ -205,24 +205,6 @@ def show(record: Record) -> dict[str, Any]:
     return value
 
 
-def _reached(engine: Engine, adapter: Adapter) -> dict[str, Any]:
-    """Whether an endpoint answers at all: its address asked without key, record or body."""
-    from .transport import HttpTransport, Request, Unreachable
-
-    config = engine.config
-    address = next(e.base_url for e in config.endpoints if e.name == adapter.name)
-    transport = HttpTransport.of(config, engine.environ)
-    request = Request("HEAD", address + "/", {"User-Agent": "callhome-agent/" + VERSION}, b"")
-    found: dict[str, Any] = {"name": adapter.name, "address": address}
-    try:
-        answer = transport.send(request, timeout_s=config.request_timeout_s)
-        return {**found, "reached": True, "http_status": answer.status, "reason": ""}
-    except Unreachable as error:
-        return {**found, "reached": False, "http_status": None, "reason": error.reason}
-    finally:
-        transport.close()
-
-
 def diagnostics(
     engine: Engine, licence: Optional[Licence] = None, *, network: bool
 ) -> dict[str, Any]:
@@ -251,5 +233,7 @@ def diagnostics(
         "history": engine.spool.history.last(10),
     }
     if network:
-        found["network"] = [_reached(engine, adapter) for adapter in engine.adapters]
+        from .probing import probe
+
+        found["network"] = [probe(engine, a.name, _lane(engine, a)) for a in engine.adapters]
     return found
