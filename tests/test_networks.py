@@ -17,8 +17,13 @@ from support_canary import Canaries
 from support_sockets import Server
 
 STYLES = ("punctuation", "quotes", "short", "spaces", "unicode")
-# A handshake that is reset ends in EPIPE, which urllib3 swallows: what is then said is the name of the next exception.
-UNEXPLAINED = {"reset-hello": True, "reset-connected": False, "reset-handshake": False}
+# urllib3 swallows a reset of the connection that it is being given: what is then said is the name of the next exception.
+# Where the reset comes before TLS begins, the ssl module of Python 3.9 to 3.12 leaves a socket open besides.
+UNEXPLAINED: dict[str, dict[str, bool]] = {
+    "reset-hello": {"strict": True},
+    "reset-handshake": {"strict": False},
+    "reset-connected": {"run": False},
+}
 
 
 def cases() -> list[Any]:
@@ -27,7 +32,7 @@ def cases() -> list[Any]:
         marks = [getattr(pytest.mark, one.cost)] if one.cost else []
         if one.name in UNEXPLAINED:
             reason = "a reset in the handshake is explained by the name of a class"
-            marks.append(pytest.mark.xfail(strict=UNEXPLAINED[one.name], reason=reason))
+            marks.append(pytest.mark.xfail(reason=reason, **UNEXPLAINED[one.name]))
         found.append(pytest.param(one, id=one.name, marks=marks))
     return found
 
@@ -57,7 +62,8 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
         if stage.log.exists():
             heard.add("what other processes print", stage.log)
     heard.is_clean()
-    assert not [v.outcome for v in stage.verdicts if re.search(r"error\b", v.outcome, re.I)]
+    said = "\n".join(verdict.outcome for verdict in stage.verdicts)
+    assert not re.search(r"error\b", said, re.IGNORECASE)
 
 
 @pytest.mark.xfail(
