@@ -17,7 +17,7 @@ from support_canary import Canaries
 from support_sockets import Server
 
 STYLES = ("punctuation", "quotes", "short", "spaces", "unicode")
-# urllib3 swallows a reset of the connection that it is being given: what is then said is the name of the next exception.
+# urllib3 swallows a reset of the connection that it is being given: what is then said is the next exception's name.
 # Where the reset comes before TLS begins, the ssl module of Python 3.9 to 3.12 leaves a socket open besides.
 UNEXPLAINED: dict[str, dict[str, bool]] = {
     "reset-hello": {"strict": True},

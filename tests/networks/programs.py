@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -24,8 +25,9 @@ def free_port() -> int:
 class Program:
     """A server program in the foreground, ready when its port answers."""
 
-    def __init__(self, stage: Stage, *command: str, port: int) -> None:
-        self._stage, self._command, self.port = stage, command, port
+    def __init__(self, stage: Stage, *command: str, port: int, leaves: str = "") -> None:
+        """``leaves``: how the names of its shared memory begin, which it leaves behind when it is killed."""
+        self._stage, self._command, self.port, self._leaves = stage, command, port, leaves
         self._start()
         stage.open.callback(self.kill)
 
@@ -47,6 +49,8 @@ class Program:
         """As a power cut would; its connections end with it."""
         self._process.kill()
         self._process.wait()
+        for path in Path("/dev/shm").glob(self._leaves + "*") if self._leaves else ():
+            path.unlink(missing_ok=True)
 
     def again(self) -> None:
         """Start it once more, on the same port."""
@@ -81,12 +85,7 @@ NAME = "keys.acme.example"
 
 def squid(stage: Stage, auth: str = "basic") -> Program:
     """Squid, to which ``NAME`` is this machine. ``auth``: "", "basic" (user and password of the stage), "ntlm"."""
-    place, port = stage.directory / "squid", free_port()
-    place.mkdir(exist_ok=True)
-    place.chmod(0o777)  # squid gives up root
-    for above in list(place.parents):
-        if above.stat().st_uid == os.getuid() and not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o011)
+    place, port = _open_to_all(stage), free_port()
     (place / "hosts").write_text("127.0.0.1 %s\n" % NAME)
     helpers = "/usr/lib/squid/"
     known = "acl known proxy_auth REQUIRED\n"
@@ -99,16 +98,29 @@ def squid(stage: Stage, auth: str = "basic") -> Program:
         line = stage.secrets.proxy_user.encode() + b":" + made.stdout
         (place / "passwords").write_bytes(line)
         lines = "auth_param basic program %sbasic_ncsa_auth %s/passwords\n" % (helpers, place)
-        lines += "auth_param basic children 1\n" + known
+        lines += "auth_param basic children 1 startup=1\n" + known
     if auth == "ntlm":
         for scheme in ("negotiate", "ntlm"):
             lines += "auth_param %s program %sntlm_fake_auth\n" % (scheme, helpers)
-            lines += "auth_param %s children 1\n" % scheme
+            lines += "auth_param %s children 1 startup=1\n" % scheme
         lines += known
     who = "known" if auth else "all"
     facts = {"port": port, "auth": lines, "who": who, "place": place}
     (place / "squid.conf").write_text(SQUID % facts)
-    return Program(stage, program("squid"), "-N", "-f", str(place / "squid.conf"), port=port)
+    # Two of one service name, as in two runs of the tests, would share memory.
+    service = "squid%dat%d" % (os.getpid(), port)
+    command = program("squid"), "-N", "-n", service, "-f", str(place / "squid.conf")
+    return Program(stage, *command, port=port, leaves=service + "-")
+
+
+def _open_to_all(stage: Stage) -> Path:
+    """A directory for one who gives up root: those of tests, and all below, are their owner's alone."""
+    for top in map(Path, (tempfile.gettempdir(), "/dev/shm", "/var/tmp")):
+        if all(path.exists() and path.stat().st_mode & 0o001 for path in (top, *top.parents)):
+            break
+    place = Path(stage.open.enter_context(tempfile.TemporaryDirectory(dir=top)))
+    place.chmod(0o777)
+    return place
 
 
 def plain(text: str) -> str:
