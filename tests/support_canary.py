@@ -42,7 +42,7 @@ STYLES: dict[str, str] = {
     "quotes": "q\"u'o`t<e>\\n\\\\u0041{}[]|^$",
     "spaces": "two  spaces and  more",
     "unicode": "clé-ключ-鍵-\U0001f511",
-    "long": "long-" + "Ab9_" * 60,
+    "long": "long-" + "Ab9_" * 45,
 }
 # From here on a piece of a secret is one too.
 PIECE_CHARS = 12
@@ -93,6 +93,8 @@ def _pieces(secret: str) -> Iterator[tuple[str, str]]:
 def _written(text: str) -> Iterator[tuple[str, str]]:
     """How programs write a text, by name."""
     yield "plain", text
+    yield "in capitals", text.upper()
+    yield "in small letters", text.lower()
     for safe in ("", "/", "*", "!$&'()*+,;=:", "-._~!$&'()*+,;=:@/"):
         yield "percent-encoded", quote(text, safe=safe, errors="surrogatepass")
     yield "form-encoded", quote_plus(text, errors="surrogatepass")
@@ -129,6 +131,8 @@ class Canaries:
     def __init__(self, style: str = "punctuation") -> None:
         odd = STYLES[style]
         ascii_odd = odd if odd.isascii() else STYLES["quotes"]
+        if style == "long":  # SOCKS takes no more than 255 bytes of the others
+            ascii_odd *= 5
         self.style = style
 
         def secret(name: str, odd: str = odd) -> str:
@@ -336,21 +340,6 @@ def _of_error(error: BaseException) -> Iterator[tuple[str, bytes]]:
         yield "pickle", pickle.dumps(error)
     except Exception:  # one of the host's own
         pass
-
-
-def children_of(pid: int) -> list[Path]:
-    """The processes below another, by /proc; [] where there is none."""
-    found: dict[int, list[int]] = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            found.setdefault(parent, []).append(int(place.name))
-    below, waiting = [], [pid]
-    while waiting:
-        children = found.get(waiting.pop(), [])
-        waiting += children
-        below += [Path("/proc/%d" % child) for child in children]
-    return below
 
 
 def seen_of_process(place: Path) -> dict[str, bytes]:

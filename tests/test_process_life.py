@@ -47,7 +47,13 @@ def at(tmp_path: Path) -> Iterator[Desk]:
 
 
 def run(
-    at: Desk, code: str, *, url: str = "", options: tuple[str, ...] = (), **settings: Any
+    at: Desk,
+    code: str,
+    *,
+    url: str = "",
+    options: tuple[str, ...] = (),
+    product: str = PRODUCT,
+    **settings: Any,
 ) -> tuple[subprocess.CompletedProcess[str], float]:
     """A product of its own: (how it ended, seconds that it took)."""
     arguments = [
@@ -58,7 +64,7 @@ def run(
     ]
     began = time.monotonic()
     found = subprocess.run(
-        [sys.executable, *options, "-c", PRODUCT + code, *arguments],
+        [sys.executable, *options, "-c", product + code, *arguments],
         capture_output=True,
         text=True,
         timeout=40,
