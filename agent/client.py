@@ -275,7 +275,8 @@ class Agent:
     def diagnostics(self, network: bool = False) -> dict[str, Any]:
         """Everything a support desk asks for, JSON-ready and free of secrets.
 
-        ``network=True`` also tries name, connection and TLS of each endpoint; sends no record.
+        ``network=True`` also asks each endpoint, with a made-up API key and no record: how it was reached, what it
+        answered, who signed that, how far the clocks differ. Takes up to ``request_timeout_s`` for each.
         """
         from . import insight
 

@@ -7,6 +7,8 @@ answer means is decided by the endpoint's ``judge``. The caller holds the delive
 
 from __future__ import annotations
 
+from time import monotonic
+
 from . import story
 from .ageing import Ageing
 from .endpoints import verdicts
@@ -89,7 +91,7 @@ class Delivery:
         for route in self.routes.values():
             waits = route.lane.wait not in skip and route.lane.remaining_s(now) > 0
             route.open, route.waiting, route.parked = not waits, False, ""
-            route.overdue = False
+            route.overdue, route.origin = False, None
             route.refresh()
         suspects: dict[str, list[Record]] = {}
         self._story = story.Pass(self._spool.backlog.waiting)
@@ -162,7 +164,10 @@ class Delivery:
             or self.stopping
         ):
             return self._mark_waiting(route)
-        request = self._prepare(record, route) if self._gate(record) == OPEN else CONSENT
+        began_at = monotonic()  # real seconds, whatever the clock says
+        request = self._prepare(record, route, limit_s) if self._gate(record) == OPEN else CONSENT
+        # In tenths, for a reason may name it: "no answer within 10 s".
+        limit_s = min(limit_s - round(monotonic() - began_at, 1), timeout_s())
         # Set before consent is asked: who withdraws it looks here. Asked again, for an origin may take its time.
         self.in_flight = record
         gate = self._gate(record)
@@ -170,6 +175,9 @@ class Delivery:
             self.in_flight = None
             why = request if isinstance(request, str) else CONSENT
             return self._turn_away(record, route, gate, why)
+        if limit_s <= 0 or self.stopping:  # the origin took all of it, and is known now
+            self.in_flight = None
+            return self._mark_waiting(route)
         ledger.begin(record)
         self.totals.sent += 1
         attempts = ledger.get(record.key)
@@ -206,15 +214,16 @@ class Delivery:
             return True
         if why.startswith(BROKEN):
             return self._bury(record, why)
-        route.parked = why
+        # What waits for the end of a window would hide what waits for somebody to do something.
+        route.parked = ORIGIN if ORIGIN in (why, route.parked) else why
         return False
 
-    def _prepare(self, record: Record, route: Route) -> Union[Request, str]:
+    def _prepare(self, record: Record, route: Route, limit_s: float) -> Union[Request, str]:
         """The request of a record; or what of our own it has to wait for; or why it can never be one."""
         if record.kind == "aggregate":
             if not self._spool.backlog.is_closed(record):
                 return WINDOW
-            if not self._complete(record, route):
+            if not self._complete(record, route, limit_s):
                 return ORIGIN
         try:
             return route.adapter.request(
@@ -223,13 +232,14 @@ class Delivery:
         except Exception as error:  # a body that none of us wrote costs itself and no other record
             return BROKEN + type(error).__name__
 
-    def _complete(self, record: Record, route: Route) -> bool:
-        """Give an aggregate its origin and freeze it: every retry carries the same sum."""
+    def _complete(self, record: Record, route: Route, limit_s: float) -> bool:
+        """Give an aggregate its origin, asked once in a pass, and freeze it: every retry carries the same sum."""
         if not (record.body.get("domain") or record.body.get("ip_addr")):
-            origin = route.adapter.origin()  # type: ignore[union-attr]
-            if not origin:
+            if route.origin is None:
+                route.origin = route.adapter.origin(wait_s=limit_s)  # type: ignore[union-attr]
+            if not route.origin:
                 return False
-            record.body = {**record.body, **origin}
+            record.body = {**record.body, **route.origin}
         return self._spool.backlog.ledger.freeze(record)
 
     def _exchange(self, route: Route, request: Request, limit_s: float) -> Verdict:

@@ -103,6 +103,7 @@ def census(engine: Engine) -> dict[str, Any]:
     epoch = spool.consent.current()
     usage_of = {adapter.name: adapter.usage for adapter in engine.adapters}
     settled = spool.backlog.ledger.is_settled  # where the disk refused to write it down
+    strays: set[str] = set()  # endpoints for which an aggregated event knows no origin yet
     dead = damaged = newer = size = segments = 0
     # One may lie in several segments; the keys would take four times the room.
     seen: set[int] = set()
@@ -120,6 +121,9 @@ def census(engine: Engine) -> dict[str, Any]:
                 if usage_of.get(name, record.usage) != record.usage:
                     name += " (%s)" % record.kind  # was another kind of server once
                 pending[name] = pending.get(name, 0) + 1
+                known = record.body.get("domain") or record.body.get("ip_addr")
+                if record.kind == "aggregate" and not known:
+                    strays.add(name)
                 oldest_at = record.at if oldest_at is None else min(oldest_at, record.at)
         if view is None:
             break
@@ -132,6 +136,7 @@ def census(engine: Engine) -> dict[str, Any]:
         damaged += set_aside
     return {
         "pending": pending,
+        "strays": strays,
         "dead": dead,
         "damaged": damaged,
         "newer": newer,

@@ -10,7 +10,8 @@ import sys
 from . import flushing
 from .checks import masked
 from .endpoints import Capture
-from .routes import CONSENT
+from .origin import WAIT_S
+from .routes import CONSENT, ORIGIN
 from .spool.backlog import Backlog
 from .spool.facts import Facts
 from .version import VERSION
@@ -33,11 +34,16 @@ _PURPOSES = {
 _LICENCE_HIDDEN = "****"
 
 
-def status(engine: Engine, licence: Optional[Licence] = None) -> dict[str, Any]:
-    """See ``Agent.status``."""
+def status(
+    engine: Engine, licence: Optional[Licence] = None, *, ask: bool = False
+) -> dict[str, Any]:
+    """See ``Agent.status``; with ``ask`` the local resolver may be asked whose usage it is, for a second."""
     waiting = flushing.census(engine)
     known = [adapter.name for adapter in engine.adapters]
-    pending = waiting.pop("pending")
+    pending, strays = waiting.pop("pending"), waiting.pop("strays")
+    for adapter in engine.usage_adapters:
+        if adapter.origin(ask=False, wait_s=WAIT_S * (ask and adapter.name in strays)):
+            strays.discard(adapter.name)
     spool = engine.spool
     trouble = {
         "spool": spool.trouble or waiting["trouble"] or spool.backlog.ledger.trouble,
@@ -52,17 +58,18 @@ def status(engine: Engine, licence: Optional[Licence] = None) -> dict[str, Any]:
         "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
         **waiting,
         "endpoints": [
-            _endpoint(engine, adapter, pending.get(adapter.name, 0)) for adapter in engine.adapters
+            _endpoint(engine, a, pending.get(a.name, 0), a.name in strays) for a in engine.adapters
         ],
         "trouble": {where: what for where, what in trouble.items() if what},
     }
 
 
-def _endpoint(engine: Engine, adapter: Adapter, pending: int) -> dict[str, Any]:
+def _endpoint(engine: Engine, adapter: Adapter, pending: int, stray: bool) -> dict[str, Any]:
     config = next(e for e in engine.config.endpoints if e.name == adapter.name)
     lane = _lane(engine, adapter)
     remaining_s = lane.remaining_s(engine.clock.time())
     route = engine.courier.delivery.routes[adapter.name] if engine.courier.delivery else None
+    parked = ORIGIN if stray else route.parked if route else ""
     return {
         "name": adapter.name,
         "kind": "usage" if adapter.usage else "licence",
@@ -70,7 +77,7 @@ def _endpoint(engine: Engine, adapter: Adapter, pending: int) -> dict[str, Any]:
         "signed": adapter.signed,
         "pending": pending,
         "waiting": lane.wait if remaining_s else "",
-        "waits_for": _waits_for(engine, adapter, pending) or (route.parked if route else ""),
+        "waits_for": _waits_for(engine, adapter, pending) or parked,
         "retry_in_s": round(remaining_s),
         "reason": lane.reason,
         "failures": lane.failures,
@@ -103,7 +110,7 @@ def _waits_for(engine: Engine, adapter: Adapter, pending: int) -> str:
 def _lane(engine: Engine, adapter: Adapter) -> Lane:
     """The state of an endpoint, read afresh: the deliverer's own lanes belong to its thread."""
     spool, tag = engine.spool, engine.courier.tag(adapter)
-    facts = Facts(spool.directory)
+    facts = Facts(spool.directory, engine.clock)
     facts.refresh()
     if spool.directory is None or spool.facts.trouble:
         return spool.facts.lane(tag)  # what the disk does not know
@@ -198,24 +205,6 @@ def show(record: Record) -> dict[str, Any]:
     return value
 
 
-def _reached(engine: Engine, adapter: Adapter) -> dict[str, Any]:
-    """Whether an endpoint answers at all: its address asked without key, record or body."""
-    from .transport import HttpTransport, Request, Unreachable
-
-    config = engine.config
-    address = next(e.base_url for e in config.endpoints if e.name == adapter.name)
-    transport = HttpTransport.of(config, engine.environ)
-    request = Request("HEAD", address + "/", {"User-Agent": "callhome-agent/" + VERSION}, b"")
-    found: dict[str, Any] = {"name": adapter.name, "address": address}
-    try:
-        answer = transport.send(request, timeout_s=config.request_timeout_s)
-        return {**found, "reached": True, "http_status": answer.status, "reason": ""}
-    except Unreachable as error:
-        return {**found, "reached": False, "http_status": None, "reason": error.reason}
-    finally:
-        transport.close()
-
-
 def diagnostics(
     engine: Engine, licence: Optional[Licence] = None, *, network: bool
 ) -> dict[str, Any]:
@@ -240,9 +229,11 @@ def diagnostics(
         "frozen": bool(getattr(sys, "frozen", False)) or "__compiled__" in globals(),
         "configuration": settings,
         "identity": identity.explain(**names) if config.endpoints else None,
-        "status": status(engine, licence),
+        "status": status(engine, licence, ask=network),
         "history": engine.spool.history.last(10),
     }
     if network:
-        found["network"] = [_reached(engine, adapter) for adapter in engine.adapters]
+        from .probing import probe
+
+        found["network"] = [probe(engine, a.name, _lane(engine, a)) for a in engine.adapters]
     return found

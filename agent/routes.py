@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
+    from typing import Optional, Union
 
     from .endpoints.getkeymanager import GetKeyManagerAdapter
     from .endpoints.reo import ReoAdapter
@@ -20,7 +20,7 @@ CONSENT, ORIGIN, WINDOW = "consent", "a domain or ip_addr", "the end of a counti
 class Route:
     """One endpoint during the deliverer's life: its adapter, its lane on disk, its freshness."""
 
-    __slots__ = ("adapter", "lane", "freshness", "open", "waiting", "parked", "overdue")
+    __slots__ = ("adapter", "lane", "freshness", "open", "waiting", "parked", "overdue", "origin")
 
     def __init__(self, adapter: Adapter, lane: Lane) -> None:
         from .signatures.freshness import Freshness
@@ -31,6 +31,9 @@ class Route:
         self.waiting = False  # records wait for the endpoint, or for the next pass
         self.parked = ""  # what of our own records wait for
         self.overdue = False  # over-aged records were seen in this pass
+        self.origin: Optional[dict[str, str]] = (
+            None  # of aggregated events, once asked in this pass
+        )
 
     def refresh(self) -> None:
         """Take over a floor that another process raised."""

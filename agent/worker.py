@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KERNEL_S = 0.2
 # How long nothing is tried again after a defect of ours.
 DEFECT_REST_S = 60.0
+# A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
+LOOK_AGAIN_S = 900.0
 
 
 class _Run:
@@ -113,8 +115,8 @@ class Worker:
                 wait_s = self._stepped()
                 if run.stopping or self._stopping:
                     return
-                # An idle agent sleeps for ever; the bound guards against a huge Retry-After.
-                wait_s = -1 if wait_s is None else min(max(wait_s, 0.0), 86400.0)
+                # An idle agent sleeps for ever.
+                wait_s = -1 if wait_s is None else min(max(wait_s, 0.0), LOOK_AGAIN_S)
                 run.bell.acquire(True, wait_s)
         finally:
             run.over = True

@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Optional
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,7 +25,7 @@ Behaviour = Callable[[socket.socket, "Server"], object]
 class Server:
     """Listens at ``port``; ``accepted`` counts connections, ``requests`` holds what ``read_request`` read."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, listener: Optional[socket.socket] = None) -> None:
         self.behaviour = behaviour
         self.accepted = 0
         self.requests: list[bytes] = []
@@ -34,7 +35,7 @@ class Server:
         self.left = threading.Event()  # this server closed a connection
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Server:
@@ -74,6 +75,10 @@ class Server:
             except OSError:
                 pass  # the client left, which is often the point of the test
         self.left.set()
+
+    def knows(self, connection: socket.socket) -> None:
+        """Have this one ended too: TLS takes the descriptor out of the socket that was accepted."""
+        self._connections.append(connection)
 
     def read_request(self, connection: socket.socket) -> bytes:
         """One whole request, or b"" when the client has closed."""

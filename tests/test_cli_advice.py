@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     [
         ("wrong-key", "getkeymanager", ("compare", "captive portal", "inspects TLS")),
         ("unsigned", "getkeymanager", ("compare", "captive portal")),
-        ("portal", "getkeymanager", ("compare", "captive portal")),
+        ("portal", "getkeymanager", ("captive portal", "base_url")),
         ("stale", "getkeymanager", ("set the clock", "plays old answers again")),
         ("401-100", "getkeymanager", ("API key", "spool replay --held")),
         ("401-100", "reo", ("API key", "spool replay --held")),
@@ -119,7 +119,7 @@ def test_a_home_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) 
         site.write(state_dir=None)
         done = site.run("doctor", "--no-network")
         line = next(line for line in done.out.splitlines() if "state directory" in line)
-        assert done.status == 1 and line.startswith("FAIL") and words in line
+        assert done.status == 1 and line.startswith("  FAIL  ") and words in line
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

@@ -16,6 +16,7 @@ from support_agent import Desk, FakeClock, desk, engine_of
 from support_collector import wait_until
 
 import agent
+from agent import worker
 from agent.clock import Clock
 from agent.engine import Engine
 
@@ -98,6 +99,21 @@ def test_many_threads_that_record_while_the_worker_delivers(at: Desk) -> None:
             for thread in threads:
                 thread.join()
             wait_until(lambda: idle(product))
+
+
+def test_a_backoff_that_ended_while_the_machine_slept(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LOOK_AGAIN_S", 0.2)
+    at.collector.fault("refuse")
+    with at.agent(deliver="thread", only="licence", start_delay_s=0) as product:
+        product.call_home()
+        wait_until(lambda: product.status()["endpoints"][0]["failures"] == 1)
+        at.collector.clear()
+        # Its clock went on; the one that the thread waits by stood still.
+        at.clock.at += 7 * 3600
+        wait_until(lambda: not product.status()["pending"])
+    assert len(at.collector.records()) == 1
 
 
 def test_what_is_imported_wakes_a_worker_that_sleeps(at: Desk, tmp_path: Path) -> None:

@@ -124,3 +124,11 @@ def moment(at: float) -> str:
 def counted(n: int, noun: str) -> str:
     """``1 record``, ``2 records``."""
     return "%d %s%s" % (n, noun, "" if n == 1 else "s")
+
+
+def amount(size_bytes: float) -> str:
+    """Bytes in the decimal unit that fits: 0 bytes, 12.3 kB, 10 MB."""
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if size_bytes >= 0.9995 * 10**power:  # what %.3g makes of less has no exponent
+            return "%.3g %s" % (size_bytes / 10**power, unit)
+    return counted(int(size_bytes), "byte")

@@ -6,7 +6,21 @@ in it decides. Nothing here opens or reads anything.
 
 from __future__ import annotations
 
+from typing import Any
+
+CLOCK = "set the clock, or let the system do so (NTP)"
+ORIGIN = (
+    "set domain or ip_addr of this endpoint; with agent.dns_domain they wait until this machine is in a "
+    "network with a public domain"
+)
 _TLS = "something between us breaks TLS: check ca_bundle, proxy and firewall"
+_DATES = (
+    "the clock of this machine is wrong, or whoever runs the server has to renew its certificate"
+)
+_PROXY_PASSWORD = (
+    "give the proxy's credentials: http://user:password@host:port in HTTPS_PROXY or proxy, or proxy_auth; "
+    "where it takes Negotiate or NTLM only, ask its administrator for an exception"
+)
 _ANSWERS = "a captive portal, a proxy or something else may answer in its place"
 # The way to the server, by stage and by what the system said there.
 _NETWORK = (
@@ -14,18 +28,53 @@ _NETWORK = (
     ("no module named", "a library is missing: ship it with the product"),
     ("cannot be imported", "a library is missing: ship it with the product"),
     ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
-    ("certificate", "give ca_bundle or SSL_CERT_FILE the certificate of your proxy or server"),
+    ("407", _PROXY_PASSWORD),
+    (
+        "ca certificates found",
+        "install the system's CA certificates, ship certifi, or set ca_bundle",
+    ),
+    ("cannot be read", "the file or directory named there has to exist, be readable and hold CAs"),
+    ("empty directory", "the directory named there has to hold CAs, as openssl rehash makes it"),
+    ("has expired", _DATES),
+    ("not yet valid", _DATES),
+    (
+        "mismatch",
+        "the certificate is for another name: check base_url; a captive portal or DNS that lies may "
+        "answer in its place",
+    ),
+    (
+        "none of the pins",
+        "the key is none of pins: a gateway that inspects TLS, or the server has a new key",
+    ),
+    (
+        "certificate",
+        "see who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "
+        "into ca_bundle or SSL_CERT_FILE; anything else is not the server",
+    ),
+    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
+    (
+        "name resolution",
+        "the name cannot be resolved: check base_url, DNS and whether there is a network",
+    ),
+    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
+    (
+        "wrong version",
+        "what answers there does not speak TLS: check the port in base_url; " + _ANSWERS,
+    ),
+    ("protocol", "it speaks no TLS 1.2 or newer: an old server, or an old gateway before it"),
     ("tls", _TLS),
     ("ssl", _TLS),
-    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
-    ("name", "the name cannot be resolved: check base_url, DNS and whether there is a network"),
     ("refused", "nothing listens there: check base_url, and whether the server is up"),
-    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
     ("time", "no answer: a firewall may swallow the connection; check proxy settings"),
     ("", "check base_url, network, proxy and firewall"),
 )
 _UNTRUSTED = (
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
+    (
+        "not JSON",
+        "that is no answer of this server: sign in to the network with a browser where it has a captive "
+        "portal, then check base_url and proxy",
+    ),
     (
         "",
         "the answer is not signed by a key in keys: compare them with the public key of the account; "
@@ -48,6 +97,54 @@ _HELD = (
     "used from, then spool replay --held"
 )
 _THROTTLED = "the server asked for it; nothing to do, it is asked again when that is over"
+
+_AS_IT_MUST = "refuses the made-up API key, as it must: %s"
+# What an endpoint made of the dry run: whether that lets records through, what it means, what to do.
+_DRY_RUN = {
+    "offline": (False, "%s", ""),
+    "skewed": (False, "%s", ""),
+    "untrusted": (False, "%s", ""),
+    "retry": (False, "%s", ""),
+    "throttled": (False, "%s", ""),
+    "held": (False, "refuses us, and not for the made-up API key: %s", ""),
+    "rejected": (
+        True,
+        "refuses the request, not its made-up API key: %s",
+        "it may look at the (empty) record first, or something else answers in its place: compare "
+        "with the last answers",
+    ),
+    "delivered": (
+        False,
+        "takes a record with a made-up API key",
+        "no such server does: check base_url; " + _ANSWERS,
+    ),
+    "taken": (
+        True,
+        "takes a record with a made-up API key (code %s, signed)",
+        "the server should refuse unknown API keys; it has stored an empty record",
+    ),
+    "other": (
+        True,
+        "refuses the made-up API key, but not as documented: %s",
+        "compare with the last answers; " + _ANSWERS,
+    ),
+}
+
+
+def for_dry_run(found: dict[str, Any], *, usage: bool) -> tuple[bool, str, str]:
+    """(whether records get through, what the endpoint's answer to the dry run means, what to do)."""
+    outcome, reason = found["outcome"], found["reason"] or "code %s" % found["code"]
+    if found["expected"]:
+        return True, _AS_IT_MUST % reason, ""
+    if outcome in ("delivered", "flagged"):
+        kind = "taken" if found["proven"] else "delivered"
+        reason = found["code"]
+    else:
+        kind = "other" if outcome == "held" and not found["proven"] else outcome
+    fine, said, advice = _DRY_RUN[kind]
+    told = said % reason if "%s" in said else said
+    seen = reason if outcome == "throttled" else "%s: %s" % (outcome, reason)
+    return fine, told, advice or for_failure(seen)
 
 
 def for_network(reason: str) -> str:

@@ -7,7 +7,7 @@ belong to other floors.
 
 from __future__ import annotations
 
-from .. import checks, jsonline
+from .. import checks, jsonline, origin
 from ..plain import clean, plain
 from . import verdicts
 from .common import CALL_HOME, Adapter, in_order
@@ -93,14 +93,17 @@ class ReoAdapter(Adapter):
         }
         return in_order(_known(fields), AGGREGATE_FIELDS)
 
-    def origin(self, *, ask: bool = True) -> dict[str, str]:
+    def origin(self, *, ask: bool = True, wait_s: float = 0.0) -> dict[str, str]:
         """Whose usage aggregated events are: ``ip_addr`` and ``domain`` as far as known; {} if neither is.
 
-        It may take as long as a vendor's callable does; one that raises or gives nonsense knows nothing. With
-        ``ask=False``, for a look, the callable is not called: it may use the network.
+        A vendor's callable may take as long as it likes; one that raises or gives nonsense knows nothing. With
+        ``ask=False``, for a look, it is not called: it may use the network. ``dns_domain`` is asked where ``ask`` or
+        ``wait_s`` says so, and has that many seconds.
         """
         domain: Any = self._domain
-        if callable(domain) and not ask:
+        if domain is origin.dns_domain and (ask or wait_s):
+            domain = origin.own_domain(min(wait_s or origin.WAIT_S, origin.WAIT_S))
+        elif callable(domain) and not ask:
             domain = ASKED_LATER
         elif callable(domain):
             try:

@@ -1,0 +1,162 @@
+"""The product: a real ``agent.Agent``, in this process or, run as a program, at the other end of a pipe.
+
+Both take the same settings, JSON-ready, and the same three calls: ``record``, ``flush``, ``look``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import agent
+
+LICENCE, USAGE = "getkeymanager", "reo"
+
+
+class Product:
+    """One run of the product that delivers only when it is told to."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        environ: Optional[Mapping[str, str]] = None,
+        clock: Any = None,
+    ) -> None:
+        keys = tuple(agent.PublicKey.from_pem(pem) for pem in settings["keys"])
+        self._usage = settings.get("usage", False)
+        pins = {"pins": settings["pins"]} if settings.get("pins") else {}
+        endpoints: tuple[Any, ...] = (
+            agent.GetKeyManager(
+                base_url=settings["url"], api_key=settings["api_key"], keys=keys, **pins
+            ),
+        )
+        if self._usage:
+            endpoints += (agent.Reo(base_url=settings["url"], api_key=settings["api_key"], **pins),)
+        config = agent.Config(
+            vendor="Acme",
+            product_name="Studio",
+            product_id="42",
+            product_version="5.2.5",
+            endpoints=endpoints,
+            usage_consent=True,
+            state_dir=settings["state_dir"],
+            deliver="manual",
+            start_delay_s=0,
+            **settings["config"],
+        )
+        licence = settings["license_key"], settings["activation_identifier"]
+        self._agent = agent.Agent(config, licence, environ=environ, clock=clock)
+
+    def record(self, *texts: str) -> None:
+        """On disk when it returns."""
+        for text in texts:
+            assert self._agent.record_text(text, data_group="networks")
+            if self._usage:
+                assert self._agent.track("NETWORKS", meta={"text": text})
+
+    def flush(self, timeout_s: float) -> dict[str, Any]:
+        """One delivery: the seconds it took, its report, and the reasons that ``status()`` then shows."""
+        began = time.perf_counter()
+        report = self._agent.flush(timeout=timeout_s)
+        took_s = time.perf_counter() - began
+        reasons = {one["name"]: one["reason"] for one in self._agent.status()["endpoints"]}
+        return {"seconds": took_s, "reasons": reasons, **report.to_json()}
+
+    def look(self) -> dict[str, Any]:
+        """Everything that anybody is shown."""
+        return {
+            "status": self._agent.status(),
+            "preview": self._agent.preview(samples=True),
+            "history": self._agent.history(),
+            "diagnostics": self._agent.diagnostics(),
+            "agent": repr(self._agent),
+            "config": repr(self._agent._engine.config),
+        }
+
+    def close(self) -> None:
+        """Within the time that an exit may take."""
+        self._agent.close()
+
+
+class Distant:
+    """The same in a process of its own, started by ``command`` with ``environ`` as its environment."""
+
+    def __init__(
+        self, command: list[str], settings: Mapping[str, Any], environ: Mapping[str, str], log: Any
+    ) -> None:
+        self._process = subprocess.Popen(
+            [*command, sys.executable, "-B", "-X", "utf8", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(environ),
+            text=True,
+            encoding="utf-8",
+        )
+        self._ask("begin", settings)
+
+    def _ask(self, call: str, *arguments: Any) -> Any:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([call, *arguments]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the product ended"
+        answer = json.loads(line)
+        assert "error" not in answer, answer
+        return answer["value"]
+
+    def record(self, *texts: str) -> None:
+        """As ``Product.record``."""
+        self._ask("record", *texts)
+
+    def flush(self, timeout_s: float) -> dict[str, Any]:
+        """As ``Product.flush``."""
+        found: dict[str, Any] = self._ask("flush", timeout_s)
+        return found
+
+    def look(self) -> dict[str, Any]:
+        """As ``Product.look``."""
+        found: dict[str, Any] = self._ask("look")
+        return found
+
+    def close(self) -> None:
+        """End the process, which has to end by itself."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.close()
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        finally:
+            self._process.stdout.close()
+
+
+def main() -> None:
+    """Answer what comes in by the line, until there is no more."""
+    product: Optional[Product] = None
+    for line in sys.stdin:
+        call, *arguments = json.loads(line)
+        value: Any = None
+        try:
+            if call == "begin":
+                product = Product(arguments[0])
+            else:
+                value = getattr(product, call)(*arguments)
+            answer = {"value": value}
+        except Exception as error:
+            answer = {"error": repr(error)}
+        sys.stdout.write(json.dumps(answer, default=str) + "\n")
+        sys.stdout.flush()
+    if product is not None:
+        product.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What was seen, for people: a line on the terminal as it comes, a table in a document."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import ssl
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .situations import Situation
+from .stage import Verdict
+
+BEGIN, END = "<!-- networks -->\n", "<!-- /networks -->\n"
+WORDS, OUTCOME = 36, 44  # characters of a cell; a table is no wider than a document
+
+
+class Row(NamedTuple):
+    """One situation and how it ended. ``why``: left out because of that; ``error``: it went otherwise."""
+
+    situation: Situation
+    verdicts: list[Verdict]
+    copies: int
+    why: str
+    error: str
+
+
+def line(row: Row) -> str:
+    """The row in one line."""
+    if row.why or row.error:
+        return "%-22s %s" % (row.situation.name, row.why or "NOT AS EXPECTED: " + row.error)
+    verdict = row.verdicts[0]
+    return "%-22s %7.2f s  %s" % (row.situation.name, verdict.seconds, outcome(row))
+
+
+def outcome(row: Row) -> str:
+    """The first verdict, and how often the server got the record where that was not once."""
+    more = "; arrived %d times" % row.copies if row.copies > 1 else ""
+    return row.verdicts[0].outcome + more
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, a part for each group; a row that is too long goes on in the next."""
+    lines = ["%s." % about(rows)]
+    for group in dict.fromkeys(row.situation.group for row in rows):
+        lines += [
+            "",
+            "**%s**" % group,
+            "",
+            "| situation | outcome | s | `-k` |",
+            "|---|---|---|---|",
+        ]
+        for row in rows:
+            if row.situation.group == group:
+                lines += _cells(row)
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> Iterator[str]:
+    if row.error:
+        said, seconds = "**not as expected**", ""
+    elif row.why:
+        said, seconds = "left out: " + row.why, ""
+    else:
+        seconds = "%.2f" % max(row.verdicts[0].seconds, 0.01)
+        said = outcome(row)
+    words = textwrap.wrap(row.situation.words, WORDS, break_long_words=False)
+    told = textwrap.wrap(said.replace("|", "\\|"), OUTCOME, break_long_words=False)
+    for at in range(max(len(words), len(told))):
+        cells = [words[at] if at < len(words) else "", told[at] if at < len(told) else ""]
+        cells += [seconds, "`%s`" % row.situation.name] if at == 0 else ["", ""]
+        yield "| %s |" % " | ".join(cells)
+
+
+def about(rows: Sequence[Row]) -> str:
+    """What the figures depend on."""
+    load = "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown"
+    seen = sum(1 for row in rows if not row.why and not row.error)
+    facts = platform.python_version(), ssl.OPENSSL_VERSION, platform.system(), os.cpu_count() or 0
+    told = "%d situations, Python %s, %s, %s, %d CPUs" % (seen, *facts)
+    return "%s, load %s, %s" % (told, load, datetime.date.today().isoformat())
+
+
+def fill(path: Path, rows: Sequence[Row]) -> bool:
+    """Replace the table in a document; False where it has no place for one."""
+    text = path.read_text("utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        return False
+    path.write_text(head + begin + markdown(rows) + "\n" + end + tail, "utf-8")
+    return True
