@@ -135,7 +135,8 @@ class Site:
             ("spool", "status"),
             ("spool", "list", "--json"),
             ("history",),
-            ("doctor", "--json", "--no-network"),
+            ("doctor", "--json"),
+            ("doctor",),
             ("id", "--explain", "--json"),
             ("spool", "export", str(self.place / "waiting.spool")),
         ]
