@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -13,6 +14,7 @@ from networks import __main__ as networks, report
 from networks.situations import Situation, everything, missing, situation
 from networks.stage import Secrets, Stage, Verdict
 from support_canary import Canaries
+from support_sockets import Server
 
 STYLES = ("punctuation", "quotes", "short", "spaces", "unicode")
 # A handshake that is reset ends in EPIPE, which urllib3 swallows: what is then said is the name of the next exception.
@@ -56,6 +58,20 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
             heard.add("what other processes print", stage.log)
     heard.is_clean()
     assert not [v.outcome for v in stage.verdicts if re.search(r"error\b", v.outcome, re.I)]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="who is asked for Negotiate alone is told that the password is wrong"
+)
+def test_a_proxy_that_takes_no_basic_does_not_speak_of_the_password(tmp_path: Path) -> None:
+    def proxy(connection: socket.socket, server: Server) -> None:
+        server.read_request(connection)
+        connection.sendall(b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Negotiate\r\n\r\n")
+
+    with Stage(tmp_path / "stage") as stage:
+        port = stage.serve(proxy).port
+        product = stage.product(stage.https(), proxy="http://user:word@127.0.0.1:%d" % port)
+        stage.fails(product, r"offline: proxy: demands authentication \(407: Negotiate\)")
 
 
 def test_names_are_told_apart_and_explained() -> None:

@@ -204,6 +204,32 @@ def revoked(stage: Stage) -> None:
     stage.delivers(stage.product(url))
 
 
+@situation("certificate-crl", CERTIFICATES)
+def revoked_by_list(stage: Stage) -> None:
+    """A revoked certificate, and `ca_bundle` holds the list of revoked ones"""
+    path = made(stage)
+    ca, key = stage.authority.certificate, stage.authority._key
+    now = datetime.datetime.now(datetime.timezone.utc)
+    number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+    one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+    listed = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(now - datetime.timedelta(days=1))
+        .next_update(now + datetime.timedelta(days=1))
+        .add_revoked_certificate(one)
+        .sign(key, hashes.SHA256())
+    )
+    bundle = stage.directory / "bundle.pem"
+    pem = serialization.Encoding.PEM
+    bundle.write_bytes(ca.public_bytes(pem) + listed.public_bytes(pem))
+    server = stage.serve(stage.behind_tls(certificate=path))
+    product = stage.product("https://localhost:%d" % server.port, ca=bundle)
+    stage.fails(product, REFUSED % "certificate revoked")
+    server.behaviour = stage.behind_tls("localhost")
+    stage.delivers(product)
+
+
 def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
     """The collector behind ``openssl s_server``, which can staple; for one connection."""
     place = (

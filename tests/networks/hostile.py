@@ -62,8 +62,8 @@ def portal_redirect(stage: Stage) -> None:
 def portal(stage: Stage, fault: str) -> None:
     """The collector answers as a portal does, until somebody has logged in."""
     product = stage.product(stage.https(), usage=True)
-    stage.collector.fault(fault)
-    stage.fails(product, "(untrusted|offline|retry|wait).*")
+    stage.collector.fault(fault, status=302)
+    stage.fails(product, "untrusted: HTTP 200, .*|retry: HTTP 302")
     stage.collector.fault(None)
     stage.delivers(product)
 

@@ -422,7 +422,7 @@ def inspected_system(stage: Stage) -> None:
 
 @situation("inspected-truststore", PROXIES, "openssl", "namespaces", "py:truststore")
 def inspected_truststore(stage: Stage) -> None:
-    """… in the system's store, read by way of `truststore`"""
+    """… in the system's store, `truststore` there (which speaks for Windows and macOS only)"""
     gateway = Gateway(stage)
     gateway.fails()
     place = stage.directory / "packages"

@@ -65,7 +65,8 @@ def _cells(row: Row) -> Iterator[str]:
     elif row.why:
         said, seconds = "left out: " + row.why, ""
     else:
-        said, seconds = outcome(row), "%.2f" % row.verdicts[0].seconds
+        seconds = "%.2f" % max(row.verdicts[0].seconds, 0.01)
+        said = outcome(row)
     words = textwrap.wrap(row.situation.words, WORDS, break_long_words=False)
     told = textwrap.wrap(said.replace("|", "\\|"), OUTCOME, break_long_words=False)
     for at in range(max(len(words), len(told))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import socket
@@ -59,7 +58,6 @@ def missing(needs: tuple[str, ...]) -> str:
     return next((why for why in map(_missing, needs) if why), "")
 
 
-@functools.lru_cache(maxsize=None)
 def _missing(need: str) -> str:
     if need == "namespaces":
         from . import spaces
