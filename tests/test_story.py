@@ -348,6 +348,26 @@ def test_a_handler_that_records_and_delivers_comes_to_an_end(at: Desk) -> None:
     assert at.texts().count("from the handler") == len(made)
 
 
+def test_a_handler_with_an_agent_of_its_own_is_not_called_for_that(
+    at: Desk, tmp_path: Path
+) -> None:
+    depth = [0]
+
+    def act() -> None:
+        depth.append(depth[-1] + 1)
+        if depth[-1] < 5:
+            with at.agent(only="licence", state_dir=tmp_path / "reports") as reporter:
+                reporter.record_text("a report", data_group="log")
+                reporter.flush()
+        depth.append(depth[-1] - 1)
+
+    with logged(act), at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+    assert max(depth) == 1 and len(depth) > 3
+    assert at.texts().count("a report") == depth.count(1)
+
+
 STDERRS = {
     "none": "sys.stderr = None",
     "closed": "sys.stderr.close()",
