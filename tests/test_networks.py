@@ -17,17 +17,12 @@ from support_canary import Canaries
 from support_sockets import Server
 
 STYLES = ("punctuation", "quotes", "short", "spaces", "unicode")
-# A handshake that is reset ends in EPIPE, which urllib3 swallows: what is then said is the name of the next exception.
-UNEXPLAINED = {"reset-hello": True, "reset-connected": False, "reset-handshake": False}
 
 
 def cases() -> list[Any]:
     found = []
     for one in everything():
         marks = [getattr(pytest.mark, one.cost)] if one.cost else []
-        if one.name in UNEXPLAINED:
-            reason = "a reset in the handshake is explained by the name of a class"
-            marks.append(pytest.mark.xfail(strict=UNEXPLAINED[one.name], reason=reason))
         found.append(pytest.param(one, id=one.name, marks=marks))
     return found
 
@@ -60,9 +55,6 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
     assert not [v.outcome for v in stage.verdicts if re.search(r"error\b", v.outcome, re.I)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="who is asked for Negotiate alone is told that the password is wrong"
-)
 def test_a_proxy_that_takes_no_basic_does_not_speak_of_the_password(tmp_path: Path) -> None:
     def proxy(connection: socket.socket, server: Server) -> None:
         server.read_request(connection)

@@ -39,11 +39,12 @@ class Progress:
         self._painter = threading.Thread(target=self._paint, name="progress", daemon=True)
 
     def begin(self, total: int) -> None:
-        """Show that ``total`` records wait."""
+        """Show that ``total`` records wait; nothing for none."""
         self.total = total
         self._began_at = self._moved_at = time.monotonic()
         self._past = [(self._began_at, 0)]
-        self._painter.start()
+        if total:
+            self._painter.start()
 
     def one(self) -> None:
         """A record was settled."""
