@@ -166,8 +166,8 @@ class Delivery:
             return self._mark_waiting(route)
         began_at = monotonic()  # real seconds, whatever the clock says
         request = self._prepare(record, route, limit_s) if self._gate(record) == OPEN else CONSENT
-        if record.kind == "aggregate":  # a reason says "within 10 s" for all others
-            limit_s = min(limit_s - (monotonic() - began_at), timeout_s())
+        # In tenths, for a reason may name it: "no answer within 10 s".
+        limit_s = min(limit_s - round(monotonic() - began_at, 1), timeout_s())
         # Set before consent is asked: who withdraws it looks here. Asked again, for an origin may take its time.
         self.in_flight = record
         gate = self._gate(record)

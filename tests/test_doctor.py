@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from support_cli import API_KEY, LICENSE_KEY, Result, Site, collector
+from support_cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, collector
 from support_disks import NotHere, mounted
 from support_keyring import ROOTS
 from support_sockets import Authority, Behaviour, Server, answers, ok, silent
@@ -138,6 +138,11 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     told = b"".join(seen).decode() + found.done.out
     assert API_KEY not in told and LICENSE_KEY not in told
     assert not site.state.exists(), "nothing is noted"
+    document = (
+        (ROOT / "vendor_notes" / "VENDORING.md").read_text("utf-8").partition("### doctor")[2]
+    )
+    names = [*licence, *licence["dry_run"], *licence["tls"], *licence["tls"]["chain"][0]]
+    assert not [name for name in names[2:] if "`%s`" % name not in document], "all is documented"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Where a command's configuration and its ``Agent`` come from.
 
-The command line delivers on its own thread ("manual") and never starts one. A command that only looks must not change
+The command line delivers on its own thread ("manual") and starts none for it. A command that only looks must not change
 anything, so it does not act on a refused consent, which would purge.
 """
 

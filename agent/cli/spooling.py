@@ -20,13 +20,12 @@ from .output import (
     counted,
     duration,
     facts,
-    is_terminal,
     moment,
     plain,
     printable,
     table,
-    write,
 )
+from .progress import Progress
 from .result import unknown, waiting
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..client import Agent
     from ..config import Config
-    from ..outcomes import DeliveryReport, Outcome
+    from ..outcomes import DeliveryReport
     from .arguments import Parser
 
 _REPLAY_TIMEOUT_S = 3600.0
@@ -236,13 +235,20 @@ def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
 def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     from .. import flushing
 
-    progress = _Progress(out)
+    def waits_for() -> str:
+        delivery = engine.courier.delivery
+        if delivery is None:
+            return "another process is delivering"
+        record = delivery.in_flight
+        return "nothing moves" if record is None else "no answer from " + record.endpoint
+
+    progress = Progress(waits_for)
     with settings.open_agent(
-        args, given, looking=True, on_outcome=lambda outcome: progress.one(outcome)
+        args, given, looking=True, on_outcome=lambda outcome: progress.one()
     ) as agent:
         engine = settings.engine_of(agent)
         before = flushing.census(engine)
-        progress.total = sum(before["pending"].values()) + (before["dead"] if args.dead else 0)
+        progress.begin(sum(before["pending"].values()) + (before["dead"] if args.dead else 0))
         try:
             report: DeliveryReport = flushing.replay(
                 engine, dead=args.dead, held=args.held, timeout_s=args.timeout
@@ -264,45 +270,6 @@ def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
     if left:
         out.say("left alone: %s" % unknown(status))
     return 0 if report.drained else 1
-
-
-class _Progress:
-    """How far a delivery is: one moving line on a terminal, a line a second elsewhere."""
-
-    def __init__(self, out: Output) -> None:
-        import sys
-
-        self.total = 0
-        self._done = 0
-        self._out = out
-        self._stream = sys.stderr
-        self._terminal = is_terminal(self._stream)
-        self._began = self._shown = time.monotonic()
-
-    def one(self, outcome: Outcome) -> None:
-        """A record was settled."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._shown >= (0.1 if self._terminal else 1.0):
-            self._shown = now
-            self._show(now)
-
-    def _show(self, now: float) -> None:
-        rate = self._done / max(now - self._began, 1e-3)
-        text = "%d of %d, %d per second" % (self._done, max(self.total, self._done), rate)
-        if self.total > self._done and rate:
-            text += ", %s left" % duration((self.total - self._done) / rate)
-        if self._terminal:
-            write(self._stream, "\r" + text.ljust(60), end="")
-        else:
-            self._out.say(text)
-
-    def end(self) -> None:
-        """Leave the last state on its own line."""
-        if self._done:
-            self._show(time.monotonic())
-            if self._terminal:
-                write(self._stream, "")
 
 
 # What says that a file was named wrongly; a full disk, say, is no mistake of whoever typed.
