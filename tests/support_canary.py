@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 from urllib.parse import quote, quote_plus
 
+import agent
 from agent import jsonline, story
 from agent.spool import names
 
@@ -215,7 +216,7 @@ class Canaries:
         story._shares.clear()  # what another test told is no reason to leave lines out
         root = logging.getLogger()
         level, said = root.level, os.environ.get("AGENT_DEBUG")
-        own = logging.getLogger(jsonline.__name__.partition(".")[0])
+        own = logging.getLogger(agent.__name__)
         root.addHandler(heard.handler)
         root.setLevel(logging.DEBUG)
         own.setLevel(logging.DEBUG if to == "logging" else logging.INFO)
@@ -245,8 +246,7 @@ class Heard:
     @property
     def lines(self) -> list[str]:
         """The messages of our own logger."""
-        ours = jsonline.__name__.partition(".")[0]
-        return [m for name, m in self.handler.messages if name.partition(".")[0] == ours]
+        return [text for name, text in self.handler.messages if name == agent.__name__]
 
     def add(self, where: str, thing: Thing, *, but: tuple[str, ...] = ()) -> None:
         """Something more to search, and which secrets may be in it."""

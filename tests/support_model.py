@@ -148,7 +148,7 @@ class Endpoint:
                 return Verdict(verdicts.SKEWED)
         return Verdict(outcome, retry_after_s=60.0)
 
-    def origin(self, *, ask: bool = True, wait_s: float = 0.0) -> dict[str, str]:
+    def origin(self, ask: bool = True, wait_s: float = 0.0) -> dict[str, str]:
         return {"domain": "acme.example"}
 
     def aggregate(self, activity: str, count: int, id: str, start: float, end: float) -> Any:

@@ -79,7 +79,10 @@ def blocks(path: Path, language: str) -> list[str]:
 
 @each(DOCUMENTS)
 def test_no_line_is_too_wide(path: Path) -> None:
-    lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+    text = path.read_text("utf-8")
+    # A table that a command writes has one row for each case, however long that is.
+    text = re.sub(r"(?<=<!-- networks -->\n).*?(?=<!-- /networks -->)", "", text, flags=re.DOTALL)
+    lines = enumerate(text.splitlines(), 1)
     assert not [number for number, line in lines if len(line) > WIDEST]
 
 

@@ -272,11 +272,11 @@ while t.status()["pending"]:
 
 # Every lock of the package, by module: whoever adds one says here, and in LOCKS, what becomes of it in a child.
 KNOWN = {
-    "cli/progress.py": 1,  # of a command, which forks nothing
+    "cli/progress.py": 1,  # of the command line, which forks nothing
     "counting.py": 1,
     "courier.py": 1,  # of one flush: a child forgets the flushes of its parent
     "files.py": 3,  # and the same again for a child, and in place of one that nobody gives back
-    "origin.py": 1,  # of one look-up: a child asks anew
+    "origin.py": 1,  # of one look-up; a child asks for itself
     "spool/consent.py": 1,
     "spool/store.py": 1,
     "transport/dial.py": 1,  # of one look-up, by a thread that is not inherited

@@ -58,7 +58,7 @@ class Handler(logging.Handler):
 @contextlib.contextmanager
 def logged(act: Any = None, level: int = logging.DEBUG) -> Iterator[Handler]:
     """A host that logs what our package tells."""
-    logger, handler = logging.getLogger("agent"), Handler(act)
+    logger, handler = logging.getLogger(agent.__name__), Handler(act)
     logger.setLevel(level)
     logger.addHandler(handler)
     try:
@@ -68,7 +68,7 @@ def logged(act: Any = None, level: int = logging.DEBUG) -> Iterator[Handler]:
         logger.setLevel(logging.NOTSET)
 
 
-def printed(stderr: str, name: str = "agent") -> list[str]:
+def printed(stderr: str, name: str = agent.__name__) -> list[str]:
     """The texts of what was printed, which is nothing else."""
     found = [LINE.fullmatch(line) for line in stderr.splitlines()]
     assert all(found), stderr
@@ -143,16 +143,17 @@ def test_a_copy_under_another_name_has_a_logger_of_its_own(at: Desk, tmp_path: P
     ignored = shutil.ignore_patterns("__pycache__", "cli", "collector")
     shutil.copytree(ROOT / "agent", tmp_path / "acme" / "telemetry", ignore=ignored)
     (tmp_path / "acme" / "__init__.py").write_text("")
-    product = PRODUCT.replace("import agent\n", "from acme import telemetry as agent\n")
+    product = re.sub("import .*agent\n", "from acme import telemetry as agent\n", PRODUCT)
     code = "t.call_home(); t.flush(10)"
     place = "import sys; sys.path.insert(0, %r)\n" % str(tmp_path)
     found, _ = run(at, code, product=WATCHED + place + product)
     told(printed(found.stderr, "acme.telemetry"), *DELIVERED)
-    setup = (
-        "import logging; logging.basicConfig(level=10, format='%(name)s|%(message)s')\n"
-        "logging.getLogger('urllib3').setLevel(30)\n"
-        "logging.getLogger('agent').setLevel(30)\n"
-    )
+    setup = """
+import logging
+logging.basicConfig(level=10, format="%(name)s|%(message)s")
+for name in ("urllib3", "OURS"):
+    logging.getLogger(name).setLevel(30)
+""".replace("OURS", agent.__name__)
     found, _ = run(at, code, product=setup + place + product)
     names, texts = zip(*(line.split("|", 1) for line in found.stderr.splitlines()))
     assert set(names) == {"acme.telemetry"}
@@ -348,6 +349,26 @@ def test_a_handler_that_records_and_delivers_comes_to_an_end(at: Desk) -> None:
     assert at.texts().count("from the handler") == len(made)
 
 
+def test_a_handler_with_an_agent_of_its_own_is_not_called_for_that(
+    at: Desk, tmp_path: Path
+) -> None:
+    depth = [0]
+
+    def act() -> None:
+        depth.append(depth[-1] + 1)
+        if depth[-1] < 5:
+            with at.agent(only="licence", state_dir=tmp_path / "reports") as reporter:
+                reporter.record_text("a report", data_group="log")
+                reporter.flush()
+        depth.append(depth[-1] - 1)
+
+    with logged(act), at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+    assert max(depth) == 1 and len(depth) > 3
+    assert at.texts().count("a report") == depth.count(1)
+
+
 STDERRS = {
     "none": "sys.stderr = None",
     "closed": "sys.stderr.close()",
@@ -380,11 +401,11 @@ def test_what_cannot_be_encoded_is_printed_all_the_same() -> None:
     try:
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
         with contextlib.redirect_stderr(stream):
-            story.tell("the path %s", "/home/é/\ud800")
+            story.tell("the path %s", "/srv/é/\ud800")
         data = stream.buffer.getvalue()  # type: ignore[attr-defined]
     finally:
         story.watch({})
-    assert b"the path /home/\\xe9/ " in data
+    assert b"the path /srv/\\xe9/ " in data
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -399,8 +420,8 @@ class Handler(logging.StreamHandler):
         if record.getMessage() == "hold":
             inside.set()
             done.wait(20)
-logging.getLogger("agent").setLevel(logging.DEBUG)
-for name in ("agent", "host"):
+logging.getLogger(agent.__name__).setLevel(logging.DEBUG)
+for name in (agent.__name__, "host"):
     logging.getLogger(name).addHandler(handler := globals().setdefault("h", Handler(sys.stdout)))
 t.call_home()
 assert t.flush(10).pending == 0
@@ -444,8 +465,8 @@ class Handler(logging.Handler):
             children.append(0)
             children[0] = fork(lambda: None)
 children = []
-logging.getLogger("agent").setLevel(logging.DEBUG)
-logging.getLogger("agent").addHandler(Handler())
+logging.getLogger(agent.__name__).setLevel(logging.DEBUG)
+logging.getLogger(agent.__name__).addHandler(Handler())
 t.call_home()
 assert t.flush(10).pending == 0
 join(children[0])

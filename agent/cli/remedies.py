@@ -10,7 +10,7 @@ from typing import Any
 
 CLOCK = "set the clock, or let the system do so (NTP)"
 ORIGIN = (
-    "set domain or ip_addr of this endpoint; with agent.dns_domain they wait until this machine is in a "
+    "set domain or ip_addr of this endpoint; with dns_domain they wait until this machine is in a "
     "network with a public domain"
 )
 _TLS = "something between us breaks TLS: check ca_bundle, proxy and firewall"

@@ -261,6 +261,10 @@ class HttpTransport:
         finally:
             watched._msg_callback = None
         self.seen.tls, self.seen.cipher = wire.version()
+        if (
+            not self.seen.tls
+        ):  # reset before the handshake began: the ssl module takes that for "not connected yet"
+            raise Unreachable("the connection was lost before the handshake")
         return wire
 
     def _issuer(self) -> str:
@@ -293,7 +297,11 @@ def _new_pool(where: tuple[str, str, int], dial: Callable[[], Wire]) -> Any:
         default_port = _DEFAULT_PORTS[scheme]  # type: ignore[misc]
 
         def connect(self) -> None:
-            self.sock = dial()
+            try:
+                self.sock = dial()
+            # urllib3 takes some of these for an early answer, and looks for it without a connection.
+            except OSError as error:
+                raise Unreachable(_explain(error)) from None
 
     pool = HTTPConnectionPool(host, port, timeout=None, maxsize=1, retries=False)
     pool.ConnectionCls = Connection
@@ -322,7 +330,8 @@ def _explain(error: BaseException) -> str:
     while inner := [part for part in error.args if isinstance(part, BaseException)]:
         error = inner[0]  # urllib3 keeps what it wraps among its arguments
     if isinstance(error, _known("ssl", "SSLError")):
-        return (error.reason or type(error).__name__).replace("_", " ").lower()
+        said = error.reason or (error.strerror or "").partition(" (")[0] or type(error).__name__
+        return str(said).replace("_", " ").lower()
     if isinstance(error, _known("http.client", "RemoteDisconnected")):
         return "the server closed the connection without an answer"
     if isinstance(error, _known("http.client", "HTTPException")):

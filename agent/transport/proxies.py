@@ -71,9 +71,11 @@ class Proxy:
     def refusal(self, demanded: str) -> Unreachable:
         """What to raise for a 407; ``demanded`` is its Proxy-Authenticate (RFC 9110, 11.7.1)."""
         words = demanded.lower().replace(",", " ").split()
-        schemes = ", ".join(name for name in _SCHEMES if name.lower() in words)
-        what = "refuses our user name or password" if self.user else "demands authentication"
-        return Unreachable("%s (407%s)" % (what, schemes and ": " + schemes), "proxy")
+        schemes = [name for name in _SCHEMES if name.lower() in words]
+        tried = self.user and ("Basic" in schemes or not schemes)
+        what = "refuses our user name or password" if tried else "demands authentication"
+        told = ": " + ", ".join(schemes) if schemes else ""
+        return Unreachable("%s (407%s)" % (what, told), "proxy")
 
     def headers(self) -> dict[str, str]:
         """The header that says who we are, where there is something to say (RFC 7617)."""

@@ -142,6 +142,9 @@ class Wire:
         from socket import timeout
 
         plain = self._sock
+        # Of one that was reset already the ssl module makes a socket without TLS, or loses track.
+        if not self.peer():
+            raise Unreachable("the connection was lost before the handshake")
         # TLS takes the descriptor over and shows it only after the handshake: keep another to shut down.
         handle = plain.dup()
         self._replace(handle)

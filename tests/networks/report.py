@@ -6,8 +6,7 @@ import datetime
 import os
 import platform
 import ssl
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from .situations import Situation
 from .stage import Verdict
 
 BEGIN, END = "<!-- networks -->\n", "<!-- /networks -->\n"
-WORDS, OUTCOME = 36, 44  # characters of a cell; a table is no wider than a document
 
 
 class Row(NamedTuple):
@@ -43,7 +41,7 @@ def outcome(row: Row) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, a part for each group; a row that is too long goes on in the next."""
+    """The table, a part for each group."""
     lines = ["%s." % about(rows)]
     for group in dict.fromkeys(row.situation.group for row in rows):
         lines += [
@@ -55,11 +53,11 @@ def markdown(rows: Sequence[Row]) -> str:
         ]
         for row in rows:
             if row.situation.group == group:
-                lines += _cells(row)
+                lines.append(_cells(row))
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _cells(row: Row) -> str:
     if row.error:
         said, seconds = "**not as expected**", ""
     elif row.why:
@@ -67,12 +65,10 @@ def _cells(row: Row) -> Iterator[str]:
     else:
         seconds = "%.2f" % max(row.verdicts[0].seconds, 0.01)
         said = outcome(row)
-    words = textwrap.wrap(row.situation.words, WORDS, break_long_words=False)
-    told = textwrap.wrap(said.replace("|", "\\|"), OUTCOME, break_long_words=False)
-    for at in range(max(len(words), len(told))):
-        cells = [words[at] if at < len(words) else "", told[at] if at < len(told) else ""]
-        cells += [seconds, "`%s`" % row.situation.name] if at == 0 else ["", ""]
-        yield "| %s |" % " | ".join(cells)
+    words, said = (
+        " ".join(text.split()).replace("|", "\\|") for text in (row.situation.words, said)
+    )
+    return "| %s | %s | %s | `%s` |" % (words, said, seconds, row.situation.name)
 
 
 def about(rows: Sequence[Row]) -> str:
