@@ -18,6 +18,8 @@ from agent import Agent, cli
 from agent.cli import progress
 from agent.cli.config_file import load
 
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:

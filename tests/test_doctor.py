@@ -27,6 +27,8 @@ from agent.collector import Collector
 from agent.probing import _way
 from agent.transport.values import Certificate, Seen
 
+pytestmark = pytest.mark.ends
+
 HOURS = 3600
 
 

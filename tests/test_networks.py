@@ -16,6 +16,8 @@ from networks.stage import Secrets, Stage, Verdict
 from support_canary import Canaries
 from support_sockets import Server
 
+pytestmark = pytest.mark.ends
+
 STYLES = ("punctuation", "quotes", "short", "spaces", "unicode")
 
 

@@ -20,6 +20,8 @@ import agent
 from agent import origin
 from agent.transport import Unreachable
 
+pytestmark = pytest.mark.ends
+
 ORIGIN = "a domain or ip_addr"
 
 OWN = """

@@ -26,6 +26,8 @@ from test_process_life_fork import FORK
 import agent
 from agent import story
 
+pytestmark = pytest.mark.ends
+
 WATCHED = "import os; os.environ['AGENT_DEBUG'] = '1'\n"
 # As AGENT_DEBUG prints it.
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} (\S+)\[(\d+)\] (.*)")
