@@ -367,7 +367,7 @@ def seen_through(gateway: str, *, days: float) -> Seen:
 def test_the_way_through_a_proxy() -> None:
     found = entry(seen_through("Acme Inspection CA", days=200), pinned=True)
     json.dumps(found)
-    checks = {c.name: c for c in way.findings(found, time.time(), usage=False)}
+    checks = {c.name: c for c in way.findings(found, time.time())}
     assert {check.mark for check in checks.values()} == {"ok"}
     assert checks["proxy keys"].detail == "http://proxy.acme.example:3128 (HTTPS_PROXY)"
     assert checks["name keys"].detail == "the proxy's 192.0.2.7, 2001:db8::7, 12 ms"
@@ -409,7 +409,7 @@ def test_pins(site: Site) -> None:
 def test_the_stages_behind_the_one_that_failed_are_not_shown() -> None:
     seen = seen_through("A CA", days=5)
     reason = {"reached": False, "http_status": None, "stage": "TLS", "reason": "TLS: timed out"}
-    found = list(way.findings(entry(seen, **reason), time.time(), usage=False))
+    found = list(way.findings(entry(seen, **reason), time.time()))
     assert [c.name for c in found] == ["proxy keys", "name keys", "connection keys", "TLS keys"]
     assert found[-1].detail.startswith("timed out; keys.acme.example, issued by A CA, ")
 

@@ -104,8 +104,7 @@ def _sections(
         shown = status["endpoints"][number]
         checks = list(findings.keys(endpoint, shown["keyring"]))
         if network:
-            usage = shown["kind"] == "usage"
-            checks += way.findings(network[number], now, usage=usage)
+            checks += way.findings(network[number], now)
         sections.append((endpoint.name, checks))
     return [*sections, ("records", list(findings.spool(status, network, now)))]
 

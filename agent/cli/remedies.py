@@ -222,7 +222,7 @@ _DRY_RUN = {
 }
 
 
-def for_dry_run(found: dict[str, Any], *, usage: bool) -> tuple[bool, str, str]:
+def for_dry_run(found: dict[str, Any]) -> tuple[bool, str, str]:
     """(whether records get through, what the endpoint's answer to the dry run means, what to do)."""
     outcome, reason = found["outcome"], found["reason"] or "code %s" % found["code"]
     if found["expected"]:

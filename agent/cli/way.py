@@ -20,7 +20,7 @@ _EXPIRES_SOON_S = 14 * 86_400
 _ADDRESSES_MAX = 4
 
 
-def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Check]:
+def findings(found: dict[str, Any], now: float) -> Iterator[Check]:
     """One ``Check`` for each step that was reached."""
     suffix = " " + found["name"]
     whose = "the proxy's " if found["proxy"]["address"] and found["addresses"] else ""
@@ -43,7 +43,7 @@ def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Chec
         if told:
             yield Check(step + suffix, True, told + _took(found, step))
     yield from _certificate(found, now)
-    yield from _answer(found, usage)
+    yield from _answer(found)
 
 
 def _reason(found: dict[str, Any]) -> str:
@@ -107,13 +107,13 @@ def _certificate(found: dict[str, Any], now: float) -> Iterator[Check]:
         yield Check("certificate " + found["name"], True, detail, advice * soon)
 
 
-def _answer(found: dict[str, Any], usage: bool) -> Iterator[Check]:
+def _answer(found: dict[str, Any]) -> Iterator[Check]:
     name, dry_run = found["name"], found["dry_run"]
     if not found["reached"]:
         advice = remedies.for_network(found["reason"])
         yield Check("answer " + name, False, _reason(found), advice)
         return
-    fine, said, advice = remedies.for_dry_run(dry_run, usage=usage)
+    fine, said, advice = remedies.for_dry_run(dry_run)
     if not said.startswith("HTTP"):
         said = "HTTP %d: %s" % (found["http_status"], said)
     yield Check("answer " + name, fine, said, advice)
