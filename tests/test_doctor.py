@@ -258,8 +258,8 @@ def test_counts_that_nobody_says_whose_they_are(site: Site) -> None:
     site.write(endpoints=[licence, {**usage, "domain": None}])
     site.run("count", "RENDER", "--no-send")
     found = doctor(site, "--no-network")
-    found.says("waits reo", "warn", "1 record, for a domain or ip_addr", "set domain")
-    assert found.failed == []
+    found.says("waits reo", "FAIL", "1 record, for a domain or ip_addr", "set domain")
+    assert found.failed == ["waits reo"]
 
 
 # --- the way there --------------------------------------------------------------------------------
