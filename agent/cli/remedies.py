@@ -30,6 +30,10 @@ _NETWORK = (
     ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
     ("407", _PROXY_PASSWORD),
     (
+        "no address of a proxy",
+        "write it as http://user:password@host:port, and in the password %23 for #, %2F for /, %3F for ?",
+    ),
+    (
         "ca certificates found",
         "install the system's CA certificates, ship certifi, or set ca_bundle",
     ),
