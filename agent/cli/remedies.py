@@ -152,8 +152,8 @@ def for_dry_run(found: dict[str, Any], *, usage: bool) -> tuple[bool, str, str]:
 
 
 def for_network(reason: str) -> str:
-    """What to do where no answer came."""
-    return _first(_NETWORK, reason.lower())
+    """What to do where no answer came; whoever answers in the server's place chose the issuer's name."""
+    return _first(_NETWORK, reason.partition(' (issued by "')[0].lower())
 
 
 def for_failure(reason: str) -> str:
