@@ -51,6 +51,8 @@ def test_each_failure_has_its_own_advice(
     [
         ("offline: name resolution: Name or service not known", "DNS"),
         ("offline: TLS: certificate refused: self-signed certificate", "ca_bundle"),
+        ('offline: TLS: certificate refused: x (issued by "407 has expired")', "who issued it"),
+        ("offline: proxy: its setting is no address of a proxy", "%23"),
         ("offline: proxy: demands authentication (407)", "HTTPS_PROXY"),
         ("offline: connection: no answer within 10 s", "firewall"),
         ("offline: answer: ModuleNotFoundError", "ship urllib3"),
@@ -62,6 +64,8 @@ def test_each_failure_has_its_own_advice(
         ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
         ("HTTP 503: asked to wait 60 s", "asked for it"),
         ("Authentication Failure", "API key"),
+        ("HTTP 403", "API key"),
+        ("HTTP 403: not an answer of this server", "a proxy or something else"),
         ("", "API key"),
     ],
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..endpoints.common import FOREIGN
+
 CLOCK = "set the clock, or let the system do so (NTP)"
 ORIGIN = (
     "set domain or ip_addr of this endpoint; with dns_domain they wait until this machine is in a "
@@ -29,6 +31,10 @@ _NETWORK = (
     ("cannot be imported", "a library is missing: ship it with the product"),
     ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
     ("407", _PROXY_PASSWORD),
+    (
+        "no address of a proxy",
+        "write it as http://user:password@host:port, and in the password %23 for #, %2F for /, %3F for ?",
+    ),
     (
         "ca certificates found",
         "install the system's CA certificates, ship certifi, or set ca_bundle",
@@ -118,6 +124,7 @@ _DRY_RUN = {
         "takes a record with a made-up API key",
         "no such server does: check base_url; " + _ANSWERS,
     ),
+    "foreign": (False, "%s", ""),
     "taken": (
         True,
         "takes a record with a made-up API key (code %s, signed)",
@@ -141,15 +148,16 @@ def for_dry_run(found: dict[str, Any], *, usage: bool) -> tuple[bool, str, str]:
         reason = found["code"]
     else:
         kind = "other" if outcome == "held" and not found["proven"] else outcome
+        kind = "foreign" if reason.endswith(FOREIGN) else kind
     fine, said, advice = _DRY_RUN[kind]
     told = said % reason if "%s" in said else said
-    seen = reason if outcome == "throttled" else "%s: %s" % (outcome, reason)
+    seen = reason if outcome == "throttled" or kind == "foreign" else "%s: %s" % (outcome, reason)
     return fine, told, advice or for_failure(seen)
 
 
 def for_network(reason: str) -> str:
-    """What to do where no answer came."""
-    return _first(_NETWORK, reason.lower())
+    """What to do where no answer came; whoever answers in the server's place chose the issuer's name."""
+    return _first(_NETWORK, reason.partition(' (issued by "')[0].lower())
 
 
 def for_failure(reason: str) -> str:
@@ -161,7 +169,7 @@ def for_failure(reason: str) -> str:
         return _first(_UNTRUSTED, seen)
     if outcome == "offline":
         return for_network(seen)
-    if outcome == "retry":
+    if outcome == "retry" or reason.endswith(FOREIGN):
         return _first(_RETRY, seen)
     # Without an outcome it is what the server said: to wait, or that it refuses us.
     return _THROTTLED if seen.startswith("asked to wait") else _HELD
