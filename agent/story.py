@@ -149,4 +149,9 @@ class Pass:
             sums = ["%s %d %s" % (name, n, what) for (name, what), n in self._came.items()]
             sums += ["%s waits for %s" % found for found in parked.items()]
             rate = sum(self._came.values()) / took_s
-            tell("pass over in %d ms, %d/s: %s", took_s * 1000, rate, ", ".join(sums))
+            tell(
+                "pass over in %d ms, %d/s: %s",
+                took_s * 1000,
+                rate,
+                ", ".join(sums) or "nothing was due",
+            )

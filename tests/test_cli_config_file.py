@@ -13,6 +13,7 @@ from support_endpoints import API_KEY, pem, public_key
 from agent.cli import config_file
 from agent.config import Config, GetKeyManager, Reo
 from agent.errors import ConfigError
+from agent.origin import dns_domain
 
 PEM = pem("global")
 
@@ -142,3 +143,12 @@ def test_what_was_given_is_not_changed() -> None:
     given = document()
     config_file.from_mapping(given)
     assert given == document()
+
+
+@pytest.mark.parametrize("written", ["dns_domain", "agent.dns_domain"])
+def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word(
+    written: str,
+) -> None:
+    reo = {"kind": "reo", "api_key": API_KEY, "domain": written}
+    (made,) = config_file.from_mapping({**document(), "endpoints": [reo]}).endpoints
+    assert isinstance(made, Reo) and made.domain is dns_domain

@@ -327,7 +327,7 @@ def test_a_proxy_that_demands_a_password_and_is_not_shown_one(site: Site) -> Non
         found = doctor(site)
         shown = site.run("doctor").out
     assert found.failed == ["proxy getkeymanager", "proxy reo"]
-    found.says("proxy reo", "FAIL", "407", "127.0.0.1:%d" % proxy.port, "user:password@")
+    found.says("proxy reo", "FAIL", "407", "127.0.0.1:%d" % proxy.port, "without authentication")
     assert "canary-proxy" not in found.done.out + shown
 
 

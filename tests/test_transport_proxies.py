@@ -296,7 +296,7 @@ def test_a_proxy_that_is_not_there(authority: Authority) -> None:
 )
 def test_a_setting_that_is_no_proxy_is_not_repeated(authority: Authority, setting: str) -> None:
     client = Client(authority, environ={"https_proxy": setting % ENCODED})
-    assert client.fails() == "proxy: its setting is no address of a proxy"
+    assert client.fails() == "proxy: https_proxy is no address of a proxy"
     assert client.transport.seen.proxy == ""
     client.transport.close()
 
@@ -312,11 +312,13 @@ def test_a_socks_4_proxy_is_not_gone_around(
     authority: Authority, keys: Server, scheme: str
 ) -> None:
     setting = "%s://%s@127.0.0.1:%d" % (scheme, ENCODED, keys.port)
-    for client in (
-        Client(authority, proxy=setting),
-        Client(authority, environ={"all_proxy": setting}),
+    for client, source in (
+        (Client(authority, proxy=setting), "(the setting proxy)"),
+        (Client(authority, environ={"all_proxy": setting}), "(all_proxy)"),
     ):
-        assert client.fails().startswith("proxy: SOCKS 4 proxies are not supported")
+        failure = client.fails()
+        assert failure.startswith("proxy: SOCKS 4 proxies are not supported")
+        assert failure.endswith(source)
         client.transport.close()
     assert not keys.seen.is_set()
 

@@ -12,6 +12,7 @@ import os
 from .. import checks
 from ..config import Config, GetKeyManager, Reo
 from ..errors import ConfigError
+from ..origin import dns_domain
 from ..signatures import Keyring, PublicKey
 
 TYPE_CHECKING = False
@@ -29,6 +30,8 @@ _VALIDITY = ("valid_from", "valid_until")
 # TOML has no null.
 _NOT_ASKED = "not-asked"
 _NOT_GIVEN = object()
+# The one callable of ours that a product may pass as domain, in whatever copy; no domain ends like that.
+_DNS_DOMAIN = "dns_domain"
 _CONSENT = 'true, false or null (not asked yet; in TOML "not-asked")'
 _NO_KEYS = (
     'none given, so no answer of this server could be proven; add "keys": [{"name": "global", '
@@ -37,7 +40,7 @@ _NO_KEYS = (
 )
 # How Python's values are written in a file.
 _WORDS = (
-    ("a callable that gives one, or None", "or null"),
+    ("a callable that gives one, or None", '"dns_domain" (this machine\'s own) or null'),
     ("None", "null"),
     ("True", "true"),
     ("False", "false"),
@@ -104,6 +107,8 @@ def _endpoint(value: Any, place: str, base_dir: str) -> GetKeyManager | Reo:
     del table["kind"]
     if made is GetKeyManager and "keys" in table:
         table["keys"] = _keys(table["keys"], place + ".keys", base_dir)
+    if str(table.get("domain", "")).rpartition(".")[2] == _DNS_DOMAIN:
+        table["domain"] = dns_domain
     try:
         return made(**table)
     except ConfigError as error:

@@ -19,28 +19,97 @@ _TLS = "something between us breaks TLS: check ca_bundle, proxy and firewall"
 _DATES = (
     "the clock of this machine is wrong, or whoever runs the server has to renew its certificate"
 )
-_PROXY_PASSWORD = (
-    "give the proxy's credentials: http://user:password@host:port in HTTPS_PROXY or proxy, or proxy_auth; "
-    "where it takes Negotiate or NTLM only, ask its administrator for an exception"
-)
 _ANSWERS = "a captive portal, a proxy or something else may answer in its place"
+_NO_TLS = "what answers there does not speak TLS: check the port in base_url; " + _ANSWERS
+_ENDED = (
+    "something ends the connection: a firewall or a gateway on the way (have this host allowed), or the "
+    "server, which is asked again"
+)
+_SILENT = "no answer: a firewall may swallow the connection; check proxy settings"
+_CREDENTIALS = (
+    "give the proxy's credentials: http://user:password@host:port where its address is "
+    "written, or proxy_auth"
+)
+_NO_PROXY_OF_THIS_KIND = (
+    "it ends the connection, or is no proxy of this kind: check that it runs, and scheme (http, https, "
+    "socks5h) and port of its address"
+)
+_FORBIDDEN = (
+    "the proxy works and forbids this server: have its administrator allow this host and port"
+)
+# Between us and the proxy, or what the proxy said.
+_PROXY = (
+    (
+        "no address of a proxy",
+        "write it as http://host:port (or https, socks5, socks5h), and in a password %23 for #, %2F for /, "
+        "%3F for ?, %40 for @",
+    ),
+    (
+        "socks 4",
+        "write socks5h:// if it speaks SOCKS 5, or name an HTTP proxy; NO_PROXY for this host if it is "
+        "reached without",
+    ),
+    (
+        "refuses our",
+        "put the proxy's user name and password right where its address is written (odd characters as "
+        "%XX), or in proxy_auth (as they are)",
+    ),
+    ("407: basic", _CREDENTIALS),
+    (
+        "(407: ",
+        "none of these schemes is spoken here, only Basic is: ask its administrator to let this host through "
+        "without authentication, or for another proxy",
+    ),
+    ("demands authentication", _CREDENTIALS),
+    ("longer than socks", "name an HTTP proxy, or give it a shorter password"),
+    ("refused to connect (http 4", _FORBIDDEN),
+    ("not allowed by its rules", _FORBIDDEN),
+    (
+        "refused to connect",
+        "the proxy works and cannot reach this server: check base_url, then ask its administrator (its "
+        "DNS, its firewall); NO_PROXY for this host if it is reached without",
+    ),
+    ("no usable answer", _NO_PROXY_OF_THIS_KIND),
+    ("no socks 5 proxy", _NO_PROXY_OF_THIS_KIND),
+    ("closed the connection", _NO_PROXY_OF_THIS_KIND),
+    ("reset", _NO_PROXY_OF_THIS_KIND),
+    ("eof", _NO_PROXY_OF_THIS_KIND),
+    ("lost before", _NO_PROXY_OF_THIS_KIND),
+    ("version", _NO_PROXY_OF_THIS_KIND),
+    ("record layer", _NO_PROXY_OF_THIS_KIND),
+    (
+        "no answer within",
+        "the proxy says nothing: check scheme (http, https, socks5h), host and port of its address; a "
+        "firewall may be before it",
+    ),
+    (
+        "",
+        "the proxy itself is not reached: check its address, and whether this machine is in the network "
+        "that it is for; if none is needed here, take it out or name this host in NO_PROXY",
+    ),
+)
+# TLS to an https:// proxy needs what TLS needs.
+_AS_EVERYWHERE = ("certificate", "cannot be read", "empty directory")
 # The way to the server, by stage and by what the system said there.
 _NETWORK = (
     ("modulenotfounderror", "a library is missing: ship urllib3 with the product"),
     ("no module named", "a library is missing: ship it with the product"),
     ("cannot be imported", "a library is missing: ship it with the product"),
     ("importerror", "a library cannot be loaded: ship urllib3 and what it needs"),
-    ("407", _PROXY_PASSWORD),
-    (
-        "no address of a proxy",
-        "write it as http://user:password@host:port, and in the password %23 for #, %2F for /, %3F for ?",
-    ),
+    ("http 407", _CREDENTIALS),
     (
         "ca certificates found",
         "install the system's CA certificates, ship certifi, or set ca_bundle",
     ),
     ("cannot be read", "the file or directory named there has to exist, be readable and hold CAs"),
     ("empty directory", "the directory named there has to hold CAs, as openssl rehash makes it"),
+    ("crl", "ca_bundle has to hold a revocation list (CRL) in force of the CA, or none at all"),
+    ("revoked", "the certificate was revoked: whoever runs the server has to replace it"),
+    (
+        "too weak",
+        "whoever issued the certificate, the server's CA or a gateway that inspects TLS, has to issue one "
+        "of today's strength",
+    ),
     ("has expired", _DATES),
     ("not yet valid", _DATES),
     (
@@ -50,28 +119,46 @@ _NETWORK = (
     ),
     (
         "none of the pins",
-        "the key is none of pins: a gateway that inspects TLS, or the server has a new key",
+        "let this host through the gateway that inspects TLS unopened; where the server has a new key, "
+        "the product needs new pins",
     ),
     (
         "certificate",
         "see who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "
-        "into ca_bundle or SSL_CERT_FILE; anything else is not the server",
+        "into ca_bundle or SSL_CERT_FILE; sign in with a browser where it is a captive portal's; "
+        "anything else is not the server",
     ),
-    ("proxy", "check HTTPS_PROXY, NO_PROXY or proxy in the file, and the proxy's credentials"),
     (
         "name resolution",
-        "the name cannot be resolved: check base_url, DNS and whether there is a network",
+        "the name cannot be resolved: check base_url, DNS and whether there is a network; where only a "
+        "proxy can, set HTTPS_PROXY or proxy",
     ),
-    ("no answer within", "no answer: a firewall may swallow the connection; check proxy settings"),
+    ("no answer within", _SILENT),
+    ("wrong version", _NO_TLS),
+    ("record layer", _NO_TLS),
     (
-        "wrong version",
-        "what answers there does not speak TLS: check the port in base_url; " + _ANSWERS,
+        "not an http answer",
+        "what answers there does not speak HTTP: check the port in base_url; " + _ANSWERS,
     ),
+    ("reset", _ENDED),
+    ("eof", _ENDED),
+    ("lost before", _ENDED),
+    ("closed the connection", _ENDED),
     ("protocol", "it speaks no TLS 1.2 or newer: an old server, or an old gateway before it"),
     ("tls", _TLS),
     ("ssl", _TLS),
-    ("refused", "nothing listens there: check base_url, and whether the server is up"),
-    ("time", "no answer: a firewall may swallow the connection; check proxy settings"),
+    (
+        "refused",
+        "nothing listens there, or a firewall rejects it: check base_url, and whether the server is up; "
+        "where only a proxy leads out, set HTTPS_PROXY or proxy",
+    ),
+    (
+        "unreach",
+        "there is no way to that address: check the network; where only a proxy leads out, set "
+        "HTTPS_PROXY or proxy",
+    ),
+    ("eacces", "a firewall of this machine forbids it: have it allow the product"),
+    ("time", _SILENT),
     ("", "check base_url, network, proxy and firewall"),
 )
 _UNTRUSTED = (
@@ -156,8 +243,11 @@ def for_dry_run(found: dict[str, Any], *, usage: bool) -> tuple[bool, str, str]:
 
 
 def for_network(reason: str) -> str:
-    """What to do where no answer came; whoever answers in the server's place chose the issuer's name."""
-    return _first(_NETWORK, reason.partition(' (issued by "')[0].lower())
+    """What to do where no answer came."""
+    # What a certificate says of its issuer decides nothing: anybody may have written it.
+    seen = reason.partition(' (issued by "')[0].lower()
+    at_proxy = seen.startswith("proxy: ") and not any(word in seen for word in _AS_EVERYWHERE)
+    return _first(_PROXY if at_proxy else _NETWORK, seen)
 
 
 def for_failure(reason: str) -> str:

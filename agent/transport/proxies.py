@@ -35,18 +35,18 @@ class Proxy:
 
     __slots__ = ("by_name", "host", "password", "port", "scheme", "socks", "user")
 
-    def __init__(self, url: str, auth: Optional[str] = None) -> None:
-        """``auth``, "user:password", is for an address without a user name.
+    def __init__(self, url: str, auth: Optional[str] = None, source: str = "its setting") -> None:
+        """``auth``, "user:password", is for an address without a user name; ``source`` is where that is written.
 
         Raises ``Unreachable`` where ``url`` names no proxy of a kind that is spoken here.
         """
         from urllib.parse import unquote_to_bytes, urlsplit
 
-        reason = "its setting is no address of a proxy"
+        reason = source + " is no address of a proxy"
         try:
             parts = urlsplit(url if "://" in url else "http://" + url)
             if parts.scheme.startswith("socks4"):
-                reason = "SOCKS 4 proxies are not supported, SOCKS 5 ones are"
+                reason = "SOCKS 4 proxies are not supported, SOCKS 5 ones are (%s)" % source
             # Desktops write "socks" and mean that the proxy looks names up.
             self.scheme = "socks5h" if parts.scheme == "socks" else parts.scheme
             self.socks, self.by_name = self.scheme[:5] == "socks", self.scheme != "socks5"
@@ -120,7 +120,7 @@ def find_proxy(
         given, source = choose_proxy(url, environ, _system_settings())
     else:
         given, source = "" if given == "direct" else given, "the setting proxy"
-    return Proxy(given, auth) if given else None, source
+    return Proxy(given, auth, source) if given else None, source
 
 
 def choose_proxy(

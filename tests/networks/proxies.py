@@ -248,7 +248,7 @@ def socks4(stage: Stage) -> None:
     """The environment names a SOCKS 4 proxy"""
     url = stage.https()
     product = stage.product(url, environ={"all_proxy": "socks4://127.0.0.1:9"})
-    stage.fails(product, "offline: proxy: .*")
+    stage.fails(product, "offline: proxy: SOCKS 4 .*")
     stage.delivers(stage.product(url))
 
 
