@@ -36,6 +36,7 @@ def findings(found: dict[str, Any], now: float, *, usage: bool) -> Iterator[Chec
             if step == "TLS":
                 told = _leaf(found, now)
                 reason = reason.partition(' (issued by "')[0] if told else reason
+                told += _wanted(found) if told else ""
             detail = "; ".join(filter(None, [reason, told]))
             yield Check(step + suffix, False, detail, remedies.for_network(found["reason"]))
             return
@@ -87,6 +88,13 @@ def _leaf(found: dict[str, Any], now: float) -> str:
     elif leaf["begins_at"] > now:
         lasts = "begins on " + moment(leaf["begins_at"])[:10]
     return "%s, issued by %s, %s" % (leaf["subject"], leaf["issuer"], lasts)
+
+
+def _wanted(found: dict[str, Any]) -> str:
+    """What a certificate that was refused was held against."""
+    if "pins" in found["reason"]:
+        return "; its key is " + str(found["tls"]["chain"][0]["pin"])
+    return "; authorities: " + str(found["tls"]["store"])
 
 
 def _certificate(found: dict[str, Any], now: float) -> Iterator[Check]:

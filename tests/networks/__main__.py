@@ -71,12 +71,13 @@ def main(argv: Optional[list[str]] = None) -> int:
         options.error("--report: the table has all of them, not those of -k")
     if given.list:
         for one in chosen:
-            print("%-22s %s" % (one.name, missing(one.needs) or one.words))
+            print("%-24s %s" % (one.name, missing(one.needs) or one.words))
         return 0
     rows = []
     for one in chosen:
         rows.append(play(one))
         print(report.line(rows[-1]), flush=True)
+    print(report.summary(rows))
     if given.report and not report.fill(given.report, rows):
         options.error("%s has no place for the table" % given.report)
     return int(any(row.error for row in rows))

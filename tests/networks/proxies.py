@@ -192,7 +192,7 @@ def dies_before_connect(stage: Stage) -> None:
 
 @situation("tinyproxy", PROXIES, "tinyproxy")
 def tinyproxy(stage: Stage) -> None:
-    """Tinyproxy with Basic authentication"""
+    """Tinyproxy with Basic authentication: no password, then the right one"""
     port = programs.tinyproxy(stage).port
     who = programs.plain(stage.secrets.proxy_user), programs.plain(stage.secrets.proxy_password)
     url = stage.https()
@@ -314,7 +314,7 @@ def six(stage: Stage) -> str:
 
 @situation("no-proxy-environment", PROXIES, cost="once")
 def no_proxy_environment(stage: Stage) -> None:
-    """The same in a real environment"""
+    """A dead proxy, and the host in NO_PROXY, both in a real environment"""
     url = stage.https()
     environ = {"HTTPS_PROXY": DEAD, "NO_PROXY": "localhost"}
     stage.delivers(stage.product(url, command=CHILD, environ=environ))
@@ -462,7 +462,7 @@ def no_ca(stage: Stage) -> None:
 
 @situation("mitmproxy", PROXIES, "mitmdump", "openssl")
 def mitmproxy(stage: Stage) -> None:
-    """mitmproxy with Basic authentication looks into TLS; its CA comes by SSL_CERT_FILE"""
+    """mitmproxy with Basic authentication looks into TLS: no password, then no CA, then both (SSL_CERT_FILE)"""
     running, ca = programs.mitmproxy(stage)
     url = stage.https()
     who = stage.secrets.proxy_user, stage.secrets.proxy_password

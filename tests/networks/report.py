@@ -29,15 +29,21 @@ class Row(NamedTuple):
 def line(row: Row) -> str:
     """The row in one line."""
     if row.why or row.error:
-        return "%-22s %s" % (row.situation.name, row.why or "NOT AS EXPECTED: " + row.error)
+        return "%-24s %s" % (row.situation.name, row.why or "NOT AS EXPECTED: " + row.error)
     verdict = row.verdicts[0]
-    return "%-22s %7.2f s  %s" % (row.situation.name, verdict.seconds, outcome(row))
+    return "%-24s %6.2f s  %s" % (row.situation.name, verdict.seconds, outcome(row))
 
 
 def outcome(row: Row) -> str:
     """The first verdict, and how often the server got the record where that was not once."""
     more = "; arrived %d times" % row.copies if row.copies > 1 else ""
     return row.verdicts[0].outcome + more
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many went as the list says."""
+    wrong, left = sum(1 for row in rows if row.error), sum(1 for row in rows if row.why)
+    return "%d as expected, %d not, %d left out" % (len(rows) - wrong - left, wrong, left)
 
 
 def markdown(rows: Sequence[Row]) -> str:
