@@ -96,6 +96,8 @@ def test_each_failure_has_its_own_advice(
         ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
         ("HTTP 503: asked to wait 60 s", "asked for it"),
         ("Authentication Failure", "API key"),
+        ("HTTP 403", "API key"),
+        ("HTTP 403: not an answer of this server", "a proxy or something else"),
         ("", "API key"),
     ],
 )

@@ -165,7 +165,8 @@ def test_a_mistake_in_the_file_is_told_in_the_words_of_the_file(site: Site) -> N
 
     assert told(vendr="Acme") == "unknown name 'vendr'; did you mean 'vendor'?"
     assert told({**usage, "domian": 1}).startswith("endpoints[0]: unknown name 'domian'; did")
-    assert told({**usage, "domain": 5}).endswith("domain: got 5, allowed is a domain name, or null")
+    allowed = 'a domain name, "dns_domain" (this machine\'s own) or null'
+    assert told({**usage, "domain": 5}).endswith("domain: got 5, allowed is " + allowed)
     assert told(licence, {"kind": "reo"}) == "endpoints[1]: api_key is missing"
     assert told(state_dir=5) == "state_dir: got 5, allowed is null or a path"
     found = told({**licence, "keys": []})

@@ -176,13 +176,18 @@ def test_each_answer_is_explained(
     ("answer", "mark", "words"),
     [
         (
-            b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n{}",
+            b'HTTP/1.1 401 No\r\nContent-Length: 15\r\n\r\n{"message":"x"}',
             "warn",
             ("not as documented", "HTTP 401"),
         ),
+        (
+            b"HTTP/1.1 403 No\r\nContent-Length: 22\r\n\r\n<html>Blocked: telemetry",
+            "FAIL",
+            ("HTTP 403: not an answer of this server", "a captive portal, a proxy"),
+        ),
         (ok(b'{"status":"success"}'), "FAIL", ("made-up API key", "no such server")),
     ],
-    ids=["a gateway's own refusal", "any key is good"],
+    ids=["a gateway's own refusal", "a web filter's page", "any key is good"],
 )
 def test_an_answer_that_no_such_server_gives(
     site: Site, answer: bytes, mark: str, words: tuple[str, ...]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from support_sockets import Authority, Server, answers, ok
 from test_transport_proxies import connect_proxy, connect_proxy_over_tls
 
@@ -18,17 +19,22 @@ from agent.transport import HttpTransport, Request, Unreachable, certificates
 RESERVE = "sha256/" + "A" * 43 + "="
 
 
+def loaded(path: Path) -> x509.Certificate:
+    """The certificate in a PEM file that holds a key too."""
+    return x509.load_pem_x509_certificate(
+        b"".join(path.read_bytes().partition(b"-----BEGIN CERT")[1:])
+    )
+
+
 def pin_of(path: Path) -> str:
     """As a vendor computes it: base64 of SHA-256 of the SubjectPublicKeyInfo."""
     import base64
     import hashlib
 
-    certificate = x509.load_pem_x509_certificate(
-        path.read_bytes().partition(b"-----BEGIN CERT")[1]
-        + path.read_bytes().partition(b"-----BEGIN CERT")[2]
-    )
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    spki = (
+        loaded(path)
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
 
@@ -107,6 +113,55 @@ def test_behind_a_proxy_the_key_of_the_server_counts_and_not_the_proxys(
             assert fetch(authority, server.port, pin_of(path), RESERVE, proxy=url) == b"yes"
             with pytest.raises(Unreachable, match="none of the pins"):
                 fetch(authority, server.port, RESERVE, RESERVE[:-2] + "E=", proxy=url)
+
+
+def der(tag: int, content: bytes) -> bytes:
+    """One element, its length in two bytes where it needs them."""
+    size = len(content)
+    return bytes((tag, size) if size < 128 else (tag, 0x82, size >> 8, size & 255)) + content
+
+
+def with_two_keys(authority: Authority, path: Path, genuine: Path) -> Path:
+    """A certificate of BER in which OpenSSL finds the key of ``path``, and who takes BER for DER that of ``genuine``.
+
+    The length of one element, "until it ends", reads as 128 bytes; those behind them are a parameter to the one and
+    the next elements to the other.
+    """
+    keys, _, _ = path.read_bytes().partition(b"-----BEGIN CERT")
+    mine, theirs = (
+        [
+            element
+            for _, _, element in certificates._elements(
+                next(certificates._elements(found.tbs_certificate_bytes))[1]
+            )
+        ]
+        for found in (loaded(path), loaded(genuine))
+    )
+    version, serial, algorithm, *behind = mine
+    oid = algorithm[2:]
+    tail = b"".join(behind)
+    hidden = b"P" * (128 - len(oid) - 4) + b"".join(theirs[3:7])
+    hidden += b"\x04\x82" + (2 + len(tail)).to_bytes(2, "big")
+    algorithm = b"\x30\x80" + oid + der(4, hidden) + b"\0\0"
+    body = der(0x30, version + serial + algorithm + tail)
+    signature = authority._key.sign(body, ec.ECDSA(hashes.SHA256()))
+    made = der(0x30, body + algorithm + der(3, b"\0" + signature))
+    forged = path.with_suffix(".ber")
+    forged.write_bytes(keys + ssl.DER_cert_to_PEM_cert(made).encode())
+    return forged
+
+
+def test_a_trusted_gateway_cannot_hide_the_pinned_key_in_its_certificate(
+    authority: Authority,
+) -> None:
+    genuine = authority.issue("127.0.0.1")
+    forged = with_two_keys(authority, authority.issue("127.0.0.1"), genuine)
+    with server_of(authority, forged) as gateway:
+        assert fetch(authority, gateway.port) == b"yes"  # OpenSSL takes it
+        gateway.requests.clear()
+        with pytest.raises(Unreachable, match="none of the pins"):
+            fetch(authority, gateway.port, pin_of(genuine), RESERVE)
+        assert gateway.requests == []
 
 
 def test_two_endpoints_on_one_server_share_its_pins() -> None:

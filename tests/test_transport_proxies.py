@@ -288,11 +288,16 @@ def test_a_proxy_that_is_not_there(authority: Authority) -> None:
         "http://%s@127.0.0.1:x",
         "%s",
         "file:///%s",
+        # What stands before the first of these would pass for host and port.
+        "http://ada:12#%s@127.0.0.1:1",
+        "http://ada:12/%s@127.0.0.1:1",
+        "ada:12?%s@127.0.0.1:1",
     ],
 )
 def test_a_setting_that_is_no_proxy_is_not_repeated(authority: Authority, setting: str) -> None:
     client = Client(authority, environ={"https_proxy": setting % ENCODED})
     assert client.fails() == "proxy: https_proxy is no address of a proxy"
+    assert client.transport.seen.proxy == ""
     client.transport.close()
 
 

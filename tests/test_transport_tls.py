@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import ssl
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from support_sockets import Authority, Server, answers, ok
 
 from agent.transport import HttpTransport, Request, Response, Unreachable, tls
@@ -92,21 +95,46 @@ def test_a_private_authority_by_environment(authority: Authority) -> None:
         assert get(server, environ={"SSL_CERT_FILE": str(authority.path)}).body == b"yes"
 
 
-@pytest.mark.parametrize("route", ["ca_bundle", "SSL_CERT_DIR"])
-def test_a_directory_of_authorities(authority: Authority, tmp_path: Path, route: str) -> None:
-    # The name OpenSSL looks for: a hash of the subject, which only OpenSSL computes.
+def name_of(authority: Authority) -> str:
+    """The name OpenSSL looks for: a hash of the subject, which only OpenSSL computes."""
     command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except FileNotFoundError:
         pytest.skip("needs the openssl command")
-    (tmp_path / (done.stdout.strip() + ".0")).write_bytes(authority.path.read_bytes())
+
+
+@pytest.mark.parametrize("route", ["ca_bundle", "SSL_CERT_DIR"])
+def test_a_directory_of_authorities(authority: Authority, tmp_path: Path, route: str) -> None:
+    (tmp_path / (name_of(authority) + ".0")).write_bytes(authority.path.read_bytes())
     with https(authority.issue(NAME)) as server:
         if route == "ca_bundle":
             assert get(server, ca_bundle=tmp_path).body == b"yes"
         else:
             several = os.pathsep.join([str(tmp_path / "missing"), str(tmp_path)])
             assert get(server, environ={"SSL_CERT_DIR": several}).body == b"yes"
+
+
+def test_revocation_lists_in_a_directory_are_obeyed(authority: Authority, tmp_path: Path) -> None:
+    path, now = authority.issue(NAME), datetime.datetime.now(datetime.timezone.utc)
+    pem = b"".join(path.read_bytes().partition(b"-----BEGIN CERT")[1:])
+    number = x509.load_pem_x509_certificate(pem).serial_number
+    one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+    revoked = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now)
+        .next_update(now + datetime.timedelta(days=1))
+        .add_revoked_certificate(one)
+        .sign(authority._key, hashes.SHA256())
+    )
+    name = name_of(authority)
+    (tmp_path / (name + ".0")).write_bytes(authority.path.read_bytes())
+    (tmp_path / (name + ".r0")).write_bytes(revoked.public_bytes(serialization.Encoding.PEM))
+    with https(path) as server:
+        assert "certificate refused: certificate revoked" in refused(server, ca_bundle=tmp_path)
+    with https(authority.issue(NAME)) as server:
+        assert get(server, ca_bundle=tmp_path).body == b"yes"
 
 
 def test_the_configuration_beats_the_environment(authority: Authority, other: Authority) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..endpoints.common import FOREIGN
+
 CLOCK = "set the clock, or let the system do so (NTP)"
 ORIGIN = (
     "set domain or ip_addr of this endpoint; with dns_domain they wait until this machine is in a "
@@ -39,8 +41,8 @@ _FORBIDDEN = (
 _PROXY = (
     (
         "no address of a proxy",
-        "write it as http://host:port (or https, socks5, socks5h), characters that mean something in an "
-        "address as %XX",
+        "write it as http://host:port (or https, socks5, socks5h), and in a password %23 for #, %2F for /, "
+        "%3F for ?, %40 for @",
     ),
     (
         "socks 4",
@@ -209,6 +211,7 @@ _DRY_RUN = {
         "takes a record with a made-up API key",
         "no such server does: check base_url; " + _ANSWERS,
     ),
+    "foreign": (False, "%s", ""),
     "taken": (
         True,
         "takes a record with a made-up API key (code %s, signed)",
@@ -232,9 +235,10 @@ def for_dry_run(found: dict[str, Any]) -> tuple[bool, str, str]:
         reason = found["code"]
     else:
         kind = "other" if outcome == "held" and not found["proven"] else outcome
+        kind = "foreign" if reason.endswith(FOREIGN) else kind
     fine, said, advice = _DRY_RUN[kind]
     told = said % reason if "%s" in said else said
-    seen = reason if outcome == "throttled" else "%s: %s" % (outcome, reason)
+    seen = reason if outcome == "throttled" or kind == "foreign" else "%s: %s" % (outcome, reason)
     return fine, told, advice or for_failure(seen)
 
 
@@ -255,7 +259,7 @@ def for_failure(reason: str) -> str:
         return _first(_UNTRUSTED, seen)
     if outcome == "offline":
         return for_network(seen)
-    if outcome == "retry":
+    if outcome == "retry" or reason.endswith(FOREIGN):
         return _first(_RETRY, seen)
     # Without an outcome it is what the server said: to wait, or that it refuses us.
     return _THROTTLED if seen.startswith("asked to wait") else _HELD

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # What a server is told by start-up alone, where there is no other data.
 CALL_HOME = "CALL HOME"
+# In the reason, behind the status, where an answer holds nothing that such a server says.
+FOREIGN = ": not an answer of this server"
 
 
 class Capture:

@@ -11,7 +11,7 @@ from ..checks import mistake
 from ..errors import AnswerStale, VerificationError
 from ..plain import clean
 from . import verdicts
-from .common import CALL_HOME, Adapter, in_order
+from .common import CALL_HOME, FOREIGN, Adapter, in_order
 from .verdicts import DELIVERED, FLAGGED, HELD, RETRY, SKEWED, UNTRUSTED, Verdict
 
 TYPE_CHECKING = False
@@ -150,8 +150,9 @@ class GetKeyManagerAdapter(Adapter):
         if hint is None and code in _HELD_CODES:
             hint = self._by_code(int(code), None)
         reason = "HTTP %d" % response.status
-        hint = hint or verdicts.by_claim(response, None, reason, refused=True)
-        return hint or Verdict(RETRY, reason=reason + ": not an answer of this server")
+        held = reason if verdicts.json_of(response) else reason + FOREIGN
+        hint = hint or verdicts.by_claim(response, None, held, refused=True)
+        return hint or Verdict(RETRY, reason=reason + FOREIGN)
 
 
 def _claim(response: Response) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .. import checks, jsonline, origin
 from ..plain import clean, plain
 from . import verdicts
-from .common import CALL_HOME, Adapter, in_order
+from .common import CALL_HOME, FOREIGN, Adapter, in_order
 from .verdicts import DELIVERED, HELD, RETRY, Verdict
 
 TYPE_CHECKING = False
@@ -147,10 +147,10 @@ class ReoAdapter(Adapter):
         hint = verdicts.by_status(response, now=now, pause_max_s=verdicts.PAUSE_MAX_S)
         if hint is not None:
             return hint
-        hint = verdicts.by_claim(response, code, reason, refused=said != "success")
-        return hint or Verdict(
-            RETRY, reason=reason + ("" if said else ": not an answer of this server")
-        )
+        # A web filter's page is one too.
+        held = reason if answer else reason + FOREIGN
+        hint = verdicts.by_claim(response, code, held, refused=said != "success")
+        return hint or Verdict(RETRY, reason=reason + ("" if said else FOREIGN))
 
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:

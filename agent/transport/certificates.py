@@ -61,14 +61,25 @@ def read(certificate: bytes) -> Certificate:
     return Certificate(_name(subject[1]), _name(issuer[1]), begins_at, ends_at, "sha256/" + digest)
 
 
+def pin(certificate: bytes) -> str:
+    """What pins name of a certificate; "" where that cannot be read."""
+    try:
+        return read(certificate).pin
+    except ValueError:
+        return ""
+
+
 def _elements(data: bytes) -> Iterator[Element]:
     at = 0
     while at < len(data):
         start = at + 2
         size = int.from_bytes(data[at + 1 : start], "big")
-        if size > 0x80:
+        if size >= 0x80:
             start += size - 0x80
             size = int.from_bytes(data[at + 2 : start], "big")
+            # OpenSSL reads BER too: a length of its own kind would let it and us see different keys.
+            if size < 0x80:
+                raise ValueError("not DER")
         end = start + size
         if end > len(data):
             raise ValueError("cut off")

@@ -212,7 +212,7 @@ class HttpTransport:
                 deadline.enter("TLS")
                 wire = self._secured(wire, host)
                 pins = self._pins.get((host, port), ())
-                if pins and certificates.read(wire.certificate()).pin not in pins:
+                if pins and certificates.pin(wire.certificate()) not in pins:
                     raise Unreachable("the server's key is none of the pins" + self._issuer())
         except BaseException:
             wire.close()

@@ -56,7 +56,9 @@ class Proxy:
             self.password = unquote_to_bytes(parts.password or "")
             if auth and not self.user:
                 self.user, _, self.password = auth.encode("utf-8").partition(b":")
-            good = bool(self.host) and self.scheme in _DEFAULT_PORTS
+            # Behind the host it is that of a password with a bare "/", "?" or "#": what was cut off would be shown.
+            stray = "@" in parts.path + parts.query + parts.fragment
+            good = bool(self.host) and self.scheme in _DEFAULT_PORTS and not stray
         except (KeyError, ValueError):
             good = False
         if not good:  # out of the except block: the error there quotes the address

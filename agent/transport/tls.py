@@ -71,7 +71,7 @@ def client_context(
         except OSError as error:  # ssl.SSLError is one
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
             raise Unreachable("%s cannot be read: %s" % (setting, reason)) from None
-    if ca_bundle and context.cert_store_stats()["crl"]:
+    if ca_bundle and (context.cert_store_stats()["crl"] or _has_lists(ca_bundle)):
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context, store
 
@@ -93,6 +93,11 @@ def _load(context: ssl.SSLContext, setting: str, path: str) -> None:
         context.load_verify_locations(capath=path)
     else:
         raise Unreachable("%s is an empty directory" % setting)
+
+
+def _has_lists(path: str) -> bool:
+    """Whether a directory holds revocation lists, under names such as "5ed36f99.r0"."""
+    return os.path.isdir(path) and any(name[8:10] == ".r" for name in os.listdir(path))
 
 
 def _default_store_is_empty(context: ssl.SSLContext) -> bool:
