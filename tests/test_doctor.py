@@ -256,6 +256,7 @@ def test_a_refused_consent_is_a_wish_and_no_failure(site: Site) -> None:
     found = doctor(site, "--no-network")
     assert found.failed == []
     found.says("consent", "ok", "usage_consent is false")
+    assert "(the network was not tried)" in site.run("doctor", "--no-network").out
 
 
 def test_counts_that_nobody_says_whose_they_are(site: Site) -> None:

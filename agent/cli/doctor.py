@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _LAST_ANSWERS = 10
 _AS_ABOVE = "as above"
-_WELL, _UNTRIED = "nothing keeps records from being delivered", " (API keys were not tried)"
+_WELL = "nothing keeps records from being delivered"
+_UNTRIED, _UNASKED = " (API keys were not tried)", " (the network was not tried)"
 _ABOUT = """
 Each endpoint is asked with a made-up API key and an empty record. A licence
 server must refuse that, signed: this proves the way there, the server, its
@@ -130,7 +131,8 @@ def _lines(screen: Screen, sections: Sections, found: dict[str, Any]) -> list[st
         for answer in reversed(history[-_LAST_ANSWERS:]):
             lines += screen.text(_answer(answer), indent=2, more=4)
     failures, warnings = marks.count("FAIL"), marks.count("warn")
-    result = counted(failures, "failure") if failures else _WELL + _UNTRIED * ("network" in found)
+    well = _WELL + (_UNTRIED if "network" in found else _UNASKED * bool(addresses))
+    result = counted(failures, "failure") if failures else well
     return [*lines, *screen.heading("%s, %s" % (result, counted(warnings, "warning")))]
 
 
