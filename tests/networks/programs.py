@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +35,11 @@ class Program:
     def _start(self) -> None:
         with self._stage.programs.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 30
         while True:
@@ -47,7 +52,8 @@ class Program:
 
     def kill(self) -> None:
         """As a power cut would; its connections end with it."""
-        self._process.kill()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the helpers that it has started
         self._process.wait()
         for path in Path("/dev/shm").glob(self._leaves + "*") if self._leaves else ():
             path.unlink(missing_ok=True)
