@@ -53,7 +53,8 @@ class Program:
     def kill(self) -> None:
         """As a power cut would; its connections end with it."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # with the helpers that it has started
+            with contextlib.suppress(ProcessLookupError):  # another thread was faster
+                os.killpg(self._process.pid, signal.SIGKILL)  # with the helpers that it has started
         self._process.wait()
         for path in Path("/dev/shm").glob(self._leaves + "*") if self._leaves else ():
             path.unlink(missing_ok=True)
