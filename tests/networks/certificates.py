@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -243,7 +244,11 @@ def stapled(stage: Stage, certificate: Path, staple: Path) -> str:
     inner.close()
 
     def both(connection: socket.socket, server: Server) -> None:
-        threading.Thread(target=stage.to_collector, args=(outer, server), daemon=True).start()
+        def behind() -> None:
+            with suppress(OSError):  # the end may close it first
+                stage.to_collector(outer, server)
+
+        threading.Thread(target=behind, daemon=True).start()
         with socket.socket(socket.AF_UNIX) as secure:
             secure.connect(str(place))
             relay(connection, secure)
