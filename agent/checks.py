@@ -47,7 +47,7 @@ QUOTA_LEAST_BYTES = 4_096
 # Waits of threading are limited to 4,294,967 s on Windows.
 _WAIT_MAX_S = 4_000_000
 _PROXIES = ("http", "https", "socks5", "socks5h")
-PINS_LEAST = 2
+_PINS_LEAST = 2
 _ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _SLUG = _HOST = frozenset(_ALNUM + "-._")
 # RFC 3986, 3.2.1 and 3.3: unreserved, sub-delims, "%", ":"; in a path also "@" and "/".
@@ -236,7 +236,7 @@ def pins(value: object, url: str) -> tuple[str, ...]:
     if not isinstance(value, (tuple, list)):
         raise mistake("pins", value, allowed)
     found = tuple(_exact("pins", pin, allowed, _is_pin) for pin in value)
-    if 0 < len(set(found)) < PINS_LEAST:
+    if 0 < len(set(found)) < _PINS_LEAST:
         raise ConfigError("pins: only one, allowed is " + allowed, "pins")
     if value and not url.startswith("https:"):
         raise ConfigError("pins: base_url is no https address, so it shows no key", "pins")

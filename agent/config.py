@@ -73,8 +73,8 @@ class GetKeyManager(_Value):
     """The licence server at ``base_url``. ``keys``, or a ``Keyring``: what its answers must be signed with.
 
     Without keys ``allow_unsigned=True`` has to say so. ``data_group`` is that of ``call_home``. Records are kept
-    under ``name``: leave it as it is through all versions of a product. ``pins``: see ``checks.pins``. Raises
-    ``ConfigError``.
+    under ``name``: leave it as it is through all versions of a product. ``pins``, "sha256/BASE64": of which public keys
+    the server must show one, none or at least two. Raises ``ConfigError``.
     """
 
     __slots__ = ("base_url", "api_key", "data_group", "keys", "product_id", "name",
@@ -115,7 +115,7 @@ class Reo(_Value):
     """The usage collector, which gets records with the user's consent only. Raises ``ConfigError``.
 
     ``domain`` (a host name, or a callable that gives one) or ``ip_addr`` says whose usage aggregated events are; they
-    wait until one of them is known. Records are kept under ``name``.
+    wait until one of them is known. Records are kept under ``name``; ``pins`` as with ``GetKeyManager``.
     """
 
     __slots__ = ("api_key", "base_url", "product_id", "environment", "domain", "ip_addr", "name",

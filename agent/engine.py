@@ -379,7 +379,6 @@ class Engine:
         wait_s = self.courier.suspend()
         if wait_s > 0:
             exits.guard_logging(lambda: self.worker.park(wait_s))
-        exits.guard_logging(exits.await_imports)
 
     def after_fork_in_parent(self) -> None:
         """Go on where there is something to do."""

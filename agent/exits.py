@@ -40,8 +40,6 @@ _DEADLINE = "_callhome_exit_deadline"
 _IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
 # How long a fork waits for a module that is being loaded: all that we load takes 0.1 s on a fast machine.
 IMPORT_S = 1.0
-# A thread that was seen loading goes on to the next module: after so many looks, a millisecond apart, it does not.
-GAP_LOOKS = 10
 
 
 def watch_forks(forkable: Forkable) -> None:
@@ -54,7 +52,7 @@ def watch_forks(forkable: Forkable) -> None:
         _installed = True
         # Who registers first comes last before the fork and first after it.
         os.register_at_fork(
-            before=files.hold_still,
+            before=_hold_still,
             after_in_parent=files.go_on,
             after_in_child=files.close_inherited,
         )
@@ -63,6 +61,15 @@ def watch_forks(forkable: Forkable) -> None:
             after_in_parent=lambda: _tell("after_fork_in_parent"),
             after_in_child=lambda: _tell("after_fork_in_child"),
         )
+
+
+def _hold_still() -> None:
+    """The last before a fork: who goes on after a file of ours may load the next module, but opens no file."""
+    files.hold_still()
+    try:
+        guard_logging(await_imports)
+    except BaseException:  # noqa: B036
+        pass  # os.fork would print it into the host
 
 
 def forget_forks(forkable: Forkable) -> None:
@@ -87,11 +94,8 @@ def await_imports() -> None:
     """
     from time import monotonic, sleep
 
-    ends_at, looks = monotonic() + IMPORT_S, 1
-    while monotonic() < ends_at:
-        looks = GAP_LOOKS if _is_importing() else looks - 1
-        if not looks:
-            break
+    ends_at = monotonic() + IMPORT_S
+    while _is_importing() and monotonic() < ends_at:
         sleep(0.001)
 
 

@@ -31,9 +31,8 @@ class Route:
         self.waiting = False  # records wait for the endpoint, or for the next pass
         self.parked = ""  # what of our own records wait for
         self.overdue = False  # over-aged records were seen in this pass
-        self.origin: Optional[dict[str, str]] = (
-            None  # of aggregated events, once asked in this pass
-        )
+        # Of aggregated events, once asked in this pass.
+        self.origin: Optional[dict[str, str]] = None
 
     def refresh(self) -> None:
         """Take over a floor that another process raised."""

@@ -154,7 +154,7 @@ def brief(value: Any, *, secret: str = "") -> str:
         return ""
     # Masked before it is cut: a half of a secret is one too.
     text = masked(value[: 16 * TEXT_MAX_CHARS], secret)
-    text = _one_line(text[: TEXT_MAX_CHARS + 1])
+    text = "".join(char if char.isprintable() else " " for char in text[: TEXT_MAX_CHARS + 1])
     return text if len(text) <= TEXT_MAX_CHARS else text[: TEXT_MAX_CHARS - 1] + "…"
 
 
@@ -198,10 +198,6 @@ def _without_end(text: str, secret: str) -> str:
         if bare[-length:].lower() == secret[:length].lower():
             return bare[:-length] + "****"
     return text
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def bounded_errors(errors: Any, *, secret: str = "") -> dict[str, list[str]]:

@@ -23,11 +23,8 @@ _CHAIN_MAX = 10
 _TLS13 = 0x0304
 # Object identifiers 2.5.4.3 and 2.5.4.10.
 _COMMON_NAME, _ORGANISATION = b"\x55\x04\x03", b"\x55\x04\x0a"
-_CHARSETS = {
-    20: "latin-1",
-    28: "utf-32-be",
-    30: "utf-16-be",
-}  # of old strings; all others are UTF-8
+# Of old strings; all others are UTF-8.
+_CHARSETS = {20: "latin-1", 28: "utf-32-be", 30: "utf-16-be"}
 _UTC_TIME, _EXPLICIT_VERSION = 23, 0xA0
 
 

@@ -193,11 +193,8 @@ class HttpTransport:
         scheme, host, port = where
         deadline, seen = self._deadline, Seen()
         self.seen = seen
-        seen.proxy, seen.proxy_from, seen.took_s = (
-            proxy.address if proxy else "",
-            source,
-            deadline.took_s,
-        )
+        seen.proxy, seen.proxy_from = proxy.address if proxy else "", source
+        seen.took_s = deadline.took_s
         deadline.enter("proxy" if proxy else "name resolution")
         first = (proxy.host, proxy.port) if proxy else (host, port)
         addresses = self._resolver.addresses(*first, deadline=deadline)
@@ -261,9 +258,8 @@ class HttpTransport:
         finally:
             watched._msg_callback = None
         self.seen.tls, self.seen.cipher = wire.version()
-        if (
-            not self.seen.tls
-        ):  # reset before the handshake began: the ssl module takes that for "not connected yet"
+        if not self.seen.tls:
+            # Reset before the handshake began: the ssl module takes that for "not connected yet".
             raise Unreachable("the connection was lost before the handshake")
         return wire
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _IMPORTED_BY = os.getpid()
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-_SCHEMES = ("Basic", "Digest", "Negotiate", "NTLM", "Kerberos", "Bearer")
+_AUTH_SCHEMES = ("Basic", "Digest", "Negotiate", "NTLM", "Kerberos", "Bearer")
 _HEAD_MAX_BYTES = 16_384
 _SETTINGS_KEY = r"Software\Microsoft\Windows\CurrentVersion\Internet Settings"
 
@@ -73,7 +73,7 @@ class Proxy:
     def refusal(self, demanded: str) -> Unreachable:
         """What to raise for a 407; ``demanded`` is its Proxy-Authenticate (RFC 9110, 11.7.1)."""
         words = demanded.lower().replace(",", " ").split()
-        schemes = [name for name in _SCHEMES if name.lower() in words]
+        schemes = [name for name in _AUTH_SCHEMES if name.lower() in words]
         tried = self.user and ("Basic" in schemes or not schemes)
         what = "refuses our user name or password" if tried else "demands authentication"
         told = ": " + ", ".join(schemes) if schemes else ""

@@ -114,10 +114,8 @@ def squid_refuses(stage: Stage) -> None:
     stage.delivers(stage.product(url, proxy=address("http", port)))
 
 
-@situation("squid-dies-request", PROXIES, "squid")
-def squid_dies_in_a_request(stage: Stage) -> None:
-    """Squid is killed while a request is under way, before the server has it"""
-    running = programs.squid(stage, "")
+def killer(stage: Stage, running: programs.Program) -> str:
+    """A server's address at which the proxy dies with the second request, before that is answered."""
 
     def kill(number: int, connection: socket.socket) -> None:
         if number == 2:
@@ -125,8 +123,14 @@ def squid_dies_in_a_request(stage: Stage) -> None:
             raise ConnectionAbortedError
 
     behaviour = stage.behind_tls(NAME, behaviour=stage.answering(before=kill))
-    url = "https://%s:%d" % (NAME, stage.serve(behaviour).port)
-    product = stage.product(url, proxy=address("http", running.port))
+    return "https://%s:%d" % (NAME, stage.serve(behaviour).port)
+
+
+@situation("squid-dies-request", PROXIES, "squid")
+def squid_dies_in_a_request(stage: Stage) -> None:
+    """Squid is killed while a request is under way, before the server has it"""
+    running = programs.squid(stage, "")
+    product = stage.product(killer(stage, running), proxy=address("http", running.port))
     stage.delivers(product)
     stage.verdicts.clear()
     stage.fails(product, "offline: answer: .*")
@@ -156,15 +160,7 @@ def squid_dies_in_tls(stage: Stage) -> None:
 def squid_dies_between_two(stage: Stage) -> None:
     """Squid is killed between two records of one delivery"""
     running = programs.squid(stage, "")
-
-    def kill(number: int, connection: socket.socket) -> None:
-        if number == 2:
-            running.kill()
-            raise ConnectionAbortedError
-
-    behaviour = stage.behind_tls(NAME, behaviour=stage.answering(before=kill))
-    url = "https://%s:%d" % (NAME, stage.serve(behaviour).port)
-    product = stage.product(url, proxy=address("http", running.port))
+    product = stage.product(killer(stage, running), proxy=address("http", running.port))
     stage.record(product, 5)
     found = product.flush(20)
     assert (found["delivered"], found["pending"], found["dead"]) == (1, 4, 0)
