@@ -33,7 +33,7 @@ CORE = [path for path in VENDORED if path != PACKAGE / "__main__.py"]  # the doo
 
 LONGEST_LINES = 400
 MEDIAN_LINES = 150
-VENDORED_CODE_LINES = 7990
+VENDORED_CODE_LINES = 7970
 
 # Built into the interpreter, or loaded by it before most programs run.
 CHEAP = {
