@@ -21,13 +21,9 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .cli import main as main
     from .client import Agent as Agent
     from .config import Config as Config, GetKeyManager as GetKeyManager, Reo as Reo
-    from .doors import (
-        deliver_detached as deliver_detached,
-        erase as erase,
-        main as main,
-    )
     from .errors import (
         AgentError as AgentError,
         AnswerStale as AnswerStale,
@@ -39,40 +35,31 @@ if TYPE_CHECKING:
         Unverifiable as Unverifiable,
         VerificationError as VerificationError,
     )
-    from .origin import dns_domain as dns_domain
-    from .outcomes import DeliveryReport as DeliveryReport, Outcome as Outcome
-    from .signatures import (
-        Keyring as Keyring,
-        PublicKey as PublicKey,
-        Receipt as Receipt,
-        verify as verify,
-    )
+    from .extras.detached import deliver_detached as deliver_detached
+    from .extras.domain import dns_domain as dns_domain
+    from .extras.keyring import Keyring as Keyring
+    from .looking import erase as erase
+    from .signatures.envelope import Receipt as Receipt, verify as verify
+    from .signatures.keys import PublicKey as PublicKey
+    from .values import DeliveryReport as DeliveryReport, Outcome as Outcome
 
-# Where each public name lives, relative to this package.
+# Where the public names live, relative to this package.
 _HOMES = {
-    "Agent": "client",
-    "Config": "config",
-    "GetKeyManager": "config",
-    "Reo": "config",
-    "deliver_detached": "doors",
-    "dns_domain": "origin",
-    "erase": "doors",
-    "main": "doors",
-    "AgentError": "errors",
-    "AnswerStale": "errors",
-    "CodeUnknown": "errors",
-    "ConfigError": "errors",
-    "EnvelopeMalformed": "errors",
-    "EventError": "errors",
-    "SignatureInvalid": "errors",
-    "Unverifiable": "errors",
-    "VerificationError": "errors",
-    "DeliveryReport": "outcomes",
-    "Outcome": "outcomes",
-    "Keyring": "signatures",
-    "PublicKey": "signatures",
-    "Receipt": "signatures",
-    "verify": "signatures",
+    "client": "Agent",
+    "config": "Config GetKeyManager Reo",
+    "errors": "AgentError AnswerStale CodeUnknown ConfigError EnvelopeMalformed EventError"
+    " SignatureInvalid Unverifiable VerificationError",
+    "looking": "erase",
+    "signatures.envelope": "Receipt verify",
+    "signatures.keys": "PublicKey",
+    "values": "DeliveryReport Outcome",
+}
+# Of parts that a copy may lack.
+_PARTS = {
+    "cli": "main",
+    "detached": "deliver_detached",
+    "domain": "dns_domain",
+    "keyring": "Keyring",
 }
 
 __all__ = [
@@ -105,15 +92,18 @@ __all__ = [
 if not TYPE_CHECKING:  # to a type checker any name would be one of ours
 
     def __getattr__(name):
-        home = _HOMES.get(name)
-        if home is None:
+        if name not in __all__:
             # ``import package.module`` and ``from package import module`` do not come here.
             raise AttributeError("module %r has no attribute %r" % (__name__, name))
-        module = __import__(home, globals(), None, (name,), 1)
-        value = getattr(module, name)
+        for home, names in _HOMES.items():
+            if name in names.split():
+                value = getattr(__import__(home, globals(), None, (name,), 1), name)
+        for home, known in _PARTS.items():
+            if name == known:
+                value = __import__("errors", globals(), None, ("*",), 1).optional(name, home)
         globals()[name] = value
         return value
 
 
 def __dir__():  # type: ignore[no-untyped-def]
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

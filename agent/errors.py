@@ -1,10 +1,14 @@
 """Every exception that this package raises on purpose.
 
 They carry facts as attributes, never a secret, and survive pickling: all facts travel in ``args``.
-This is the lowest floor; it imports nothing.
+The lowest floor: it imports nothing but, by name, a part that a vendor may leave out.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 
 class AgentError(Exception):
@@ -60,3 +64,50 @@ class CodeUnknown(VerificationError):
 
 class Unverifiable(VerificationError):
     """This interpreter lacks the cryptography to decide; never to be read as valid."""
+
+
+def mistake(
+    field: str, value: object, allowed: str, error: Optional[type[_FieldError]] = None
+) -> _FieldError:
+    """The error for a wrong ``value``: numbers as they are, of anything else the type, for it may be a secret."""
+    came = type(value).__name__
+    if (
+        value is None
+        or type(value) in (bool, float)
+        or (type(value) is int and abs(value) < 10**18)
+    ):
+        came = repr(value)
+    elif type(value) is str:
+        came = "str of %d characters" % len(value)
+    return (error or ConfigError)("%s: got %s, allowed is %s" % (field, came, allowed), field)
+
+
+def part(name: str, needs: str) -> Any:
+    """The module of ``extras`` (or ``cli``) that is called ``name``; ``needs`` names the setting that asks for it.
+
+    A copy may lack it: raises ``ConfigError`` that names the part and the option that brings it.
+    """
+    home = name if name == "cli" else "extras." + name
+    try:
+        return __import__(home, globals(), None, ("*",), 1)
+    except ImportError:  # a folder that was emptied is a package to Python: so not only if missing
+        message = "%s needs the part %r, which this copy lacks: vendor DEST --with %s"
+        raise ConfigError(message % (needs, name, name), needs) from None
+
+
+def optional(name: str, home: str) -> Any:
+    """The public ``name`` of a part, or something that raises its ``ConfigError`` when it is used."""
+    try:
+        return getattr(part(home, name), name)
+    except ConfigError:
+        return Missing(name, home)
+
+
+class Missing:
+    """Stands for a public name whose part this copy lacks, so that ``import *`` goes on working."""
+
+    def __init__(self, name: str, home: str) -> None:
+        self._name, self._home = name, home
+
+    def __call__(self, *args: object, **given: object) -> Any:
+        return part(self._home, self._name)

@@ -1,0 +1,222 @@
+"""What the floors hand to each other: requests and answers, verdicts and outcomes, and what a transport must keep.
+
+Requests carry keys and records: no ``repr`` here shows a header, a body or a query. The rules that every transport
+must keep are written at ``Transport``, for those who pass their own. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from _thread import _local
+
+from . import __version__
+from .errors import AgentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional, Protocol
+
+    class Transport(Protocol):
+        """What ``Agent(transport=...)`` takes. Used by one thread at a time, but for ``interrupt`` and ``close``.
+
+        A forked child goes on with the same object, and must not with the parent's connections: it would read the
+        answers to the parent's requests.
+        """
+
+        def send(self, request: Request, *, timeout_s: float) -> Response:
+            """The answer, within ``timeout_s`` seconds; raises ``Unreachable`` and nothing else.
+
+            One that asks ``request.may_send()`` on the connected socket, before the first byte, and raises
+            ``Withheld`` at a no, lets a refusal of consent stop a request that is still connecting.
+            """
+
+        def rest(self) -> None:
+            """Close idle sockets; the next send opens new ones."""
+
+        def close(self) -> None:
+            """Break off what runs, close everything; later sends raise ``Unreachable``."""
+
+        def interrupt(self) -> None:
+            """Break off the request in flight, from another thread; nothing where none is."""
+
+
+MAX_ANSWER_BYTES = 65_536  # an answer is under 2 KB; a portal's page may be of any size
+
+# ``inside.request`` is set while our own request runs: what an instrumented host records of it is no event.
+inside = _local()
+
+
+class Request:
+    """``method`` and absolute ``url``, header names and values as text, the whole ``body`` as bytes."""
+
+    __slots__ = ("body", "headers", "may_send", "method", "url")
+
+    def __init__(self, method: str, url: str, headers: dict[str, str], body: bytes) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.may_send: Callable[[], bool] = lambda: True
+
+
+def post(url: str, content_type: str, text: str, **headers: str) -> Request:
+    """A POST of ASCII ``text`` that asks for JSON."""
+    headers = {
+        "Accept": "application/json",
+        "Content-Type": content_type,
+        "User-Agent": "callhome-agent/" + __version__,
+        **headers,
+    }
+    return Request("POST", url, headers, text.encode("ascii"))
+
+
+class Response:
+    """``status``, ``headers`` with lower-case names, ``body`` without content coding, at most MAX_ANSWER_BYTES.
+
+    ``complete`` is False where the body broke off or is longer than that; ``body`` is what came first.
+    """
+
+    __slots__ = ("body", "complete", "headers", "status")
+
+    def __init__(
+        self, status: int, headers: dict[str, str], body: bytes, complete: bool = True
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.complete = complete
+
+
+class Unreachable(AgentError):
+    """No answer came. ``reason`` says why in words without secrets; ``stage`` is where it ended:
+
+    "name resolution", "connection", "proxy", "TLS", "answer", or "" (interrupted, closed).
+    """
+
+    def __init__(self, reason: str, stage: str = "") -> None:
+        super().__init__(reason, stage)
+        self.reason = reason
+        self.stage = stage
+
+
+class Withheld(Unreachable):
+    """``request.may_send()`` said no: nothing was sent, and nothing is wrong with the endpoint."""
+
+
+class _Facts:
+    """Slots that print themselves."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __repr__(self) -> str:
+        facts = ", ".join("%s=%r" % item for item in self.to_json().items())
+        return "%s(%s)" % (type(self).__name__, facts)
+
+
+class Verdict(_Facts):
+    """What one answer means: ``outcome`` is one of the closed set in ``verdicts``.
+
+    ``reason`` is short text for people, without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's;
+    ``errors`` are field -> messages, bounded; ``retry_after_s`` comes with "throttled"; ``proven`` says that the answer
+    was signed, trusted and fresh.
+    """
+
+    __slots__ = ("outcome", "reason", "code", "errors", "retry_after_s", "timestamp", "proven")
+
+    def __init__(
+        self,
+        outcome: str,
+        *,
+        reason: str = "",
+        code: Optional[int] = None,
+        errors: Optional[dict[str, list[str]]] = None,
+        retry_after_s: float = 0.0,
+        timestamp: Optional[int] = None,
+        proven: bool = False,
+    ) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.code = code
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+        self.timestamp = timestamp
+        self.proven = proven
+
+
+class Outcome(_Facts):
+    """How one record ended. ``verdict`` is ``delivered``, ``flagged`` or ``rejected``.
+
+    ``flagged`` (the server saved it with red flags) is a hint, never a reason to lock a product.
+    ``errors`` maps field names to messages; ``recorded_at`` is in Unix seconds; ``had_license_key`` says
+    whether the record carried one, ``from_earlier_run`` whether another run recorded it.
+    """
+
+    __slots__ = (
+        "event_id",
+        "endpoint",
+        "verdict",
+        "reason",
+        "errors",
+        "recorded_at",
+        "had_license_key",
+        "from_earlier_run",
+    )
+
+    event_id: str
+    endpoint: str
+    verdict: str
+    reason: str
+    errors: dict[str, list[str]]
+    recorded_at: float
+    had_license_key: bool
+    from_earlier_run: bool
+
+    def __init__(self, **facts: Any) -> None:
+        for name in self.__slots__:
+            setattr(self, name, facts[name])
+
+
+class DeliveryReport(_Facts):
+    """What a flush came to.
+
+    ``delivered``, ``flagged`` and ``untrusted`` (answers that proved nothing) count since the call began;
+    ``pending`` waits on disk or in memory now, ``held`` of it because the server refuses us; ``dead``
+    letters lie on disk. ``drained``: nothing that this configuration could send waits any more.
+    """
+
+    __slots__ = ("delivered", "flagged", "pending", "held", "dead", "untrusted", "drained")
+
+    delivered: int
+    flagged: int
+    pending: int
+    held: int
+    dead: int
+    untrusted: int
+    drained: bool
+
+    def __init__(self, **facts: Any) -> None:
+        for name in self.__slots__:
+            setattr(self, name, facts[name])
+
+
+class Capture:
+    """What is known at the moment of recording; taken once, never changed. ``at`` is Unix seconds."""
+
+    __slots__ = ("event_id", "at", "user_identifier", "license_key", "activation_identifier")
+
+    def __init__(
+        self,
+        event_id: str,
+        at: float,
+        user_identifier: str,
+        license_key: str = "",
+        activation_identifier: str = "",
+    ) -> None:
+        self.event_id = event_id
+        self.at = at
+        self.user_identifier = user_identifier
+        self.license_key = license_key
+        self.activation_identifier = activation_identifier
