@@ -1,10 +1,15 @@
 """Every exception that this package raises on purpose.
 
 They carry facts as attributes, never a secret, and survive pickling: all facts travel in ``args``.
-The lowest floor: it imports nothing but, by name, a part that a vendor may leave out.
+The lowest floor: it imports nothing but, by name, a part that a vendor may leave out. Here is also what everybody may
+need and nobody should notice: ``debug``, a line for somebody who watches.
 """
 
 from __future__ import annotations
+
+import os
+import sys
+from _thread import _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,3 +116,51 @@ class Missing:
 
     def __call__(self, *args: object, **given: object) -> Any:
         return part(self._home, self._name)
+
+
+_telling = _local()
+
+
+def debug(text: str, *args: object) -> None:
+    """Tell the host's DEBUG log, or stderr where ``AGENT_DEBUG`` is set; only under no lock of ours.
+
+    ``text`` is one of a fixed set and ``args`` hold no secret; texts of servers are cut and made printable here.
+    Nothing is loaded or configured for it: the logger is called like this package, where the host has ``logging``.
+    """
+    logging = sys.modules.get("logging")
+    whole = hasattr(
+        logging, "shutdown"
+    )  # its last function but one: another thread may be loading it
+    to_stderr = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
+    if not (whole or to_stderr) or getattr(_telling, "now", False):
+        return
+    _telling.now = True  # a handler is the host's code: it may make us deliver
+    try:
+        logger: Any = logging.getLogger(__package__) if logging is not None and whole else None
+        shown = [_printable(arg) if isinstance(arg, str) else arg for arg in args]
+        if logger is not None and logger.isEnabledFor(10):
+            logger.debug(text, *shown)
+        elif to_stderr:
+            _print(text % tuple(shown))
+    except (Exception, SystemExit):
+        pass
+    finally:
+        _telling.now = False
+
+
+def _print(line: str) -> None:
+    import time
+
+    stream: Any = sys.stderr  # None in a program without a console
+    text = "%s %s[%d] %s\n" % (time.strftime("%H:%M:%S"), __package__, os.getpid(), line)
+    if stream is sys.__stderr__:
+        # Not through its buffer: an exit that finds a background thread holding the buffer's lock aborts.
+        os.write(stream.fileno(), text.encode("ascii", "backslashreplace"))
+    else:
+        stream.write(text)
+        stream.flush()
+
+
+def _printable(text: str) -> str:
+    """One line of bounded length, whoever wrote it."""
+    return "".join(char if char.isprintable() else " " for char in text[:400])
