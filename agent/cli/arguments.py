@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 from .output import write
@@ -68,6 +69,11 @@ def _program() -> str:
     return started if started and not started.startswith("-") else package()
 
 
+def can_demo() -> bool:
+    """Whether ``demo`` can be run here: a copy lacks it, and a frozen program has no second Python."""
+    return not getattr(sys, "frozen", False) and find_spec(".demo", __package__) is not None
+
+
 def package() -> str:
     """The name that this copy of the package goes by."""
     return str(__package__).rpartition(".")[0]
@@ -77,8 +83,10 @@ class Parser(argparse.ArgumentParser):
     """A parser of one command, or of a group of them.
 
     ``own``: a product brings its configuration, so the examples need not. ``configurable``: whether the command
-    has any use for one.
+    has any use for one. ``takes_anything`` is for one that only says why it cannot be run.
     """
+
+    takes_anything = False
 
     def __init__(self, *, own: bool = False, configurable: bool = True, **given: Any) -> None:
         super().__init__(
@@ -150,7 +158,7 @@ class Parser(argparse.ArgumentParser):
         last = getattr(args, "parser", self)
         if not last.configurable and hasattr(args, "config"):
             write(sys.stderr, "--config is not read: this command needs no configuration")
-        if rest:
+        if rest and not last.takes_anything:
             last.refuse(rest)
         if not hasattr(args, "run"):
             last.refuse([])

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Optional
 
 from .arguments import UsageError, whole
 from .output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..collector import Collector
     from ..config import Config
     from .arguments import Parser
 
@@ -29,7 +25,6 @@ def add_to(parser: Parser) -> None:
         "collector --api-key k1 --license-key l1 --product 42:5.2.5,5.3.0",
         _collector,
         configurable=False,
-        hidden=not included(),
     )
     collector.option("--port", type=whole, default=0, help="0, the default, takes a free one")
     collector.option("--algorithm", default="rsa", metavar="NAME", help="rsa or ed25519")
@@ -46,24 +41,6 @@ def add_to(parser: Parser) -> None:
     )
 
 
-def included() -> bool:
-    """Whether this copy was made with the collector."""
-    return find_spec("..collector", __package__) is not None
-
-
-def load() -> tuple[type[Collector], Callable[..., int]]:
-    """(``Collector``, ``serve``); raises ``UsageError`` in a copy that was made without them."""
-    try:
-        from ..collector import Collector, serve
-    except ModuleNotFoundError as error:
-        if not str(error.name).endswith(".collector"):
-            raise
-        raise UsageError(
-            "the collector is not part of this copy; use the complete distribution"
-        ) from None
-    return Collector, serve
-
-
 def _collector(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     chosen: dict[str, Any] = {}
     if args.api_key is not None:
@@ -74,7 +51,8 @@ def _collector(args: argparse.Namespace, out: Output, given: Optional[Config]) -
         chosen["products"] = _products(args.product)
     if not 0 <= args.port <= 65535:
         raise UsageError("--port: got %d, allowed is 0 to 65535" % args.port)
-    _, serve = load()
+    from ..collector import serve
+
     return serve(
         port=args.port,
         algorithm=args.algorithm,

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Optional
 
-from ..version import VERSION
-from . import collecting, demo, doctor, keys, looking, recording, spooling, state, verifying
-from .arguments import EXAMPLE_CONFIG, Parser, package, program
+from .. import __version__
+from . import doctor, keys, looking, recording, spooling, state, verifying
+from .arguments import EXAMPLE_CONFIG, Parser, UsageError, can_demo, package, program
 from .output import Output
 
 try:
-    from .vendoring import add_to as _add_vendor_to
-except ImportError:  # this is a copy: its maker stays behind
-    _add_vendor_to = None  # type: ignore[assignment]
+    from . import collecting, demo, vendoring
+
+    _WHOLE = True
+except ImportError:  # this is a copy: they stay behind
+    _WHOLE = False
 
 if TYPE_CHECKING:
     from ..config import Config
 
+_ABSENT = "%s is not part of this copy; run it from the complete distribution"
 _EPILOG = """\
 exit status: 0 done; 1 a negative answer (not verified, still pending, a check
 failed); 2 wrong usage or configuration; 130 interrupted
@@ -31,7 +34,7 @@ def parser(own: bool = False) -> Parser:
     name = program()
     examples = ["call-home", "spool status"] if own else ["call-home", "spool status", "doctor"]
     lines = [line + EXAMPLE_CONFIG * (not own) for line in examples]
-    if demo.shown():
+    if can_demo():
         lines.insert(0, "demo")
     found = Parser(
         prog=name,
@@ -46,10 +49,17 @@ def parser(own: bool = False) -> Parser:
         const=_version,
         help="the version of this copy",
     )
-    for module in (demo, state, recording, looking, spooling, verifying, keys, collecting, doctor):
+    if _WHOLE:
+        demo.add_to(found)
+    for module in (state, recording, looking, spooling, verifying, keys):
         module.add_to(found)
-    if _add_vendor_to is not None:
-        _add_vendor_to(found)
+    if _WHOLE:
+        collecting.add_to(found)
+    doctor.add_to(found)
+    if _WHOLE:
+        vendoring.add_to(found)
+    else:
+        _add_absent_to(found)
     state.add_erase_to(found)
     helping = found.command(
         "help",
@@ -62,8 +72,19 @@ def parser(own: bool = False) -> Parser:
     return found
 
 
+def _add_absent_to(found: Parser) -> None:
+    """The commands that a copy lacks: not listed, and whoever types one is told so."""
+    for name in ("demo", "collector", "vendor"):
+        absent = found.command(name, _ABSENT % name, name, _absent, hidden=True, configurable=False)
+        absent.takes_anything = True
+
+
+def _absent(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
+    raise UsageError(_ABSENT % args.parser.prog.rpartition(" ")[2])
+
+
 def _version(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    out.answer({"name": package(), "version": VERSION}, ["%s %s" % (package(), VERSION)])
+    out.answer({"name": package(), "version": __version__}, ["%s %s" % (package(), __version__)])
     return 0
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 
-from .. import checks
 from ..config import Config, GetKeyManager, Reo
-from ..errors import ConfigError
-from ..origin import dns_domain
-from ..signatures import Keyring, PublicKey
+from ..errors import ConfigError, mistake, part
+from ..signatures.keys import PublicKey
+from .arguments import meant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Union
+
+    from ..extras.keyring import Keyring
 
     Path = Union[str, os.PathLike[str]]
 
@@ -77,7 +78,7 @@ def from_mapping(document: Any, *, base_dir: str = "") -> Config:
     table = _table(document, "", Config.__slots__)
     found = table.get("endpoints", [])
     if not isinstance(found, (list, tuple)):
-        raise checks.mistake("endpoints", found, "a list of tables with a kind")
+        raise mistake("endpoints", found, "a list of tables with a kind")
     places = [("endpoints[%d]" % index, value) for index, value in enumerate(found)]
     table["endpoints"] = [_endpoint(value, place, base_dir) for place, value in places]
     if table.get("usage_consent") == _NOT_ASKED:
@@ -101,14 +102,14 @@ def _endpoint(value: Any, place: str, base_dir: str) -> GetKeyManager | Reo:
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _KINDS:
         came = kind if isinstance(value, dict) else value
-        raise _at(place, checks.mistake("kind", came, " or ".join(map(repr, _KINDS))))
+        raise _at(place, mistake("kind", came, " or ".join(map(repr, _KINDS))))
     made = _KINDS[kind]
     table = _table(value, place, ("kind", *made.__slots__))
     del table["kind"]
     if made is GetKeyManager and "keys" in table:
         table["keys"] = _keys(table["keys"], place + ".keys", base_dir)
     if str(table.get("domain", "")).rpartition(".")[2] == _DNS_DOMAIN:
-        table["domain"] = dns_domain
+        table["domain"] = part("domain", "domain").dns_domain
     try:
         return made(**table)
     except ConfigError as error:
@@ -121,14 +122,16 @@ def _keys(value: Any, place: str, base_dir: str) -> tuple[PublicKey, ...] | Keyr
     """A list of keys, or the table of a keyring: its path is looked up from ``base_dir`` too."""
     if not isinstance(value, dict):
         return _key_list(value, place, base_dir)
-    table = _table(value, place, Keyring.__slots__)
+    made = part("keyring", "keys").Keyring
+    table = _table(value, place, made.__slots__)
     for name in ("keys", "roots"):
         if name in table:
             table[name] = _key_list(table[name], "%s.%s" % (place, name), base_dir)
     if isinstance(table.get("document"), str):
         table["document"] = os.path.join(base_dir, table["document"])
     try:
-        return Keyring(**{"keys": (), **table})
+        found: Keyring = made(**{"keys": (), **table})
+        return found
     except ConfigError as error:
         raise _at(place, error) from None
 
@@ -148,7 +151,7 @@ def _key(value: Any, place: str, base_dir: str) -> PublicKey:
     if "pem_file" in table:
         field, name = place + ".pem_file", table["pem_file"]
         if not isinstance(name, str):
-            raise checks.mistake(field, name, "a path")
+            raise mistake(field, name, "a path")
         pem = _read(os.path.join(base_dir, name), field)
     validity = {field: table.get(field) for field in _VALIDITY}
     return public_key(pem, table.get("name", "global"), place, **validity)
@@ -197,11 +200,12 @@ def _wrong(field: str, value: object, allowed: str) -> ConfigError:
 def _table(value: Any, place: str, allowed: Iterable[str]) -> dict[str, Any]:
     """A copy of a table of these names."""
     if not isinstance(value, dict):
-        raise checks.mistake(place or "the file", value, "a table")
+        raise mistake(place or "the file", value, "a table")
     for name in value:
         if name not in allowed:
             near = [*allowed, *(other for other in _LICENCE if not place and other != name)]
-            raise _at(place, checks.unknown_name(place or "Config", str(name), near))
+            message = "%s: unknown name %r%s" % (place or "Config", str(name), meant(name, near))
+            raise _at(place, ConfigError(message, str(name)))
     return dict(value)
 
 

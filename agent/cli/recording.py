@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..client import Agent
     from ..config import Config
-    from ..outcomes import Outcome
+    from ..values import Outcome
     from .arguments import Parser
 
     Act = Callable[[Agent, argparse.Namespace], Optional[str]]

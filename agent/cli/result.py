@@ -12,7 +12,7 @@ from .directory import problem
 from .output import counted, printable
 
 if TYPE_CHECKING:
-    from ..outcomes import DeliveryReport, Outcome
+    from ..values import DeliveryReport, Outcome
 
 NO_CONSENT, IN_MEMORY = "no consent", "kept in memory only"
 CONSENT = "consent"  # what ``status`` says of records that wait for it

@@ -10,16 +10,14 @@ import argparse
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import ConfigError
-from . import demo
-from .arguments import UsageError, program
+from .arguments import UsageError, can_demo, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..client import Agent
     from ..config import Config
-    from ..engine import Engine
-    from ..outcomes import Outcome
+    from ..values import Outcome
     from .arguments import Parser
 
 EXAMPLE = """\
@@ -79,7 +77,7 @@ def read(args: argparse.Namespace, given: Optional[Config]) -> Settings:
             "Such a file is, for example (pem_file lies beside it; usage_consent: true, false, or",
             'null for not asked yet, which TOML writes "not-asked"):',
             EXAMPLE,
-            *(["%s demo needs none." % program()] if demo.shown() else []),
+            *(["%s demo needs none." % program()] if can_demo() else []),
         )
     key = getattr(args, "license_key", None)
     activation = getattr(args, "activation_identifier", None)
@@ -109,7 +107,3 @@ def shown_consent(config: Config) -> Any:
     """The consent of a configuration, JSON-ready; an agent that only looks may have been given another."""
     return "callable" if callable(config.usage_consent) else config.usage_consent
 
-
-def engine_of(agent: Agent) -> Engine:
-    """What works inside an agent: the command line reaches deeper than a product may."""
-    return agent._engine

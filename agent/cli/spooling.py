@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..client import Agent
     from ..config import Config
-    from ..outcomes import DeliveryReport
+    from ..values import DeliveryReport
     from .arguments import Parser
 
 _REPLAY_TIMEOUT_S = 3600.0

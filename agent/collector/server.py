@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Iterable, Type
 
-    from ..signatures import PublicKey
+    from ..signatures.keys import PublicKey
 
 API_KEYS = ("demo-api-key",)
 LICENSE_KEYS = ("demo-license-key",)
@@ -112,7 +112,7 @@ class Collector:
     @property
     def public_keys(self) -> Tuple[PublicKey, ...]:
         """The same keys, ready for a configuration."""
-        from ..signatures import PublicKey
+        from ..signatures.keys import PublicKey
 
         return tuple(PublicKey.from_pem(key["public_key"], name=key["name"]) for key in self.keys)
 

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from ...config import Config
     from ..arguments import Parser
     from ..output import Output
+
+_PARTS = """
+parts of a copy, for --with:
+  keyring    keys that a signed document replaces: agent.Keyring
+  detached   a process of its own that delivers: deliver="detached"
+  transfer   export_spool, import_spool
+  domain     agent.dns_domain
+  cli        the command line, for a support desk: agent.main
+  deps       urllib3 and platformdirs as they are installed here"""
 
 
 def add_to(parser: Parser) -> None:
@@ -23,13 +32,14 @@ def add_to(parser: Parser) -> None:
         "vendor",
         "put a copy of this package into a product's tree, check it, or upgrade it",
         "vendor product/_vendor/telemetry_agent\n"
-        "vendor --with-cli --with-deps product/_vendor/telemetry_agent\n"
+        "vendor --with keyring,cli product/_vendor/telemetry_agent\n"
         "vendor --check product/_vendor/telemetry_agent\n"
         "vendor --upgrade product/_vendor/telemetry_agent",
         _vendor,
         configurable=False,
         hidden=parser.own or getattr(sys, "frozen", False),
     )
+    vendor.description = "%s\n%s" % (vendor.description, _PARTS)
     vendor.add_argument(
         "destination", metavar="DEST", help="the folder of the copy; its name is the package's"
     )
@@ -46,22 +56,13 @@ def add_to(parser: Parser) -> None:
         default=False,
         help="make an existing copy what this version would write, and say what changed",
     )
-    for name, what in (
-        ("cli", "the command line, for a support desk"),
-        ("deps", "urllib3 and platformdirs as they are installed here"),
-    ):
-        choice = vendor.add_mutually_exclusive_group()
-        wanted: dict[str, Any] = {"dest": "with_" + name, "default": None}
-        choice.add_argument(
-            "--with-" + name, action="store_const", const=True, help="copy " + what, **wanted
-        )
-        choice.add_argument(
-            "--without-" + name,
-            action="store_const",
-            const=False,
-            help="leave it out: the default, unless the copy has it",
-            **wanted,
-        )
+    vendor.option(
+        "--with",
+        dest="parts",
+        metavar="PART[,PART]",
+        help="all the parts that the copy is to have beside its core, or none; without this "
+        "option it keeps those that it has, and a new one has none",
+    )
     vendor.add_argument(
         "--overwrite",
         action="store_true",

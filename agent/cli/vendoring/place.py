@@ -27,7 +27,7 @@ class Manifest(NamedTuple):
     """What was copied: ``files`` is path → SHA-256."""
 
     version: str
-    with_cli: bool
+    parts: list[str]
     libraries: dict[str, str]
     files: dict[str, str]
 
@@ -35,7 +35,7 @@ class Manifest(NamedTuple):
     def of(cls, content: Content) -> Manifest:
         """The list of a copy as it should be."""
         hashes = {path: sha256(data).hexdigest() for path, data in content.files.items()}
-        return cls(content.version, content.with_cli, content.libraries, hashes)
+        return cls(content.version, content.parts, content.libraries, hashes)
 
     @classmethod
     def load(cls, path: str) -> Optional[Manifest]:
@@ -50,8 +50,9 @@ class Manifest(NamedTuple):
         try:
             if read["format"] != _FORMAT:
                 raise ConfigError("%s: of format %r, known is %d" % (path, read["format"], _FORMAT))
-            found = cls(read["version"], read["with_cli"], read["libraries"], read["files"])
-            texts = [found.version, *found.libraries.values(), *found.files.values()]
+            found = cls(read["version"], read["parts"], read["libraries"], read["files"])
+            texts = [found.version, *found.parts, *found.libraries.values()]
+            texts += found.files.values()
             right = all(isinstance(text, str) for text in texts) and all(map(_inside, found.files))
         except (KeyError, TypeError, AttributeError):
             right = False

@@ -1,43 +1,50 @@
 """What a copy is made of: path below the copy → content, the same bytes for the same sources on every machine.
 
-Line ends are those of Unix whatever the checkout has, or each system would find every file edited. The collector (a
-test server with published keys) and this command stay behind; so does the command line unless it is asked for.
+Line ends are those of Unix whatever the checkout has, or each system would find every file edited. A copy is the core
+and the parts that were asked for. The collector (a test server with published keys), the demo that it stars in and this
+command always stay behind.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ... import __version__
 from ...errors import AgentError
-from ...version import VERSION
 from . import bill, libraries
 from .rewriting import rewritten
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 DISTRIBUTION = "callhome-agent"
 LICENCE = "LICENSE"
 BILL = "sbom.cdx.json"
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_COMMAND_LINE = ("cli", "__main__.py")
-_STAYS = (("collector",), ("cli", os.path.basename(os.path.dirname(os.path.abspath(__file__)))))
+CLI, DEPS = "cli", "deps"
+# Modules of ``extras`` by their own names, the command line, the libraries that are pure Python.
+PARTS = ("keyring", "detached", "transfer", "domain", CLI, DEPS)
+_EXTRAS = "extras"
+_STAYS = ("collector/", "cli/demo/", "cli/vendoring/", "cli/collecting.py")
 
 
 class Content(NamedTuple):
     """A copy as it should be."""
 
     version: str
-    with_cli: bool
+    parts: list[str]
     libraries: dict[str, str]  # name → version, of those that are copied along
     pythons: dict[str, str]  # name → what it asks of Python
     files: dict[str, bytes]
 
 
-def content(*, with_cli: bool, with_deps: bool) -> Content:
+def content(parts: Collection[str]) -> Content:
     """A copy made of this package; raises ``AgentError`` where a part of it is not to be had."""
-    files = _own(with_cli)
+    files = _own(parts)
     brought = []
-    if with_deps:
+    if DEPS in parts:
         brought = [libraries.installed(one) for one in libraries.LIBRARIES if one.pure]
         for path in [path for path in files if path.endswith(".py")]:
             base = "." * (path.count("/") + 1) + libraries.FOLDER
@@ -45,30 +52,39 @@ def content(*, with_cli: bool, with_deps: bool) -> Content:
         files.update(libraries.folder(brought))
     files[LICENCE] = _licence()
     versions = {one.name: one.version for one in brought}
-    files[BILL] = bill.of_materials(DISTRIBUTION, VERSION, files, versions)
+    files[BILL] = bill.of_materials(DISTRIBUTION, __version__, files, versions)
     pythons = {one.name: one.python for one in brought}
-    return Content(VERSION, with_cli, versions, pythons, dict(sorted(files.items())))
+    chosen = [part for part in PARTS if part in parts]
+    return Content(__version__, chosen, versions, pythons, dict(sorted(files.items())))
 
 
-def _own(with_cli: bool) -> dict[str, bytes]:
+def _own(parts: Collection[str]) -> dict[str, bytes]:
     if not os.path.isdir(PACKAGE):
         raise AgentError(
             "%s is no directory: run this from a checkout or an installation" % PACKAGE
         )
     found = {}
     for directory, below, names in os.walk(PACKAGE):
-        inside = os.path.relpath(directory, PACKAGE)
-        parts = () if inside == os.curdir else tuple(inside.split(os.sep))
-        below[:] = [
-            name for name in below if name != "__pycache__" and (*parts, name) not in _STAYS
-        ]
+        inside = os.path.relpath(directory, PACKAGE).replace(os.sep, "/")
+        below[:] = [name for name in below if name != "__pycache__"]
         for name in names:
-            whole = (*parts, name)
-            if not name.endswith(".py") and name != "py.typed":
-                continue
-            if with_cli or whole[0] not in _COMMAND_LINE:
-                found["/".join(whole)] = _read(os.path.join(directory, name))
+            path = name if inside == os.curdir else "%s/%s" % (inside, name)
+            if (name.endswith(".py") or name == "py.typed") and _belongs(path, parts):
+                found[path] = _read(os.path.join(directory, name))
     return found
+
+
+def _belongs(path: str, parts: Collection[str]) -> bool:
+    """Whether a file of this package goes into a copy with these parts."""
+    if path.startswith(_STAYS):
+        return False
+    room, _, name = path.partition("/")
+    if room in (CLI, "__main__.py"):
+        return CLI in parts
+    if room == _EXTRAS:
+        part = name.partition(".")[0]
+        return part in parts or (part == "__init__" and bool({*parts} - {CLI, DEPS}))
+    return True
 
 
 def _licence() -> bytes:

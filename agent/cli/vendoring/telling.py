@@ -12,10 +12,12 @@ from ..arguments import UsageError
 from ..output import Output, counted, printable
 from . import libraries
 from .place import PENDING, Difference, Manifest, Place
-from .source import PACKAGE, Content, content
+from .source import PACKAGE, PARTS, Content, content
 
 if TYPE_CHECKING:
     Options = Union[Manifest, Content]
+
+_NONE = "none"
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -40,10 +42,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             "%s is not empty, and nothing in it is ours" % args.destination,
             "name a folder that does not exist yet; a copy that was made by hand has to go first",
         )
-    wanted = content(
-        with_cli=_chosen(args.with_cli, before is not None and before.with_cli),
-        with_deps=_chosen(args.with_deps, before is not None and bool(before.libraries)),
-    )
+    wanted = content(_chosen(args.parts, before))
     found = place.difference(wanted)
     if args.check:
         return _check(args.destination, place, wanted, found, out)
@@ -63,8 +62,19 @@ def _destination(given: str) -> str:
     return root
 
 
-def _chosen(said: Optional[bool], as_before: bool) -> bool:
-    return as_before if said is None else said
+def _chosen(said: Optional[str], before: Optional[Manifest]) -> list[str]:
+    """The parts that a copy is to have; raises ``UsageError`` for one that there is not."""
+    if said is None:
+        return [] if before is None else [part for part in before.parts if part in PARTS]
+    named = [] if said == _NONE else said.split(",")
+    unknown = [part for part in named if part not in PARTS]
+    if unknown:
+        raise UsageError(
+            "--with: there is no part %s" % printable(repr(unknown[0])),
+            "the parts are %s; they are named with commas between, or %s"
+            % (", ".join(PARTS), _NONE),
+        )
+    return named
 
 
 def _check(destination: str, place: Place, wanted: Content, found: Difference, out: Output) -> int:
@@ -113,11 +123,8 @@ def _update(
         raise
     value = {"destination": args.destination, "left": left, **_state(before, wanted, found)}
     lines = _lines(found) if args.upgrade else []
-    what = "%s, %s%s" % (
-        counted(len(wanted.files), "file"),
-        "with the command line" if wanted.with_cli else "without the command line",
-        "".join(", %s %s" % one for one in wanted.libraries.items()),
-    )
+    made_of = ["the core", *wanted.parts, *("%s %s" % one for one in wanted.libraries.items())]
+    what = "%s, %s" % (counted(len(wanted.files), "file"), ", ".join(made_of))
     if not args.upgrade:
         lines.append("%s is a copy of version %s: %s" % (args.destination, wanted.version, what))
     elif before is not None and before.version != wanted.version:
@@ -156,7 +163,7 @@ def _state(before: Optional[Manifest], wanted: Content, found: Difference) -> di
 
 
 def _options(one: Options) -> dict[str, Any]:
-    return {"with_cli": one.with_cli, "libraries": one.libraries}
+    return {"parts": one.parts, "libraries": one.libraries}
 
 
 def _lines(found: Difference) -> list[str]:

@@ -10,14 +10,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..signatures.keys import ED25519
-from . import keyfiles
-from .demo_stage import Stage, expect
+from ...signatures.keys import ED25519
+from .. import keyfiles
+from .stage import Stage, expect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client import Agent
+    from ...client import Agent
 
 _OLD, _NEW = 0, 1
 _ROOTS = ("root-1", "root-2")

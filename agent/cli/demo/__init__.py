@@ -1,7 +1,7 @@
 """demo: the whole story on loopback, against the bundled collector, in steps that check what they say.
 
 Everything happens in a temporary directory that is removed afterwards; no other machine is asked. What the steps do is
-in ``demo_steps`` and ``demo_rotation``; here they are run, narrated and summed up: any step that differs makes the exit
+in ``steps`` and ``rotation``; here they are run, narrated and summed up: any step that differs makes the exit
 status 1.
 """
 
@@ -13,13 +13,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import collecting
-from .arguments import UsageError, whole
-from .output import Output, is_terminal, write
+from ..arguments import UsageError, can_demo, whole
+from ..output import Output, is_terminal, write
 
 if TYPE_CHECKING:
-    from ..config import Config
-    from .arguments import Parser
+    from ...config import Config
+    from ..arguments import Parser
 
 _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
@@ -32,7 +31,7 @@ def add_to(parser: Parser) -> None:
         "demo\ndemo --json\ndemo --rotation",
         _demo,
         configurable=False,
-        hidden=not shown(),
+        hidden=not can_demo(),
     )
     demo.add_argument(
         "--rotation",
@@ -43,16 +42,11 @@ def add_to(parser: Parser) -> None:
     demo.option("--inject", action="append", type=whole, default=[], help=argparse.SUPPRESS)
 
 
-def shown() -> bool:
-    """Whether it can be run here: a frozen program has no second Python, a copy may lack the collector."""
-    return collecting.included() and not getattr(sys, "frozen", False)
-
-
 def _demo(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .demo_stage import Differs, Stage
+    from ...collector import Collector
+    from .stage import Differs, Stage
 
     steps, injected = _story(args.rotation)
-    collector_class, _ = collecting.load()
     if getattr(sys, "frozen", False):
         raise UsageError("demo starts and kills a second Python, which a frozen program has not")
     for number in args.inject:
@@ -62,7 +56,7 @@ def _demo(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
     narrator = _Narrator(out)
     results: list[dict[str, Any]] = []
     began = time.monotonic()
-    with collector_class() as collector, Stage(collector, inject) as stage:
+    with Collector() as collector, Stage(collector, inject) as stage:
         for number, (title, act) in enumerate(steps, 1):
             ok = True
             try:
@@ -85,12 +79,10 @@ def _demo(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
 
 def _story(rotation: bool) -> tuple[Any, dict[int, Optional[str]]]:
     """The steps, and what can be injected into each."""
-    from . import demo_rotation, demo_steps
+    from . import rotation as changing, steps
 
     return (
-        (demo_rotation.STEPS, {**demo_rotation.INJECTED})
-        if rotation
-        else (demo_steps.STEPS, demo_steps.INJECTED)
+        (changing.STEPS, {**changing.INJECTED}) if rotation else (steps.STEPS, steps.INJECTED)
     )
 
 

@@ -16,18 +16,18 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from ..client import Agent
-from ..spool import names
-from ..spool.backlog import Backlog
-from .config_file import from_mapping
+from ...client import Agent
+from ...clock import Clock
+from ...spool.store import Spool
+from ..config_file import from_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import TypeVar
 
-    from ..collector import Collector
-    from ..spool.records import Record
+    from ...collector import Collector
+    from ...spool.record import Record
 
     T = TypeVar("T")
 
@@ -43,8 +43,11 @@ sys.path[:] = json.loads(sys.argv[1])
 sys.path.insert(0, sys.argv[2])
 importlib.import_module(sys.argv[3])
 del sys.path[0]
-raise SystemExit(importlib.import_module(sys.argv[3] + ".cli.demo_product").main())
+raise SystemExit(importlib.import_module(sys.argv[3] + ".cli.demo.product").main())
 """
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Differs(Exception):
@@ -129,7 +132,7 @@ class Stage:
     @contextlib.contextmanager
     def process(self, act: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
         """A product in a process of its own, and what it said when it had done ``act``."""
-        path, name = os.path.split(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        path, name = os.path.split(_PACKAGE)
         paths = [entry for entry in sys.path if isinstance(entry, str)]
         environ = {
             key: value
@@ -181,14 +184,22 @@ class Stage:
 
     def on_disk(self) -> list[Record]:
         """What waits on disk, read afresh and counted by nobody's memory."""
-        backlog = Backlog(self.directory, [])
-        backlog.refresh()
-        return list(backlog.records())
+        if not os.path.isdir(self.directory):
+            return []
+        reading = Spool(
+            self.directory,
+            clock=Clock(),
+            max_bytes=1,
+            max_records=1,
+            power=False,
+            report=lambda count, id: None,
+        )
+        return list(reading.records())
 
     def segments(self) -> list[str]:
         """The files that hold records."""
         found = os.listdir(self.directory) if os.path.isdir(self.directory) else []
-        return [name for name in found if name.endswith(names.SEGMENT)]
+        return [name for name in found if name.endswith(".seg")]
 
     def holds(self, text: str) -> bool:
         """Whether any file of the state directory holds ``text``."""

@@ -11,13 +11,13 @@ import os
 import signal
 from typing import TYPE_CHECKING, Optional
 
-from .demo_product import TEXTS
-from .demo_stage import EXIT_TIMEOUT_S, LICENSE_KEY, SLACK_S, Stage, expect, timed
+from .product import TEXTS
+from .stage import EXIT_TIMEOUT_S, LICENSE_KEY, SLACK_S, Stage, expect, timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client import Agent
+    from ...client import Agent
 
 CALL_HOME = "CALL HOME"
 FORGERIES = ("unsigned", "wrong-key", "stale", "replay", "redirect", "portal")
@@ -217,8 +217,18 @@ def _ends(stage: Stage) -> str:
 
 
 # What the collector does instead of what a step asks for, to see it fail: None is an honest answer.
-INJECTED = {1: "refuse", 2: "wrong-key", 3: "unsigned", 4: "portal", 5: None, 6: None, 7: "500",
-            8: None, 9: None, 10: "blackhole"}  # fmt: skip
+INJECTED = {
+    1: "refuse",
+    2: "wrong-key",
+    3: "unsigned",
+    4: "portal",
+    5: None,
+    6: None,
+    7: "500",
+    8: None,
+    9: None,
+    10: "blackhole",
+}
 
 STEPS: tuple[tuple[str, Callable[[Stage], str]], ...] = (
     ("A collector listens on loopback", _up),

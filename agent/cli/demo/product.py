@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 
-from ..client import Agent
-from .config_file import from_mapping
+from ...client import Agent
+from ..config_file import from_mapping
 
 TEXTS = ("opengl", "two screens", "dark")
 
