@@ -121,10 +121,19 @@ class Verdict(_Facts):
 
     ``reason`` is short text for people, without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's;
     ``errors`` are field -> messages, bounded; ``retry_after_s`` comes with "throttled"; ``proven`` says that the answer
-    was signed, trusted and fresh.
+    was signed, trusted and fresh; ``status`` is HTTP's, 0 where no answer came.
     """
 
-    __slots__ = ("outcome", "reason", "code", "errors", "retry_after_s", "timestamp", "proven")
+    __slots__ = (
+        "outcome",
+        "reason",
+        "code",
+        "errors",
+        "retry_after_s",
+        "timestamp",
+        "proven",
+        "status",
+    )
 
     def __init__(
         self,
@@ -136,6 +145,7 @@ class Verdict(_Facts):
         retry_after_s: float = 0.0,
         timestamp: Optional[int] = None,
         proven: bool = False,
+        status: int = 0,
     ) -> None:
         self.outcome = outcome
         self.reason = reason
@@ -144,6 +154,7 @@ class Verdict(_Facts):
         self.retry_after_s = retry_after_s
         self.timestamp = timestamp
         self.proven = proven
+        self.status = status
 
 
 class Outcome(_Facts):

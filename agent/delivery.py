@@ -1,0 +1,492 @@
+"""The life of a record once it is on disk: pending, sent, judged, settled. One loop, at most one deliverer.
+
+Only a verdict, a quota, an age or an export ends a record; what an answer means is decided by the endpoint's ``judge``.
+An answer that settles nothing describes its endpoint, which then waits (``lanes``). Nothing here knows when a pass is
+due; that is the worker's.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import get_ident
+from time import monotonic
+
+from . import verdicts
+from .errors import debug
+from .lanes import BACKOFF, CONSENT, ORIGIN, Lane
+from .lines import sha256
+from .values import Outcome, Unreachable, Verdict, Withheld, inside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Optional
+
+    from .clock import Clock
+    from .config import Config
+    from .spool.record import Record
+    from .spool.store import Spool
+    from .values import Request, Transport
+    from .verdicts import Adapter
+
+# What a pass came to: another process or thread delivers; there is more to send now; all is sent or waits.
+BUSY, MORE, DONE = "busy", "more", "done"
+# A pass begins so many records, and none after so long; then others have their turn, and outcomes are told.
+PASS_RECORDS, PASS_S = 256, 2.0
+# So much evidence makes a dead letter: 12 answers that count, or 2 refusals in the server's own words.
+DEAD_AT, REFUSED_WEIGHT = 12, 6
+# So many requests in a row that ended with their process count as a failure of the endpoint.
+BROKEN_AT = 3
+# Statuses that say the server is busy, not that it choked on a record.
+EXCUSED = frozenset((408, 429, 502, 503, 504))
+# With less than this left no further request is begun: it would only be cut short.
+LEFT_MIN_S = 0.05
+# How soon to look again at what waits for something of our own, and at what the disk refuses.
+PARKED_S, REFUSED_S = 3600.0, 30.0
+# 2025: nothing of ours is older. A clock that said less was not set yet, so the record's age is unknown.
+EARLIEST_AT = 1_735_689_600.0
+# Two runs, this far apart, must agree on an age that nothing signed corroborates.
+AGREED_S = 24 * 3600.0
+# How long a refusal of consent waits for a request that is being broken off.
+CALL_OFF_S = 0.2
+
+
+class Totals:
+    """What all passes of this process came to."""
+
+    __slots__ = ("sent", "delivered", "flagged", "rejected", "untrusted")
+
+    def __init__(self) -> None:
+        self.sent = self.delivered = self.flagged = self.rejected = self.untrusted = 0
+
+
+class Delivery:
+    """Takes records from the spool to their endpoints::
+
+        run()
+          spool.claim()                          the one deliverer of this directory; memory -> disk
+          for record in spool.waiting(doubted):
+            _attempt(record, lane)               gate, request, book "try", send, judge
+            _settle(record, lane, verdict)       book "answer" or "end"; the lane is proven or waits
+          spool.release()                        reap, compact, let go
+          on_outcome(...)                        after the release: a dialog in it holds up nobody else
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        adapters: list[Adapter],
+        *,
+        config: Config,
+        clock: Clock,
+        environ: Mapping[str, str],
+        transport: Optional[Transport],
+        gate: Callable[[Record], str],
+        on_outcome: Optional[Callable[[Outcome], None]],
+        user_identifier: Callable[[], str],
+    ) -> None:
+        self._spool, self._config, self._clock, self._environ = spool, config, clock, environ
+        self._gate, self._on_outcome, self._user = gate, on_outcome, user_identifier
+        self._given = transport
+        self.lanes = {adapter.name: self._lane(adapter) for adapter in adapters}
+        self.silent = False
+        self.after_fork()
+
+    def _lane(self, adapter: Adapter) -> Lane:
+        """A lane is found by a hash of its configuration, keyed by whose state this is."""
+        config, name = self._config, self._user() + "\n" + adapter.name
+        cause = (name, adapter.cause(), config.proxy, config.proxy_auth, config.ca_bundle)
+        floor = (name, adapter.floor_cause())
+        tags = (repr(parts).encode("utf-8", "backslashreplace") for parts in (cause, floor))
+        return Lane(adapter, *(str(sha256(tag).hexdigest()[:16]) for tag in tags))
+
+    def after_fork(self) -> None:
+        """Begin anew: connections and who is in the middle of a pass are the parent's."""
+        self.transport = self._given
+        self.totals = Totals()
+        self.stopping = False
+        self.in_flight: Optional[Record] = None
+        self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
+        self._seen: object = None  # the news that the last pass looked at
+        self._refused_at: Optional[float] = None  # when the disk refused to be written
+
+    # -- when ------------------------------------------------------------------------------------
+
+    def due_in_s(self) -> Optional[float]:
+        """Seconds until a pass can do something; None while nothing waits."""
+        now, fresh = self._clock.time(), self._spool.news is not self._seen
+        if self._seen is None:
+            self.refresh()
+        waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.left]
+        if not fresh:
+            waits += [PARKED_S for lane in self.lanes.values() if lane.parked]
+        if self._spool.memory:
+            waits.append(0.0 if fresh else REFUSED_S)
+        return min(waits) if waits else None
+
+    def refresh(self) -> None:
+        """Know of each lane what any process wrote down."""
+        self._spool.refresh_facts()
+        now = self._clock.time()
+        for lane in self.lanes.values():
+            fact = self._spool.fact
+            lane.take(fact("lane", lane.tag), fact("floor", lane.floor_tag), now)
+
+    def pardon(self, *waits: str) -> None:
+        """Let these kinds of waiting not hold until each lane's next attempt."""
+        for lane in self.lanes.values():
+            lane.pardoned = waits
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is inside a pass, in ``on_outcome`` for one."""
+        return self._inside.get("thread") == get_ident()
+
+    # -- one pass --------------------------------------------------------------------------------
+
+    def run(self, *, ends_at: Optional[float] = None) -> str:
+        """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
+        me = get_ident()
+        if self.is_current or self._inside.setdefault("thread", me) != me:
+            return BUSY
+        try:
+            if not self._spool.claim():
+                return BUSY
+            told: list[tuple[Record, Verdict]] = []
+            try:
+                result = self._pass(told, ends_at)
+            finally:
+                self._rest()
+                self._spool.release()
+            for record, verdict in told:
+                self._tell(record, verdict)
+            return result
+        finally:
+            self._inside.clear()
+
+    def _pass(self, told: list[tuple[Record, Verdict]], ends_at: Optional[float]) -> str:
+        self._seen, began_at = self._spool.news, monotonic()
+        most = self.totals.sent + PASS_RECORDS
+        self.refresh()
+        open_ = self._open(ends_at)
+        doubted = [name for name, lane in open_.items() if lane.failures]
+        old: list[Record] = []
+        for record in self._spool.waiting(doubted) if open_ else ():
+            lane = self.lanes.get(record.endpoint)
+            if lane is not None and lane.adapter.usage != record.usage:
+                lane = None  # the name stands for another kind of server by now
+            left_s = self._left_s(ends_at)
+            if self.stopping or left_s <= 0:
+                self._leave(open_)
+                break
+            if self._is_overdue(record, lane):
+                old.append(record)
+            elif lane is None or record.endpoint not in open_:
+                self._leave({record.endpoint: lane} if lane else {})
+            elif self.totals.sent >= most or monotonic() - began_at > PASS_S:
+                self._leave(open_)
+                break
+            else:
+                verdict = self._attempt(record, lane, left_s)
+                if verdict is not None and self._settle(record, lane, verdict):
+                    told.append((record, verdict))
+                if lane.remaining_s(self._clock.time()) > 0:
+                    self._leave({record.endpoint: open_.pop(record.endpoint)})
+                if not open_:
+                    break
+        self._expire(old)
+        self._keep()
+        debug("pass: %d sent, %s", self.totals.sent - most + PASS_RECORDS, self._waits())
+        return MORE if open_ and any(lane.left for lane in open_.values()) else DONE
+
+    def _open(self, ends_at: Optional[float]) -> dict[str, Lane]:
+        """The lanes that may be asked now. All others have something left as far as anybody knows."""
+        now, user = self._clock.time(), self._user()
+        for lane in self.lanes.values():
+            lane.begin()
+            trust = lane.adapter.trust
+            if trust is not None and trust.look(self._spool, user, lane):
+                lane.forgive()
+            if trust is not None and not lane.remaining_s(now):
+                trust.ask(self._ready(), lane, self._left_s(ends_at))
+        waiting = {n: lane for n, lane in self.lanes.items() if lane.remaining_s(now) > 0}
+        self._leave(waiting)
+        return {name: lane for name, lane in self.lanes.items() if name not in waiting}
+
+    @staticmethod
+    def _leave(lanes: Mapping[str, Lane]) -> None:
+        for lane in lanes.values():
+            lane.left = True
+
+    def _left_s(self, ends_at: Optional[float]) -> float:
+        """Seconds that the next request may take."""
+        limit_s = self._config.request_timeout_s
+        if ends_at is None:
+            return limit_s
+        left_s = min(limit_s, ends_at - monotonic())
+        return left_s if left_s > LEFT_MIN_S or not self.totals.sent else 0.0
+
+    # -- one record ------------------------------------------------------------------------------
+
+    def _attempt(self, record: Record, lane: Lane, limit_s: float) -> Optional[Verdict]:
+        """Send one record; the verdict, or None where it was not sent."""
+        gate = self._gate(record)
+        if gate == "refused":
+            self._spool.forget(record)
+        elif gate != "open":
+            lane.parked = CONSENT
+        elif not self._was_broken(record, lane):
+            began_at = monotonic()
+            request = self._request(record, lane, limit_s)
+            limit_s -= round(monotonic() - began_at, 1)  # in tenths: a reason may name it
+            if isinstance(request, Verdict):
+                return request
+            if request is not None and limit_s > 0:
+                return self._send(record, lane, request, limit_s)
+        return None
+
+    def _was_broken(self, record: Record, lane: Lane) -> bool:
+        """Whether the last runs all ended in the middle of a request, so that this one waits a while."""
+        if not lane.noticed and self._spool.attempts(record).left_open:
+            lane.noticed = True
+            lane.broken += 1
+            if lane.broken >= BROKEN_AT:
+                reason = "the product ended %d times before an answer came" % lane.broken
+                lane.back_off(self._clock.time(), _chance(), reason)
+                return True
+        return False
+
+    def _request(self, record: Record, lane: Lane, limit_s: float) -> Any:
+        """The request of a record; None where it waits; a verdict where it can never be one."""
+        body = record.body
+        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
+            origin = self._origin(lane, limit_s)
+            if not origin:
+                lane.parked = ORIGIN
+                return None
+            record.body = {**body, **origin}
+        try:
+            return lane.adapter.request(
+                record.kind, record.body, event_id=record.id, now=self._clock.time()
+            )
+        except Exception as error:  # a body that none of us wrote costs itself and no other record
+            reason = "cannot be encoded: " + type(error).__name__
+            return Verdict(verdicts.REJECTED, reason=reason)
+
+    def _origin(self, lane: Lane, limit_s: float) -> dict[str, str]:
+        """Whose usage it is; a vendor's callable is asked where it can be left behind."""
+        aside = getattr(self._ready(), "aside", None)
+        if lane.parked == ORIGIN:
+            return {}  # asked in this pass
+        try:
+            ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
+            return ask() if aside is None else aside(ask, limit_s)
+        except Unreachable:
+            return {}
+
+    def _send(
+        self, record: Record, lane: Lane, request: Request, limit_s: float
+    ) -> Optional[Verdict]:
+        spool, transport = self._spool, self._ready()
+        request.may_send = lambda: not self.stopping and self._gate(record) == "open"
+        first = record.kind == "aggregate" and not spool.attempts(record).failed
+        if not spool.try_(record, sync=first):
+            self._refused_at = monotonic()
+            lane.left = True
+            return None
+        # Set before consent is asked: who withdraws it looks here.
+        self.in_flight = record
+        if not request.may_send():
+            return self._withhold(record)
+        self.totals.sent += 1
+        lane.pardoned = ()
+        inside.request = True
+        try:
+            response = transport.send(request, timeout_s=limit_s)
+        except Withheld:
+            return self._withhold(record)
+        except Unreachable as error:
+            return Verdict(verdicts.OFFLINE, reason=error.reason)
+        except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
+            return Verdict(verdicts.OFFLINE, reason="transport: " + type(error).__name__)
+        finally:
+            inside.request = False
+        return self._judge(record, lane, response)
+
+    def _withhold(self, record: Record) -> None:
+        self.in_flight = None
+        if self._gate(record) == "refused":
+            self._spool.forget(record)
+        else:
+            self._spool.end(record, failed=False, counted=0)
+
+    def _judge(self, record: Record, lane: Lane, response: Any) -> Verdict:
+        try:
+            verdict = lane.adapter.judge(
+                response,
+                now=self._clock.time(),
+                monotonic=self._clock.monotonic(),
+                freshness=lane.freshness,
+                secret=str(record.body.get("license_key") or ""),
+            )
+        except Exception as error:  # an answer that nobody thought of ends no pass and no host
+            verdict = Verdict(verdicts.RETRY, reason="unreadable answer: " + type(error).__name__)
+        verdict.status = getattr(response, "status", 0)
+        return verdict
+
+    def _settle(self, record: Record, lane: Lane, verdict: Verdict) -> bool:
+        """Write down what a verdict means for the record and for its endpoint; whether the record ended."""
+        spool, now, outcome = self._spool, self._clock.time(), verdict.outcome
+        self.in_flight = None
+        debug("%s: %s %s", record.endpoint, record.id, verdict)
+        if self._gate(record) == "refused":  # meanwhile: no word of it is kept
+            spool.forget(record)
+            return False
+        if outcome == verdicts.OFFLINE and self.stopping:
+            lane.broken += 1
+            spool.end(record, failed=False, counted=0)
+            return False
+        counted = self._evidence(lane, verdict)
+        if spool.attempts(record).counted + counted >= DEAD_AT and counted:
+            verdict.outcome = verdicts.REJECTED
+        if outcome in verdicts.SETTLED:
+            lane.prove(now)
+        elif outcome != verdicts.REJECTED:
+            lane.settle(verdict if counted == 0 else _as(verdict, outcome), now, _chance())
+        self._count(outcome, verdict.outcome)
+        if verdict.outcome in verdicts.ENDED:
+            spool.answer(record, verdict, now)
+            return True
+        patient = outcome in (verdicts.HELD, verdicts.THROTTLED)
+        spool.end(record, failed=not patient, counted=counted)
+        if outcome != verdicts.OFFLINE:
+            spool.told(record, verdict, now)
+        self._keep()
+        return False
+
+    def _evidence(self, lane: Lane, verdict: Verdict) -> int:
+        """How much an answer speaks against its record: nothing, unless the lane proved another one in this pass."""
+        if not lane.proved or verdict.outcome not in verdicts.SUSPICIOUS:
+            return 0
+        if verdict.outcome == verdicts.RETRY and verdict.status in EXCUSED:
+            return 0
+        return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
+
+    def _count(self, answered: str, ended: str) -> None:
+        totals = self.totals
+        totals.delivered += answered == verdicts.DELIVERED
+        totals.flagged += answered == verdicts.FLAGGED
+        totals.untrusted += answered == verdicts.UNTRUSTED
+        totals.rejected += ended == verdicts.REJECTED
+
+    def _tell(self, record: Record, verdict: Verdict) -> None:
+        if self._on_outcome is None or self.silent:
+            return
+        outcome = Outcome(
+            event_id=record.id,
+            endpoint=record.endpoint,
+            verdict=verdict.outcome,
+            reason=verdict.reason,
+            errors=verdict.errors or {},
+            recorded_at=record.at,
+            had_license_key=bool(record.body.get("license_key")),
+            from_earlier_run=record.run != self._spool.run,
+        )
+        try:
+            self._on_outcome(outcome)
+        # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.
+        except BaseException as error:  # noqa: B036
+            if isinstance(error, KeyboardInterrupt) and self._config.deliver == "manual":
+                raise  # the user's, on the caller's thread
+
+    # -- age -------------------------------------------------------------------------------------
+
+    def _is_overdue(self, record: Record, lane: Optional[Lane]) -> bool:
+        """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing."""
+        now, most_s = self._clock.time(), self._config.max_age_days * 86400.0
+        if record.at < EARLIEST_AT or now - record.at <= most_s:
+            return False
+        # The clock may have been set since: what this process recorded is no older than the process.
+        if record.run == self._spool.run and self._spool.age_s() <= most_s:
+            return False
+        if self.clock_is_right():
+            return True
+        if lane is None or lane.adapter.signed:
+            return False
+        other = lane.overdue_run not in ("", self._spool.run)
+        if other and now - lane.overdue_at >= AGREED_S and lane.overdue_at - record.at > most_s:
+            return True
+        if not lane.overdue_run or lane.overdue_at > now:
+            lane.overdue_at, lane.overdue_run = now, self._spool.run
+        return False
+
+    def clock_is_right(self) -> bool:
+        """Whether a signed answer of this process still agrees with the local clock."""
+        now, ticks = self._clock.time(), self._clock.monotonic()
+        return any(lane.freshness.corroborates(now, ticks) for lane in self.lanes.values())
+
+    def _expire(self, old: list[Record]) -> None:
+        if old:
+            self._spool.drop(old, why="age")
+
+    # -- what is kept ----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        for lane in self.lanes.values():
+            self._spool.note_fact("lane", lane.tag, **lane.to_json())
+            self._spool.note_fact("floor", lane.floor_tag, **lane.floor_json())
+
+    def _waits(self) -> str:
+        now = self._clock.time()
+        waits = {name: round(lane.remaining_s(now)) for name, lane in self.lanes.items()}
+        return ", ".join("%s waits %d s" % found for found in waits.items())
+
+    # -- the transport ---------------------------------------------------------------------------
+
+    def _ready(self) -> Transport:
+        if self.transport is None:
+            from .transport import HttpTransport
+
+            self.transport = HttpTransport.of(self._config, self._environ)
+        return self.transport
+
+    def _rest(self) -> None:
+        self._quietly("rest")
+
+    def _quietly(self, verb: str) -> None:
+        """A vendor's transport may keep no promise; the host's exit is no place to learn it."""
+        try:
+            if self.transport is not None:
+                getattr(self.transport, verb)()
+        except (Exception, SystemExit):
+            pass
+
+    def call_off_usage(self) -> None:
+        """After a refusal: break off a request that carries usage, and wait until it is."""
+        from time import sleep
+
+        ends_at = monotonic() + CALL_OFF_S
+        while monotonic() < ends_at and not self.is_current:
+            record = self.in_flight
+            if record is None or not record.usage:
+                return
+            self._quietly("interrupt")
+            sleep(0.001)
+
+    def interrupt(self) -> None:
+        """End the request in flight, which says nothing of its record."""
+        self._quietly("interrupt")
+
+    def close(self) -> None:
+        """Close every socket."""
+        self._quietly("close")
+
+
+def _chance() -> float:
+    """The jitter, in [0, 1)."""
+    return int.from_bytes(os.urandom(6), "big") / 2.0**48
+
+
+def _as(verdict: Verdict, outcome: str) -> Verdict:
+    """A verdict under the name that the answer had, for its endpoint."""
+    return Verdict(outcome, reason=verdict.reason, retry_after_s=verdict.retry_after_s)

@@ -1,0 +1,144 @@
+"""``Lane``: one endpoint as delivery sees it: how long it is left alone, why, and what its answers proved.
+
+What is kept on disk is found by keyed hashes. The *wait* is tagged by everything that could have caused it, so that a
+corrected key, proxy or CA bundle voids it; the *floor* of signed times by address and signing keys alone, or whoever
+changes the proxy could replay a day of captured answers. Everything read back is bounded: the file may be planted.
+"""
+
+from __future__ import annotations
+
+from . import verdicts
+from .signatures.freshness import AGREE_S, Freshness
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+    from .values import Verdict
+    from .verdicts import Adapter
+
+# "Full jitter" between the base and an exponentially growing bound (AWS Architecture Blog, 2015).
+BACKOFF_BASE_S, BACKOFF_MAX_S = 30.0, 6 * 3600.0
+HELD_BASE_S, HELD_MAX_S = 3600.0, 24 * 3600.0
+# Anyone can obtain a signed refusal and relay it: a lane that was ever proven is asked again this soon.
+HELD_PROVEN_MAX_S = 6 * 3600.0
+BACKOFF, PAUSE, HELD = "backoff", "pause", "held"
+# What a lane may be waiting for that is our own.
+CONSENT, ORIGIN = "consent", "a domain or ip_addr"
+
+_TIME = (-1e12, 1e12)  # beyond it no arithmetic with times is safe
+# Name, types, least and most, of what is read back.
+_FIELDS: dict[str, tuple[Any, float, float]] = {
+    "failures": (int, 0, 1e9),
+    "holds": (int, 0, 1e9),
+    "broken": (int, 0, 1e9),
+    "set_at": ((int, float), *_TIME),
+    "delay_s": ((int, float), 0, HELD_MAX_S),
+    "overdue_at": ((int, float), *_TIME),
+}
+
+
+class Lane:
+    """One endpoint; ``wait`` is "", BACKOFF (ours), PAUSE (asked for by the server) or HELD (it refuses us)."""
+
+    def __init__(self, adapter: Adapter, tag: str, floor_tag: str) -> None:
+        self.adapter, self.tag, self.floor_tag = adapter, tag, floor_tag
+        self.freshness = Freshness()
+        self.failures = self.holds = 0  # in a row
+        self.broken = 0  # requests in a row that ended with their process
+        self.wait = self.reason = ""
+        self.set_at = self.delay_s = 0.0
+        self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
+        self.overdue_at, self.overdue_run = 0.0, ""  # when over-aged records were first seen, by whom
+        # Of this process, or this pass:
+        self.pardoned: tuple[str, ...] = ()  # kinds of waiting that do not hold until the next attempt
+        self.proved = self.noticed = self.left = False
+        self.parked = ""
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
+        if not self.wait or self.wait in self.pardoned or now < self.set_at:
+            return 0.0
+        return max(0.0, self.set_at + self.delay_s - now)
+
+    def begin(self) -> None:
+        """A pass begins."""
+        self.proved = self.left = False
+        self.parked = ""
+
+    def prove(self, now: float) -> None:
+        """A record was settled: nothing stands between us and the next one."""
+        self.failures = self.holds = self.broken = 0
+        self.wait = self.reason = ""
+        self.proved, self.proven_at = True, now
+
+    def settle(self, verdict: Verdict, now: float, chance: float) -> None:
+        """Wait as an answer that settled nothing says; ``chance`` in [0, 1) is the jitter."""
+        self.pardoned, self.broken = (), 0
+        self.set_at = now
+        # What a usage server writes may repeat what was recorded: no free text of it is kept.
+        self.reason = verdict.reason
+        if verdict.outcome == verdicts.HELD:
+            most_s = HELD_PROVEN_MAX_S if self.proven_at else HELD_MAX_S
+            self.wait, self.delay_s = HELD, min(most_s, HELD_BASE_S * 2.0 ** min(self.holds, 10))
+            self.holds += 1
+        elif verdict.outcome == verdicts.THROTTLED:
+            self.wait, self.delay_s = PAUSE, min(HELD_MAX_S, verdict.retry_after_s)
+        else:
+            self.back_off(now, chance, "%s: %s" % (verdict.outcome, verdict.reason))
+
+    def back_off(self, now: float, chance: float, reason: str) -> None:
+        """Wait longer after each failure."""
+        self.failures += 1
+        bound_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(self.failures, 20))
+        self.wait, self.set_at, self.reason = BACKOFF, now, reason
+        self.delay_s = BACKOFF_BASE_S + chance * (bound_s - BACKOFF_BASE_S)
+        self.pardoned = ()
+
+    def forgive(self) -> None:
+        """What the failures came of is over: try again at once."""
+        self.failures, self.wait, self.reason = 0, "", ""
+
+    # -- on disk ---------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """The wait, as it is kept."""
+        reason = "" if self.adapter.usage else self.reason
+        kept = {name: getattr(self, name) for name in _FIELDS}
+        return {**kept, "wait": self.wait, "reason": reason, "overdue_run": self.overdue_run}
+
+    def floor_json(self) -> dict[str, Any]:
+        """What was proven, as it is kept."""
+        fresh = self.freshness
+        return {"floor": fresh.floor, "doubtful": fresh.doubtful, "proven_at": self.proven_at}
+
+    def take(self, kept: dict[str, Any], floor: dict[str, Any], now: float) -> None:
+        """Adopt what any process kept, field by field where type and bounds fit."""
+        for name, (types, least, most) in _FIELDS.items():
+            value = kept.get(name)
+            if isinstance(value, types) and type(value) is not bool and least <= value <= most:
+                setattr(self, name, value)
+        if kept.get("wait") in ("", BACKOFF, PAUSE, HELD):
+            changed = self.wait != kept["wait"]
+            self.wait = kept["wait"]
+            if changed or not self.adapter.usage:
+                self.reason = str(kept.get("reason") or "")[:400]
+        self.overdue_run = str(kept.get("overdue_run") or "")[:64]
+        proven_at = floor.get("proven_at")
+        if isinstance(proven_at, (int, float)) and 0 <= proven_at <= now:
+            self.proven_at = max(self.proven_at, proven_at)
+        self._take_floor(floor.get("floor"), now)
+        self.freshness.doubtful |= floor.get("doubtful") is True and not self.freshness.agreed
+
+    def _take_floor(self, floor: Optional[Any], now: float) -> None:
+        """A floor more than a day ahead is of a clock that was wrong, or planted, or this clock went back: believed,
+
+        it would refuse every answer until its day. Until an answer ticks nothing is believed only because it agrees
+        with our clock.
+        """
+        if type(floor) is not int or not -1e12 <= floor <= 1e12:
+            return
+        if floor > now + AGREE_S:
+            self.freshness.doubtful = True
+        else:
+            self.freshness.raise_floor(floor)
