@@ -21,7 +21,7 @@ from typing import Any
 for place in (Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent):
     sys.path.insert(0, str(place))
 
-from support_signatures import RSA_2048, RSA_3072, RSA_4096, Ed25519Signer  # noqa: E402
+from support.signatures import RSA_2048, RSA_3072, RSA_4096, Ed25519Signer  # noqa: E402
 
 EXAMPLES = """
 examples:

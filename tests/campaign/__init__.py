@@ -7,5 +7,6 @@ full ones stand in ``vendor_notes/RELIABILITY.md`` with the command that gives t
 import sys
 from pathlib import Path
 
-# What the tests share lies beside this directory, as pytest has it.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# What the tests share lies beside this directory, and the rules of the model among the tests, as pytest has it.
+_TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(_TESTS), str(_TESTS / "spool")]

@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any, Optional
 
-from support_agent import run_python
+from support.agent import run_python
 
 from . import report
 from .bounds_spool import fill
@@ -43,7 +43,7 @@ def peak_kb():
 
 AGENT = SETUP + """
 import agent
-from support_agent import config
+from support.agent import config
 from campaign.bounds_spool import Network
 given = config("http://127.0.0.1:9", (), directory, max_records=150_000,
                max_bytes=100_000_000, max_age_days=36500, deliver=sys.argv[2])

@@ -9,8 +9,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from support_agent import FakeClock, config, desk, engine_of, pass_, work_until
-from support_spool import child, done, size_of
+from support.agent import FakeClock, config, desk, engine_of, pass_, work_until
+from support.spool import child, done, size_of
 
 import agent
 from agent.collector import Collector
@@ -205,7 +205,7 @@ for n in range(total):
 
 def _killed(when: str, place: Path) -> report.Row:
     """A process dies in the middle of an eviction; the next one goes on."""
-    from support_spool import look
+    from support.spool import look
 
     row = report.Row("killed " + when, rounds=1)
     ran = child(KILLED, when, 10_000, "a", directory=place)

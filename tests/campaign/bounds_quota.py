@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from support_spool import child, done, look, size_of
+from support.spool import child, done, look, size_of
 
 from agent.spool import names
 
@@ -141,7 +141,7 @@ def run(
 
 def _order(chance: random.Random, place: Path) -> report.Row:
     """Dead usage, dead licence, counters and usage, licence; each with a report of what went."""
-    from support_spool import DISK, Record, licence, spool
+    from support.spool import DISK, Record, licence, spool
 
     from .bounds_spool import fill
 

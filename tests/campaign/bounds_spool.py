@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from support_agent import START
+from support.agent import START
 
 from agent import jsonline
 from agent.spool import names

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import support_spool
-from support_agent import ROOT
+from support import spool as spools
+from support.agent import ROOT
 
 from agent.collector import Collector
 from agent.spool import names
@@ -456,12 +456,12 @@ def _reaper(work: Path, row: report.Row, size: Size, rng: random.Random) -> None
     work.mkdir()
     place, go = work / "state", work / "state.go"
     go.touch()
-    reaper = support_spool.child(REAPER, directory=place)
-    vultures = [support_spool.child(VULTURE, directory=place) for _ in range(2)]
+    reaper = spools.child(REAPER, directory=place)
+    vultures = [spools.child(VULTURE, directory=place) for _ in range(2)]
     for process in (reaper, *vultures):
         expect(process, "ready")
     writers = [
-        support_spool.child(WRITER, n, size.segments, rng.randrange(10**9), directory=place)
+        spools.child(WRITER, n, size.segments, rng.randrange(10**9), directory=place)
         for n in range(size.writers)
     ]
     try:
@@ -478,7 +478,7 @@ def _reaper(work: Path, row: report.Row, size: Size, rng: random.Random) -> None
     row.duplicated += sum(sent.values()) - len(sent)
     _note(row, "segments", len({name for _, name in lines}))
     _note(row, "taken before their writer had them", sum(map(int, _said(vultures))))
-    left = support_spool.segments(place)
+    left = spools.segments(place)
     if left:
         row.broken.append("%d segments were left" % len(left))
 
@@ -486,7 +486,7 @@ def _reaper(work: Path, row: report.Row, size: Size, rng: random.Random) -> None
 def _said(processes: list[subprocess.Popen[str]]) -> list[str]:
     """What they printed, read from all at once: who prints into a full pipe waits."""
     with ThreadPoolExecutor(len(processes)) as pool:
-        return list(pool.map(lambda process: support_spool.done(process, timeout_s=600), processes))
+        return list(pool.map(lambda process: spools.done(process, timeout_s=600), processes))
 
 
 # -- the peers -----------------------------------------------------------------------------------
@@ -538,11 +538,11 @@ def _peer(work: Path, row: report.Row, size: Size, _rng: random.Random) -> None:
     place, go = work / "state", work / "state.go"
     go.touch()
     stores.peer(row.store, place).close()
-    deliverers = [support_spool.child(PEER_DELIVERER, row.store, directory=place) for _ in range(2)]
+    deliverers = [spools.child(PEER_DELIVERER, row.store, directory=place) for _ in range(2)]
     for process in deliverers:
         expect(process, "ready")
     writers = [
-        support_spool.child(PEER_WRITER, row.store, n, size.records, directory=place)
+        spools.child(PEER_WRITER, row.store, n, size.records, directory=place)
         for n in range(size.processes)
     ]
     try:

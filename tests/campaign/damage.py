@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 from unittest.mock import patch
 
-from support_agent import Desk, desk
-from support_spool import look, spool
+from support.agent import Desk, desk
+from support.spool import look, spool
 
 import agent
 from agent.spool import names

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from support_agent import FakeClock, config, snapshot
+from support.agent import FakeClock, config, snapshot
 
 import agent
 from agent.transport.values import Request, Response, Unreachable

@@ -28,10 +28,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from support_agent import START, Desk, FakeClock, desk
-from support_disks import EXT4, EXT4_1K, TMPFS, NotHere, mounted
-from support_faults import ANY, CALLS, ONCE, STAYS, Fault, Shim, descriptors
-from support_spool import look, segments, waiting
+from support.agent import START, Desk, FakeClock, desk
+from support.disks import EXT4, EXT4_1K, TMPFS, NotHere, mounted
+from support.faults import ANY, CALLS, ONCE, STAYS, Fault, Shim, descriptors
+from support.spool import look, segments, waiting
 
 import agent
 from agent import jsonline

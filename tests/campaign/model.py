@@ -1,7 +1,7 @@
 """The spool against a model: random histories of a few processes, kills in system calls, power cuts.
 
-``tests/test_spool_model.py`` holds the rules, ``tests/support_model.py`` the world; a round is one history of up to 25
-steps. Power cuts are simulated: what was not synced is lost, in part or whole.
+``tests/spool/test_spool_model.py`` holds the rules, ``tests/support/model.py`` the world; a round is one history of
+up to 25 steps. Power cuts are simulated: what was not synced is lost, in part or whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from unittest import mock
 
 import hypothesis
 from hypothesis.stateful import run_state_machine_as_test
-from support_model import World
+from support.model import World
 from test_spool_model import SpoolMachine
 
 from . import report

@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from support_endpoints import API_KEY, config
+from support.endpoints import API_KEY, config
 
 from agent import endpoints
 from agent.config import GetKeyManager, Reo

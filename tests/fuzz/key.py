@@ -12,7 +12,7 @@ import random
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from support_signatures import (
+from support.signatures import (
     ED25519_ALGORITHM,
     PRIMES,
     Ed25519Signer,

@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from support_signatures import RSA_2048, Ed25519Signer
+from support.signatures import RSA_2048, Ed25519Signer
 
 from agent.errors import VerificationError
 from agent.signatures import keyring

@@ -16,8 +16,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from support_endpoints import API_KEY, config
-from support_shared import PROJECT_ROOT
+from support.endpoints import API_KEY, config
+from support.shared import PROJECT_ROOT
 
 from agent import endpoints, jsonline
 from agent.config import GetKeyManager, Reo

@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
-from support_shared import PROJECT_ROOT
+from support.shared import PROJECT_ROOT
 
 from agent.collector.signing import Keys, Signer
 from agent.signatures import PublicKey

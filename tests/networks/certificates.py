@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import ocsp
-from support_sockets import Authority, Server
+from support.sockets import Authority, Server
 
 from .proxies import six
 from .situations import CERTIFICATES, program, situation

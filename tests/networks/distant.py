@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Union
 
-from support_sockets import Authority, Behaviour, Server
+from support.sockets import Authority, Behaviour, Server
 
 from . import link, names
 from .hostile import LATE

@@ -6,8 +6,8 @@ import socket
 import struct
 from typing import Any
 
-from support_sockets import Authority, Behaviour, Server, silent
-from support_spool import FakeClock
+from support.sockets import Authority, Behaviour, Server, silent
+from support.spool import FakeClock
 
 from .situations import HOSTILE, situation
 from .stage import SHORT_S, Stage

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
-from support_sockets import Authority, Behaviour, Server
+from support.sockets import Authority, Behaviour, Server
 
 from . import programs
 from .programs import NAME, address

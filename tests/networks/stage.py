@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-from support_sockets import Authority, Behaviour, Server
+from support.sockets import Authority, Behaviour, Server
 
 from agent.collector import Collector
 

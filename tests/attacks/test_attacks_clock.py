@@ -1,0 +1,221 @@
+"""Attacks by clocks, ours and the server's: rolled back, ten years off, jumping.
+
+Two promises pull against each other here: an old answer is not believed because somebody turned the clock back, and an
+honest user with a wrong clock is never locked out. No record is lost either way, and ``status()`` and ``history()``
+say what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agent import pass_, work_until
+from support.attacks import (
+    DAY_S,
+    HOUR_S,
+    START,
+    YEAR_S,
+    Scene,
+    http_answer,
+    receipt,
+    scene,
+    signed,
+)
+
+OLD, FAR = (
+    "signed, but older than an answer seen before",
+    "signed, but too far from the local clock",
+)
+OFF = {
+    "ten years back": -10 * YEAR_S,
+    "a day and an hour back": -DAY_S - HOUR_S,
+    "a day and an hour ahead": DAY_S + HOUR_S,
+    "ten years ahead": 10 * YEAR_S,
+}
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Scene]:
+    with scene(tmp_path / "state") as found:
+        yield found
+
+
+# -- the product's clock -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off_s", [-DAY_S, DAY_S])
+def test_a_clock_that_is_a_day_off_costs_an_honest_user_nothing(line: Scene, off_s: float) -> None:
+    line.clock.at += off_s
+    with line.agent() as product:
+        line.record(product, "first", "second")
+        assert product.flush().delivered == 2
+        line.intact(product)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first start", "seen before"])
+@pytest.mark.parametrize("name", OFF)
+def test_a_wrong_clock_locks_no_honest_user_out(line: Scene, name: str, known: bool) -> None:
+    """The first answer shows the drift; the next one, after our own backoff, ticks."""
+    if known:
+        with line.agent() as product:
+            line.capture(product)
+    line.clock.at += OFF[name]
+    with line.agent() as product:
+        line.record(product, "first", "second")
+        line.fails(product, "skewed", "%s (%+d s)" % (FAR, -OFF[name]))
+        line.recovers(product)
+        for number in range(3):
+            line.wait(HOUR_S)
+            line.record(product, "later %d" % number)
+            assert product.flush().delivered == 1
+    # Nor does it after a restart, or once the clock is set right.
+    with line.agent() as product:
+        line.record(product, "after a restart")
+        product.flush()
+        line.recovers(product)
+        line.clock.at -= OFF[name]
+        line.record(product, "clock set right")
+        assert product.flush().delivered == 1
+        line.intact(product)
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_a_clock_that_jumps_while_the_product_runs(line: Scene, name: str) -> None:
+    with line.agent() as product:
+        line.capture(product)
+        line.wait(HOUR_S)
+        line.clock.at += OFF[name]
+        line.record(product, "first")
+        assert product.flush().delivered == 1  # it ticks already
+        line.intact(product)
+
+
+def test_a_rolled_back_clock_and_an_answer_of_that_time(line: Scene) -> None:
+    """The user turns the clock back by half a day, to when the answer was fresh; and starts the product again."""
+    with line.agent() as product:
+        captured = line.capture(product, "then")
+        line.wait(12 * HOUR_S)
+        line.capture(product, "now")
+        line.clock.at -= 12 * HOUR_S
+        line.replays(captured)
+        line.record(product, "first")
+        line.fails(product, "skewed", OLD)
+    with line.agent() as product:
+        line.fails(product, "skewed", OLD)
+        line.clock.at += 12 * HOUR_S
+        line.recovers(product)
+
+
+def test_a_clock_rolled_back_by_days_while_the_product_runs(line: Scene) -> None:
+    with line.agent() as product:
+        captured = line.capture(product, "then")
+        line.wait(3 * DAY_S)
+        line.capture(product, "now")
+        line.clock.at -= 3 * DAY_S
+        line.replays(captured)
+        line.record(product, "first")
+        line.fails(product, "skewed", OLD)
+        work_until(product, line.clock, line.clock.at + DAY_S)
+        line.says_so(product, "skewed", OLD)
+        line.recovers(product)
+
+
+def test_a_clock_rolled_back_by_days_between_two_runs(line: Scene) -> None:
+    with line.agent() as product:
+        captured = line.capture(product, "then")
+        line.wait(3 * DAY_S)
+        line.capture(product, "now")
+    line.clock.at -= 3 * DAY_S
+    line.replays(captured)
+    with line.agent() as product:
+        line.record(product, "first")
+        line.fails(product, "skewed", "signed, but ")
+        line.attack = None
+        work_until(product, line.clock, line.clock.at + 6 * HOUR_S)
+        line.intact(product)
+        assert line.on_disk() == set()
+
+
+# -- the server's clock --------------------------------------------------------------------------
+
+
+def test_a_server_clock_that_jumps_ten_years_ahead_and_back(line: Scene) -> None:
+    """One answer of that kind is shown and forgotten."""
+    with line.agent() as product:
+        line.capture(product)
+        line.server_off_s += 10 * YEAR_S
+        line.record(product, "first")
+        line.fails(product, "skewed", "%s (+%d s)" % (FAR, 10 * YEAR_S))
+        line.server_off_s -= 10 * YEAR_S
+        line.recovers(product)
+
+
+@pytest.mark.parametrize("jump_s", [-10 * YEAR_S, -12 * HOUR_S, -301], ids=lambda s: "%d s" % s)
+def test_a_server_clock_that_jumps_back(line: Scene, jump_s: float) -> None:
+    """Nothing older than the newest proof is believed; once the server is right again, all is."""
+    with line.agent() as product:
+        line.capture(product)
+        line.server_off_s += jump_s
+        line.record(product, "first")
+        line.fails(product, "skewed", OLD)
+        for _ in range(24):
+            line.wait(HOUR_S)
+            pass_(product)
+        line.says_so(product, "skewed", OLD)
+        line.intact(product)
+        line.server_off_s -= jump_s
+        line.recovers(product)
+
+
+def test_a_server_clock_that_is_five_minutes_unsteady(line: Scene) -> None:
+    with line.agent() as product:
+        for number, off_s in enumerate((0, 150, -150, 150, 0, -149)):
+            line.server_off_s = off_s
+            line.record(product, "r%d" % number)
+            assert product.flush().delivered == 1
+            line.wait(60)
+        line.intact(product)
+
+
+@pytest.mark.parametrize("jump_s", [12 * HOUR_S, 10 * YEAR_S], ids=lambda s: "%d s" % s)
+def test_a_server_clock_that_is_ahead_for_hours(line: Scene, jump_s: float) -> None:
+    """Answers of those hours are proven and tick, so they count; once the server's clock is right, we wait for a day.
+
+    Nothing is lost, and no restart is needed.
+    """
+    with line.agent() as product:
+        line.capture(product)
+        line.server_off_s += jump_s
+        line.record(product, "while it was ahead")
+        for _ in range(4):
+            product.flush()
+            line.wait(HOUR_S)
+        assert product.status()["pending"] == 0
+        line.server_off_s -= jump_s
+        line.record(product, "first", "second")
+        line.fails(product, "skewed", OLD)
+        for _ in range(6):
+            line.wait(HOUR_S)
+            pass_(product)
+        line.says_so(product, "skewed", OLD)
+        line.intact(product)
+        line.wait(24 * HOUR_S)
+        line.recovers(product)
+
+
+def test_a_signed_answer_of_the_distant_future(line: Scene) -> None:
+    """Signed by mistake, captured and kept: believed, it would raise the floor and refuse every later answer."""
+    future = http_answer(signed(receipt(START + 10 * YEAR_S)))
+    with line.agent() as product:
+        line.capture(product)
+        line.record(product, "first")
+        line.replays(future)
+        line.fails(product, "skewed", FAR)
+        work_until(product, line.clock, START + DAY_S)
+        line.says_so(product, "skewed", FAR)
+        line.recovers(product)
+    with line.agent() as product:
+        line.record(product, "second")
+        assert product.flush().delivered == 1

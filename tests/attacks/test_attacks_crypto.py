@@ -1,0 +1,98 @@
+"""Attacks on the means to check: PyNaCl missing, broken, or replaced, in a product whose server signs with Ed25519.
+
+What cannot be checked is neither believed nor called forged: the record waits, the reason is told, and a product that
+can check delivers it. RSA needs nothing that could be missing.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.attacks import START, Scene, http_answer, receipt, scene, signed
+from support.signatures import RSA_2048, Ed25519Signer
+
+ED = Ed25519Signer()
+FORGER = Ed25519Signer(b"\2" * 32)
+ANSWERS = {"genuine": signed(receipt(START), ED), "forged": signed(receipt(START), FORGER)}
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Scene]:
+    with scene(tmp_path / "state") as found:
+        found.keys = (ED.key,)
+        yield found
+
+
+def block(patch: pytest.MonkeyPatch) -> None:
+    """As in a bundle that was made without it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nacl"]:
+        patch.delitem(sys.modules, name)
+    patch.setitem(sys.modules, "nacl", None)
+
+
+def replace(patch: pytest.MonkeyPatch, answer: Any) -> None:
+    """Something else of that name, which says yes to everything."""
+    bindings: Any = types.ModuleType("nacl.bindings")
+    bindings.crypto_sign_open = lambda signed, key: answer
+    package: Any = types.ModuleType("nacl")
+    package.bindings = bindings
+    patch.setitem(sys.modules, "nacl", package)
+    patch.setitem(sys.modules, "nacl.bindings", bindings)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_pynacl_missing_from_the_bundle(
+    line: Scene, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.says(ANSWERS[answer])
+    with monkeypatch.context() as patch:
+        block(patch)
+        with line.agent() as product:
+            line.record(product, "first", "second")
+            line.fails(product, "untrusted", "Ed25519 cannot be checked here")
+            line.intact(product)
+    # The next version of the product has it.
+    line.attack = lambda request, honest: (
+        honest(),
+        http_answer(signed(receipt(line.server_time()), ED)),
+    )[1]
+    with line.agent() as product:
+        assert product.flush().delivered == 2
+        line.intact(product)
+
+
+@pytest.mark.parametrize("says", [None, True, b"", b"anything"], ids=repr)
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_something_else_called_nacl_that_says_yes(
+    line: Scene, answer: str, says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.says(ANSWERS[answer])
+    replace(monkeypatch, says)
+    with line.agent() as product:
+        line.record(product, "first")
+        line.fails(product, "untrusted", "Ed25519 cannot be checked here")
+
+
+def test_a_fallback_to_another_algorithm_for_want_of_pynacl(
+    line: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An RSA answer by a stranger does not become good because the Ed25519 key cannot be used."""
+    line.says(signed(receipt(START), RSA_2048))
+    block(monkeypatch)
+    with line.agent() as product:
+        line.record(product, "first")
+        line.fails(product, "untrusted", "no trusted key signed this answer")
+
+
+def test_rsa_needs_no_pynacl(line: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.keys = line.collector.public_keys
+    block(monkeypatch)
+    with line.agent() as product:
+        line.record(product, "first", "second")
+        assert product.flush().delivered == 2
+        line.intact(product)

@@ -1,0 +1,262 @@
+"""Attacks on the signature: answers that are unsigned, signed by somebody else, or signed for something else.
+
+Each is made by somebody in the middle against a product on a real disk. What must hold every time: no record is lost,
+none is believed to have arrived that did not, and ``status()`` and ``history()`` say what happened.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.attacks import (
+    START,
+    STRANGER,
+    TRUSTED,
+    Honest,
+    Scene,
+    body_of,
+    http_answer,
+    receipt,
+    scene,
+    signed,
+)
+from support.shared import shared_path
+from support.signatures import (
+    ED25519_ALGORITHM,
+    RSA_2048,
+    RSA_ALGORITHM,
+    Ed25519Signer,
+    pem,
+    spki,
+    text64,
+)
+
+import agent
+
+NO_KEY_FITS = "not proven: no trusted key signed this answer"
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Scene]:
+    with scene(tmp_path / "state") as found:
+        yield found
+
+
+def test_an_unsigned_answer_like_the_documented_one(line: Scene) -> None:
+    line.says(json.dumps({"response": receipt(START)}).encode())
+    line.withstands("untrusted", "`response_base64` is not there once")
+
+
+@pytest.mark.parametrize("signature", [..., None, "", [], 0, "AAAA"], ids=repr)
+def test_a_stripped_signature(line: Scene, signature: Any) -> None:
+    """Of an honest answer, so the record did arrive: it is sent again rather than believed without proof."""
+
+    def strip(request: bytes, honest: Honest) -> bytes:
+        envelope = dict(json.loads(body_of(honest())), signature=signature)
+        return http_answer(json.dumps({k: v for k, v in envelope.items() if v is not ...}).encode())
+
+    line.attack = strip
+    shown = NO_KEY_FITS if signature in ("", "AAAA") else "`signature` is not there once"
+    line.withstands("untrusted", shown)
+
+
+def test_a_signature_under_a_key_that_is_not_ours(line: Scene) -> None:
+    line.says(signed(receipt(START), STRANGER))
+    line.withstands("untrusted", NO_KEY_FITS)
+
+
+HINTS: list[dict[str, Any]] = [
+    {"private_key_used": "product"},
+    {"private_key_used": "stranger"},
+    {"private_key_used": "../../../../dev/null"},
+    {"private_key_used": "http://127.0.0.1:9/key.pem"},
+    {"private_key_used": None, "public_key": STRANGER.public_key, "jwk": {"kty": "RSA"}},
+    {"x5u": "http://127.0.0.1:9/", "jku": "http://127.0.0.1:9/", "kid": "' OR 1=1 --"},
+]
+
+
+@pytest.mark.parametrize("hint", HINTS, ids=[", ".join(hint) for hint in HINTS])
+def test_a_hint_that_points_to_another_key(line: Scene, hint: dict[str, Any]) -> None:
+    line.says(signed(receipt(START), STRANGER, **hint))
+    line.withstands("untrusted", NO_KEY_FITS)
+
+
+@pytest.mark.parametrize("hint", ["product", "stranger", "", None, {}], ids=repr)
+def test_a_hint_that_would_lock_the_honest_answer_out(line: Scene, hint: Any) -> None:
+    """It lies outside the signed bytes: whoever changes it changes nothing."""
+    line.attack = lambda request, honest: http_answer(
+        json.dumps(dict(json.loads(body_of(honest())), private_key_used=hint)).encode()
+    )
+    with line.agent() as product:
+        line.record(product, "first", "second")
+        assert product.flush().delivered == 2
+        line.intact(product)
+
+
+def test_a_signature_borrowed_from_another_answer(line: Scene) -> None:
+    """A fresh refusal's signature under a receipt, and the whole signed text of neither."""
+    refusal = json.loads(signed(receipt(START, code=100, message="Invalid API Key")))
+    line.says(signed(receipt(START), signature=refusal["signature"]))
+    line.withstands("untrusted", NO_KEY_FITS)
+
+
+def test_a_signature_over_the_decoded_text(line: Scene) -> None:
+    """What the vendor's own clients check, and what the server never signs."""
+    data = json.dumps(receipt(START)).encode()
+    line.says(signed(data, signature=text64(TRUSTED.sign(data))))
+    line.withstands("untrusted", NO_KEY_FITS)
+
+
+# -- another answer of the same server -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [200, 0, 829, 832, 8300, 104, 151])
+def test_a_signed_answer_of_another_endpoint(line: Scene, code: int) -> None:
+    """The server signs its licence checks with the same key: "Valid license key" is no telemetry receipt."""
+    verdict = receipt(START, code=code, message="Valid license key")
+    line.says(signed(verdict))
+    line.withstands("untrusted", "signed, but code %d is no telemetry receipt" % code)
+
+
+def test_a_licence_verdict_made_to_look_like_a_receipt(line: Scene) -> None:
+    """All that is unsigned says 830: the status, the outer response, the hint and the headers."""
+    body = signed(receipt(START, code=200), response=receipt(START), code=830, status="success")
+    line.says(body, 200, "X-Code: 830")
+    line.withstands("untrusted", "signed, but code 200 is no telemetry receipt")
+
+
+def published(name: str) -> bytes:
+    vectors = json.loads(
+        shared_path("vectors", "getkeymanager", "signed_responses.json").read_bytes()
+    )["vectors"]
+    (found,) = (v["envelope"] for v in vectors if v["name"].startswith(name))
+    return json.dumps(found).encode()
+
+
+@pytest.mark.parametrize("code", ["830", "831", "100", "101", "102", "103", "150"])
+def test_a_receipt_that_the_vendor_published(line: Scene, code: str) -> None:
+    """All seven kinds of real answers, under the real key: they are signed, and they are old."""
+    pem = shared_path("vectors", "getkeymanager", "demo_public_key.pem").read_bytes()
+    line.keys += (agent.PublicKey.from_pem(pem, name="the vendor's"),)
+    line.says(published(code))
+    line.withstands("skewed", "signed, but too far from the local clock")
+
+
+# -- 831 and 830 ---------------------------------------------------------------------------------
+
+
+def test_a_831_disguised_as_830_outside(line: Scene) -> None:
+    """The user of an invalid licence edits the part that people read: the signed part decides."""
+    line.attack = lambda request, honest: http_answer(
+        json.dumps(dict(json.loads(body_of(honest())), response=receipt(START))).encode()
+    )
+    with line.agent(license_key=("pirated", "activation-1")) as product:
+        line.record(product, "first")
+        assert product.flush().flagged == 1
+        (outcome,) = line.told
+        assert outcome.verdict == "flagged" and "license_key" in outcome.errors
+        (answer,) = product.history()
+        assert (answer["verdict"], answer["code"]) == ("flagged", 831)
+        line.intact(product)
+    (record,) = line.collector.records()
+    assert record["answer"] == 831 and record["flags"]["has_red_flags"]
+
+
+def test_a_830_disguised_as_831_outside(line: Scene) -> None:
+    lie = receipt(START, code=831, errors={"license_key": ["stolen"]})
+    line.attack = lambda request, honest: http_answer(
+        json.dumps(dict(json.loads(body_of(honest())), response=lie)).encode()
+    )
+    with line.agent() as product:
+        line.record(product, "first")
+        assert product.flush().delivered == 1
+        assert product.history()[-1]["errors"] in (None, {})
+        line.intact(product)
+
+
+def test_a_831_whose_signed_text_is_edited_to_830(line: Scene) -> None:
+    def edit(request: bytes, honest: Honest) -> bytes:
+        envelope = json.loads(body_of(honest()))
+        inside = base64.b64decode(envelope["response_base64"])
+        assert b'"code":831' in inside
+        envelope["response_base64"] = text64(inside.replace(b'"code":831', b'"code":830'))
+        return http_answer(json.dumps(envelope).encode())
+
+    line.attack = edit
+    with line.agent(license_key=("pirated", "activation-1")) as product:
+        line.record(product, "first")
+        line.fails(product, "untrusted", NO_KEY_FITS)
+        line.attack = None
+        assert product.flush().flagged == 1
+        line.intact(product)
+
+
+def test_a_receipt_whose_signed_time_is_edited(line: Scene) -> None:
+    """To make an old answer fresh."""
+    old = json.loads(signed(receipt(START - 10**7)))
+    line.says(signed(receipt(START), signature=old["signature"]))
+    line.withstands("untrusted", NO_KEY_FITS)
+
+
+# -- algorithms ----------------------------------------------------------------------------------
+
+ED = Ed25519Signer()
+
+
+class Bytes:
+    """Signs with bytes of the attacker's choice."""
+
+    def __init__(self, signature: bytes) -> None:
+        self.sign = lambda message: signature
+
+
+class Hmac:
+    """The old confusion: the public key, which everybody has, used as a shared secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.sign = lambda message: hmac.new(secret, message, hashlib.sha256).digest()
+
+
+ALGORITHMS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "RSA answer, Ed25519 key": (RSA_2048, (ED,)),
+    "Ed25519 answer, RSA key": (ED, (RSA_2048,)),
+    "HMAC with the RSA key's PEM": (Hmac(RSA_2048.pem.encode()), (RSA_2048, ED)),
+    "HMAC with the Ed25519 key": (Hmac(ED.public), (ED, RSA_2048)),
+    "no signature at all": (Bytes(b""), (RSA_2048, ED)),
+    "zeros as long as Ed25519's": (Bytes(bytes(64)), (ED, RSA_2048)),
+    "zeros as long as RSA's": (Bytes(bytes(256)), (ED, RSA_2048)),
+    "one as long as RSA's": (Bytes((1).to_bytes(256, "big")), (RSA_2048,)),
+    "the Ed25519 key itself, twice": (Bytes(ED.public * 2), (ED,)),
+    "an RSA signature cut to 64 bytes": (Bytes(RSA_2048.sign(b"")[:64]), (ED, RSA_2048)),
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithm_confusion(line: Scene, name: str) -> None:
+    """The algorithm belongs to the key: what the answer says of itself chooses nothing."""
+    signer, trusted = ALGORITHMS[name]
+    line.keys = tuple(each.key for each in trusted)
+    with line.agent() as product:
+        line.record(product, "first")
+        for claim in ("none", "HS256", "ed25519", "rsa-pkcs1v15-sha256"):
+            line.says(signed(receipt(START), signer, alg=claim, algorithm=claim))
+            line.fails(product, "untrusted", NO_KEY_FITS)
+
+
+@pytest.mark.parametrize("label", ["PUBLIC KEY", "RSA PUBLIC KEY"])
+def test_a_key_offered_as_one_of_the_other_algorithm(label: str) -> None:
+    """Its bits under the other's name are no key: the mistake is told when the product is configured."""
+    for disguised in (
+        spki(ED.public, RSA_ALGORITHM),
+        spki(RSA_2048.pkcs1, ED25519_ALGORITHM),
+        spki(RSA_2048.n.to_bytes(256, "big")[:32], RSA_ALGORITHM),
+    ):
+        with pytest.raises(agent.ConfigError, match="keys: global: "):
+            agent.PublicKey.from_pem(pem(disguised, label))

@@ -1,0 +1,189 @@
+"""What doctor says is wrong, and what it tells people to do about it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import Site, collector
+
+from agent.cli import directory, output, remedies
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with collector() as server:
+        yield Site(server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "endpoint", "words"),
+    [
+        ("wrong-key", "getkeymanager", ("compare", "captive portal", "inspects TLS")),
+        ("unsigned", "getkeymanager", ("compare", "captive portal")),
+        ("portal", "getkeymanager", ("captive portal", "base_url")),
+        ("stale", "getkeymanager", ("set the clock", "plays old answers again")),
+        ("401-100", "getkeymanager", ("API key", "spool replay --held")),
+        ("401-100", "reo", ("API key", "spool replay --held")),
+        ("429-retry-after", "getkeymanager", ("the server asked for it",)),
+        ("500", "reo", ("server has trouble",)),
+        ("redirect", "reo", ("base_url may have moved", "captive portal")),
+        ("redirect", "getkeymanager", ("base_url may have moved", "captive portal")),
+        ("refuse", "reo", ("nothing listens there",)),
+    ],
+)
+def test_each_failure_has_its_own_advice(
+    site: Site, fault: str, endpoint: str, words: tuple[str, ...]
+) -> None:
+    faulty = "reo-usage" if endpoint == "reo" else endpoint
+    site.server.fault(fault, None if fault == "refuse" else faulty)
+    site.run("call-home")
+    found = site.run("doctor", "--no-network", "--json").json["checks"]
+    (advice,) = [check["advice"] for check in found if check["name"] == "waits " + endpoint]
+    assert not [word for word in words if word not in advice], advice
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("offline: name resolution: Name or service not known", "DNS"),
+        ("offline: TLS: certificate refused: self-signed certificate", "ca_bundle"),
+        ("offline: proxy: demands authentication (407)", "where its address is written"),
+        ("offline: proxy: demands authentication (407: Basic, NTLM)", "user:password"),
+        ("offline: proxy: demands authentication (407: Negotiate, NTLM)", "without authentication"),
+        ("offline: proxy: demands authentication", "proxy_auth"),
+        (
+            "offline: proxy: refuses our user name or password (407: Basic)",
+            "put the proxy's user name",
+        ),
+        ("offline: proxy: refuses our user name or password", "put the proxy's user name"),
+        ("offline: proxy: SOCKS 4 proxies are not supported, SOCKS 5 ones are", "socks5h://"),
+        ("offline: proxy: https_proxy is no address of a proxy", "write it as http://host:port"),
+        ("offline: proxy: refused to connect (HTTP 403)", "forbids this server"),
+        (
+            "offline: proxy: refused to connect (SOCKS: not allowed by its rules)",
+            "forbids this server",
+        ),
+        ("offline: proxy: refused to connect (HTTP 503)", "cannot reach this server"),
+        (
+            "offline: proxy: refused to connect (SOCKS: connection refused)",
+            "cannot reach this server",
+        ),
+        ("offline: proxy: no usable answer to CONNECT", "no proxy of this kind"),
+        ("offline: proxy: wrong version number", "no proxy of this kind"),
+        ("offline: proxy: no answer within 10 s", "says nothing"),
+        ("offline: proxy: Connection refused (ECONNREFUSED)", "is not reached"),
+        ("offline: proxy: Name or service not known", "is not reached"),
+        ('offline: proxy: certificate refused: not trusted (issued by "A")', "system's store"),
+        ("offline: connection: no answer within 10 s", "firewall"),
+        ("offline: connection: Network is unreachable (ENETUNREACH)", "no way to that address"),
+        ("offline: answer: eof occurred in violation of protocol", "ends the connection"),
+        ("offline: TLS: tlsv1 alert protocol version", "TLS 1.2"),
+        ("offline: TLS: certificate refused: EE certificate key too weak", "today's strength"),
+        ("offline: TLS: certificate refused: CRL has expired", "revocation list"),
+        ("offline: TLS: certificate refused: certificate revoked", "replace it"),
+        ('offline: TLS: certificate refused: none (issued by "407 has expired")', "who issued it"),
+        ('offline: TLS: the server\'s key is none of the pins (issued by "A")', "unopened"),
+        ("offline: answer: ModuleNotFoundError", "ship urllib3"),
+        ("offline: transport: No module named 'urllib3'", "library is missing"),
+        ("offline: the library urllib3 cannot be imported", "library is missing"),
+        ("offline: HTTP 407: the proxy asks for credentials", "credentials"),
+        ("offline: ", "check base_url"),
+        ("untrusted: HTTP 302, not proven: not JSON", "moved"),
+        ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
+        ("HTTP 503: asked to wait 60 s", "asked for it"),
+        ("Authentication Failure", "API key"),
+        ("HTTP 403", "API key"),
+        ("HTTP 403: not an answer of this server", "a proxy or something else"),
+        ("", "API key"),
+    ],
+)
+def test_a_reason_that_was_kept_leads_to_the_advice(reason: str, word: str) -> None:
+    assert word in remedies.for_failure(reason)
+
+
+def test_advice_outlives_the_wait(site: Site) -> None:
+    site.server.fault("stale", "getkeymanager")
+    site.run("call-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.clock.Clock.time", lambda self: __import__("time").time() + 86_400)
+        found = site.run("doctor", "--no-network")
+    assert found.status == 1 and "until the next delivery: skewed" in found.out
+
+
+# --- the state directory --------------------------------------------------------------------------
+
+
+def state_check(site: Site, place: object) -> str:
+    """What is wrong with that state directory, as doctor and spool status both say; "" for nothing."""
+    site.write(state_dir=str(place))
+    done = site.run("doctor", "--no-network", "--json")
+    (check,) = [c for c in done.json["checks"] if c["name"] == "state directory"]
+    trouble = site.run("spool", "status", "--json").json["trouble"].get("state_dir", "")
+    assert trouble == ("" if check["ok"] else check["detail"])
+    assert done.status == (0 if check["ok"] else 1) and bool(check["advice"]) != check["ok"]
+    return str(trouble)
+
+
+def test_a_state_directory_that_cannot_be_made(site: Site) -> None:
+    (site.place / "file").write_text("")
+    assert "is not a directory" in state_check(site, site.place / "file")
+    assert "is not a directory" in state_check(site, site.place / "file" / "a" / "b")
+    os.symlink(site.place, site.place / "link")
+    assert "is not a directory" in state_check(site, site.place / "link")
+    before = sorted(os.listdir(site.place))
+    assert state_check(site, site.place / "new" / "deep") == ""
+    assert sorted(os.listdir(site.place)) == before, "nothing was made to find out"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and /sys")
+@pytest.mark.parametrize("place", ["/proc/acme/studio", "/sys/acme", "/proc"])
+def test_a_state_directory_in_a_tree_of_the_kernel(site: Site, place: str) -> None:
+    assert state_check(site, place)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="HOME decides there")
+def test_a_home_that_takes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    document = site.document()
+    del document["state_dir"]
+    for home, words in (("/proc", "/proc"), ("", "no home")):
+        monkeypatch.setenv("HOME", home)
+        site.write(state_dir=None)
+        done = site.run("doctor", "--no-network")
+        line = next(line for line in done.out.splitlines() if "state directory" in line)
+        assert done.status == 1 and line.startswith("  FAIL  ") and words in line
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    found = directory.problem(str(tmp_path / "new"))
+    tmp_path.chmod(0o700)
+    assert found is not None and "cannot be written" in found[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes there")
+def test_a_state_directory_that_others_use_too(site: Site) -> None:
+    shared = site.place / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    assert "is shared with other users" in state_check(site, shared)
+    assert state_check(site, shared / "own") == "" and shared.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_erasing_what_never_was_removes_nothing(site: Site) -> None:
+    done = site.run("erase")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "nothing to remove: %s does not exist\n" % site.state
+
+
+def test_spans_and_moments_for_people() -> None:
+    assert [output.duration(s) for s in (0, 119, 120, 7200, -200_000)] == [
+        *("0 s", "119 s", "2 min", "2 h", "-2 d")
+    ]
+    assert output.moment(0) == "1970-01-01 00:00:00Z"
+    assert output.moment(1e20).endswith(" s")

@@ -1,0 +1,154 @@
+"""A configuration file: every mistake is found where it is, by the path of its field."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+from support.endpoints import API_KEY, pem, public_key
+
+from agent.cli import config_file
+from agent.config import Config, GetKeyManager, Reo
+from agent.errors import ConfigError
+from agent.origin import dns_domain
+
+PEM = pem("global")
+
+
+def licence(**changes: Any) -> dict[str, Any]:
+    base = {"kind": "getkeymanager", "base_url": "https://keys.acme.example", "api_key": API_KEY}
+    return {**base, "keys": [{"name": "global", "pem": PEM}], **changes}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    base = {
+        "vendor": "Acme",
+        "product_name": "Studio",
+        "product_id": "42",
+        "product_version": "5.2.5",
+        "usage_consent": True,
+        "start_delay_s": 0,
+        "endpoints": [licence(), {"kind": "reo", "api_key": API_KEY, "domain": "acme.example"}],
+    }
+    return {**base, **changes}
+
+
+EXPECTED = Config(
+    vendor="Acme",
+    product_name="Studio",
+    product_id="42",
+    product_version="5.2.5",
+    usage_consent=True,
+    start_delay_s=0,
+    endpoints=(
+        GetKeyManager(
+            base_url="https://keys.acme.example", api_key=API_KEY, keys=(public_key("global"),)
+        ),
+        Reo(api_key=API_KEY, domain="acme.example"),
+    ),
+)
+
+
+def test_a_json_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(document()), encoding="utf-8-sig")  # as an editor on Windows does
+    assert config_file.load(path) == EXPECTED
+
+
+def test_a_key_in_a_file_beside_the_configuration(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "etc"
+    place.mkdir()
+    (place / "global.pem").write_text(PEM)
+    keys = [{"pem_file": "global.pem"}]
+    text = json.dumps(document(endpoints=[licence(keys=keys), document()["endpoints"][1]]))
+    (place / "agent.json").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert config_file.load("etc/agent.json") == EXPECTED
+
+
+def test_a_toml_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        'vendor = "Acme"\nproduct_name = "Studio"\nproduct_id = "42"\nproduct_version = "5.2.5"\n'
+        "usage_consent = true\nstart_delay_s = 0\n"
+        '[[endpoints]]\nkind = "getkeymanager"\nbase_url = "https://keys.acme.example"\n'
+        f'api_key = "{API_KEY}"\n[[endpoints.keys]]\nname = "global"\npem = """{PEM}"""\n'
+        f'[[endpoints]]\nkind = "reo"\napi_key = "{API_KEY}"\ndomain = "acme.example"\n'
+    )
+    if sys.version_info >= (3, 11):
+        assert config_file.load(path) == EXPECTED
+    else:
+        with pytest.raises(ConfigError, match="3.11"):
+            config_file.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"vendr": 1}, "vendr"),
+        ({"vendor": 5}, "vendor"),
+        ({"endpoints": {}}, "endpoints"),
+        ({"endpoints": ["reo"]}, "endpoints[0].kind"),
+        ({"endpoints": [{"api_key": "k"}]}, "endpoints[0].kind"),
+        ({"endpoints": [{"kind": ["reo"]}]}, "endpoints[0].kind"),
+        ({"endpoints": [{"kind": "reo"}]}, "endpoints[0].api_key"),
+        ({"endpoints": [licence(), {"kind": "reo", "apikey": "k"}]}, "endpoints[1].apikey"),
+        ({"endpoints": [licence(base_url="http://x.example")]}, "endpoints[0].base_url"),
+        ({"endpoints": [licence(keys=[])]}, "endpoints[0].keys"),
+        ({"endpoints": [licence(keys=PEM)]}, "endpoints[0].keys"),
+        ({"endpoints": [licence(keys=[PEM])]}, "endpoints[0].keys[0]"),
+        ({"endpoints": [licence(keys=[{"name": "global"}])]}, "endpoints[0].keys[0]"),
+        ({"endpoints": [licence(keys=[{"pem": PEM, "pem_file": "x"}])]}, "endpoints[0].keys[0]"),
+        ({"endpoints": [licence(keys=[{"pem": "x"}])]}, "endpoints[0].keys[0]"),
+        ({"endpoints": [licence(keys=[{"pem_file": 5}])]}, "endpoints[0].keys[0].pem_file"),
+        ({"endpoints": [licence(keys=[{"pem_file": "no"}])]}, "endpoints[0].keys[0].pem_file"),
+        ({"endpoints": [licence(keys=[{"pme": PEM}])]}, "endpoints[0].keys[0].pme"),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_file.from_mapping(document(**changes))
+    assert caught.value.field == field
+    assert API_KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 5])
+def test_a_document_that_is_no_table(value: Any) -> None:
+    with pytest.raises(ConfigError):
+        config_file.from_mapping(value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[" * 100_000, b"\xff\xfe{}", b'{"vendor": 1, "vendor": 2}', b" " * 2**21]
+)
+def test_a_file_that_is_no_configuration(tmp_path: pathlib.Path, data: bytes) -> None:
+    path = tmp_path / "agent.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError):
+        config_file.load(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
+    for path in (tmp_path / "missing.json", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            config_file.load(path)
+
+
+def test_what_was_given_is_not_changed() -> None:
+    given = document()
+    config_file.from_mapping(given)
+    assert given == document()
+
+
+@pytest.mark.parametrize("written", ["dns_domain", "agent.dns_domain"])
+def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word(
+    written: str,
+) -> None:
+    reo = {"kind": "reo", "api_key": API_KEY, "domain": written}
+    (made,) = config_file.from_mapping({**document(), "endpoints": [reo]}).endpoints
+    assert isinstance(made, Reo) and made.domain is dns_domain

@@ -1,0 +1,238 @@
+"""``keys``: a release manager's day, and the mistakes that would cost a root key or lock out every shipped copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import ROOT, collector, run
+
+import agent
+from agent.signatures.keyring import read_document
+
+
+@pytest.fixture
+def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with two roots and a key for answers."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("root-1", "root-2", "next"):
+        assert run("keys", "new", name).status == 0
+    return tmp_path
+
+
+def sign(*words: str, status: int = 0) -> Any:
+    done = run("keys", "sign", *words, "--json")
+    assert done.status == status, done.err
+    return done.json if status == 0 else done.err
+
+
+def roots(*names: str) -> list[agent.PublicKey]:
+    return [agent.PublicKey.from_pem(Path(name + ".pub").read_bytes(), name=name) for name in names]
+
+
+def configuration(at: Path, **keyring: Any) -> str:
+    server = collector()
+    found = {
+        "keys": [{"name": "global", "pem": server.keys[0]["public_key"]}],
+        "roots": [{"name": name, "pem_file": name + ".pub"} for name in ("root-1", "root-2")],
+        "threshold": 2,
+        **keyring,
+    }
+    endpoint = {
+        "kind": "getkeymanager",
+        "base_url": "https://keys.acme.example",
+        "api_key": "key",
+        "keys": found,
+    }
+    document = {
+        "vendor": "Acme",
+        "product_name": "Studio",
+        "product_id": "42",
+        "product_version": "5.2.5",
+        "endpoints": [endpoint],
+    }
+    (at / "telemetry.json").write_text(json.dumps(document))
+    return str(at / "telemetry.json")
+
+
+def test_a_pair_is_private_and_says_who_it_is(at: Path) -> None:
+    assert stat.S_IMODE((at / "root-1").stat().st_mode) == 0o600
+    assert stat.S_IMODE((at / "root-1.pub").stat().st_mode) == 0o644
+    shown = [run("keys", "inspect", name, "--json").json for name in ("root-1", "root-1.pub")]
+    assert [found["kind"] for found in shown] == ["private key", "public key"]
+    assert shown[0]["fingerprint"] == shown[1]["fingerprint"] == roots("root-1")[0].fingerprint
+
+
+def test_nothing_shows_a_private_key(at: Path) -> None:
+    secret = (at / "root-1").read_text().splitlines()[1]
+    for words in (["inspect", "root-1"], ["sign", "--version", "1", "--key", "next.pub", "--root"]):
+        more = ["root-1", "keyring.json"] if words[0] == "sign" else []
+        done = run("keys", *words, *more)
+        assert done.status == 0 and secret not in done.out + done.err
+    assert secret not in (at / "keyring.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["root-1", "root-1.pub"])
+def test_a_key_is_never_overwritten(at: Path, name: str) -> None:
+    before = {path.name: path.read_bytes() for path in at.iterdir()}
+    if name.endswith(".pub"):
+        (at / "root-1").rename(at / "root-1.old")
+        before["root-1.old"] = before.pop("root-1")
+    done = run("keys", "new", "root-1")
+    assert done.status == 2 and "never overwritten" in done.err
+    assert {path.name: path.read_bytes() for path in at.iterdir()} == before
+
+
+def test_openssl_reads_and_writes_the_same_keys(at: Path) -> None:
+    public = subprocess.run(
+        ["openssl", "pkey", "-in", "root-1", "-pubout"], capture_output=True, check=True
+    ).stdout
+    assert public == (at / "root-1.pub").read_bytes()
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", "theirs"], check=True)
+    sign("--version", "1", "--key", "next.pub", "--root", "theirs", "keyring.json")
+
+
+@pytest.mark.parametrize("bits", ["2048", "3072"])
+def test_an_rsa_pair_is_one_that_answers_can_be_signed_with(at: Path, bits: str) -> None:
+    assert run("keys", "new", "--algorithm", "rsa", "--bits", bits, "server").status == 0
+    found = run("keys", "inspect", "server.pub", "--json").json
+    assert found["algorithm"] == "rsa-pkcs1v15-sha256"
+    sign("--version", "1", "--key", "server.pub", "--root", "root-1", "keyring.json")
+    done = run("keys", "sign", "--version", "1", "--key", "next.pub", "--root", "server", "other")
+    assert done.status == 2 and "no Ed25519 private key" in done.err
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa"])
+def test_a_document_is_told_from_the_keys_in_it(at: Path, algorithm: str) -> None:
+    assert run("keys", "new", "--algorithm", algorithm, "server").status == 0
+    sign("--version", "1", "--key", "server.pub", "--root", "root-1", "keyring.json")
+    found = run("keys", "inspect", "keyring.json", "--json")
+    wanted = run("keys", "inspect", "server.pub", "--json").json["fingerprint"]
+    assert found.status == 0 and found.json["kind"] == "keyring document"
+    assert [key["fingerprint"] for key in found.json["keys"]] == [wanted]
+
+
+def test_without_cryptography_an_rsa_pair_is_refused_in_words(at: Path) -> None:
+    code = (
+        "import sys; sys.modules['cryptography'] = None; from agent import main; "
+        "sys.exit(main(['keys', 'new', '--algorithm', 'rsa', 'server']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "not installed" in done.stderr
+    assert "Traceback" not in done.stderr and not (at / "server").exists()
+
+
+def test_several_sign_one_after_another(at: Path) -> None:
+    words = ["--version", "7", "--key", "spare=next.pub", "--expires-days", "400", "--threshold"]
+    first = sign(*words, "2", "--root", "root-1", "keyring.json")
+    assert len(first["signatures_by"]) == 1
+    config = configuration(at)
+    check = ("keys", "check", "--config", config, "keyring.json", "--json")
+    assert (run(*check).status, run(*check).json["accepted"]) == (1, False)
+    text = json.loads((at / "keyring.json").read_bytes())["signed"]
+    both = sign("--root", "root-2", "keyring.json")
+    assert len(both["signatures_by"]) == 2 and both["version"] == 7
+    assert json.loads((at / "keyring.json").read_bytes())["signed"] == text
+    found = read_document((at / "keyring.json").read_bytes(), roots("root-1", "root-2"), 2)
+    assert found.signed_by == ("root-1", "root-2") and found.expires == found.issued + 400 * 86400
+    done = run(*check)
+    assert (done.status, done.json["version"], done.json["keys"]) == (0, 7, ["spare"])
+    # Signing again with the same root changes nothing but that signature, which is the same.
+    before = (at / "keyring.json").read_bytes()
+    sign("--root", "root-1", "keyring.json")
+    assert (at / "keyring.json").read_bytes() == before
+
+
+def test_check_says_why_a_product_would_refuse(at: Path) -> None:
+    sign("--version", "3", "--key", "next.pub", "--root", "root-1", "--root", "root-2", "k.json")
+    for keyring, reason in (
+        ({"version": 3}, "not newer than the product's own"),
+        ({"roots": [{"name": "root-1", "pem_file": "root-1.pub"}], "threshold": 1}, ""),
+        ({"roots": [{"name": "other", "pem_file": "next.pub"}], "threshold": 1}, "0 of the 1"),
+    ):
+        done = run("keys", "check", "--config", configuration(at, **keyring), "k.json", "--json")
+        assert done.status == int(bool(reason)) and reason in done.json["trouble"]
+    (at / "k.json").write_bytes((at / "k.json").read_bytes().replace(b":3", b":4"))
+    done = run("keys", "check", "--config", configuration(at), "k.json", "--json")
+    assert done.status == 1 and "0 of the 2" in done.json["trouble"]
+
+
+def test_verify_uses_the_keys_that_are_in_force(at: Path) -> None:
+    server = collector()
+    envelope = at / "answer.json"
+    from agent.collector.signing import Keys, seal
+
+    signer = Keys("rsa").published[1]
+    response = {"code": 830, "message": "x", "errors": [], "timestamp": 1_790_000_000}
+    envelope.write_text(json.dumps(seal(response, signer)))
+    (at / "next-rsa.pub").write_text(server.keys[1]["public_key"])
+    config = configuration(at, document="keyring.json")
+    words = ("verify", "--config", config, str(envelope), "--json")
+    assert run(*words).status == 1
+    both = ("--root", "root-1", "--root", "root-2")
+    sign("--version", "1", "--key", "next-rsa.pub", *both, "keyring.json")
+    done = run(*words)
+    assert (done.status, done.json["key"]) == (0, "next-rsa")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--version", "1", "--key", "next.pub", "k.json"], "--root FILE is missing"),
+        (["--version", "1", "--root", "root-1", "k.json"], "both --version N and --key"),
+        (["--key", "next.pub", "--root", "root-1", "k.json"], "both --version N and --key"),
+        (["--version", "0", "--key", "next.pub", "--root", "root-1", "k.json"], "version: an int"),
+        (["--version", "1", "--key", "none", "--root", "root-1", "k.json"], "none cannot be read"),
+        (["--version", "1", "--key", "root-1", "--root", "root-1", "k.json"], "a private key"),
+        (["--version", "1", "--key", "next.pub", "--root", "next.pub", "k.json"], "no Ed25519"),
+        (["--version", "1", "--key", "next.pub", "--root", "root-1", "next"], "never overwritten"),
+        (["--root", "root-1", "none.json"], "none.json cannot be read"),
+        (["--root", "root-1", "next.pub"], "not a keyring document"),
+    ],
+)
+def test_a_mistake_writes_nothing_and_says_what_is_wrong(
+    at: Path, words: list[str], said: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in at.iterdir()}
+    assert said in sign(*words, status=2)
+    assert {path.name: path.read_bytes() for path in at.iterdir()} == before
+
+
+def test_two_keys_of_one_name_are_refused(at: Path) -> None:
+    words = ["--version", "1", "--key", "next.pub", "--key", "next=root-1.pub", "--root", "root-1"]
+    assert "two of one name" in sign(*words, "k.json", status=2)
+
+
+@pytest.mark.parametrize("which", ["none", "several", "another"])
+def test_check_asks_which_keyring_is_meant(at: Path, which: str) -> None:
+    config = configuration(at)
+    sign("--version", "1", "--key", "next.pub", "--root", "root-1", "k.json")
+    document = json.loads(Path(config).read_text())
+    if which == "none":
+        document["endpoints"][0]["keys"] = document["endpoints"][0]["keys"]["keys"]
+    elif which == "several":
+        document["endpoints"].append({**document["endpoints"][0], "name": "second"})
+    Path(config).write_text(json.dumps(document))
+    more = ["--endpoint", "third"] if which == "another" else []
+    done = run("keys", "check", "--config", config, *more, "k.json")
+    said = {
+        "none": "no endpoint of this configuration has a keyring",
+        "several": "several endpoints have a keyring; --endpoint NAME says which is meant",
+        "another": "no endpoint named third of this configuration has a keyring",
+    }
+    assert (done.status, done.err) == (2, "error: %s\n" % said[which])
+    if which == "several":
+        done = run("keys", "check", "--config", config, "--endpoint", "second", "k.json", "--json")
+        assert (done.status, done.json["endpoint"]) == (1, "second")

@@ -1,0 +1,246 @@
+"""Mistakes of whoever types or calls: each is one line that names what is wrong in the words of its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import ROOT, Site, collector, run, spawn
+from support.endpoints import pem
+
+import agent
+from agent import ConfigError, cli
+from agent.cli.config_file import from_mapping
+from agent.version import VERSION
+
+ONLY_CLI = ("license_key", "activation_identifier")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with collector() as server:
+        yield Site(server, tmp_path)
+
+
+def error(*argv: str) -> str:
+    """The first line of a usage error."""
+    done = run(*argv)
+    assert (done.status, done.out) == (2, ""), done
+    first = done.err.splitlines()[0]
+    assert first.startswith("error: ") and ": :" not in first
+    return first[len("error: ") :]
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def test_history_is_limited_by_a_number_from_0_on(site: Site) -> None:
+    site.run("call-home")
+    config = ("--config", site.file)
+    assert error("history", "--limit", "-1", *config) == "--limit: got -1, allowed is 0 or more"
+    done = site.run("history", "--limit", "0")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    assert site.run("history", "--limit", "0", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("record", "missing: --value NUMBER, --point X Y or --text TEXT; and --data-group NAME"),
+        ("record --data-group g", "missing: --value NUMBER, --point X Y or --text TEXT"),
+        ("record --value 1", "missing: --data-group NAME"),
+        ("record --value x --data-group g", "argument --value: not a number: 'x'"),
+        ("record --point 1 y --data-group g", "argument --point: not a number: 'y'"),
+        ("count RENDER --n many", "argument --n: not a whole number: 'many'"),
+        ("call-home --timeout soon", "argument --timeout: not a number: 'soon'"),
+        ("collector --port x", "argument --port: not a whole number: 'x'"),
+        (
+            "track EXPORT --user-id-type EMAIL",
+            "--user-id-type says what --user-id is: give both, or neither",
+        ),
+    ],
+)
+def test_what_is_missing_or_no_number_is_named(typed: str, message: str) -> None:
+    assert error(*typed.split()) == message
+
+
+@pytest.mark.parametrize("name", ["help", "demo --inject 99", "keys inspect nowhere"])
+def test_a_configuration_where_it_has_no_meaning_is_accepted_and_not_read(name: str) -> None:
+    for typed in ([*name.split(), "--config", "nope"], ["--config", "nope", *name.split()]):
+        done = run(*typed)
+        assert done.err.startswith("--config is not read") and "nope" not in done.err
+        assert done.status == (0 if name == "help" else 2)  # whatever it is without
+
+
+def test_numbers_may_be_negative_and_have_an_exponent(site: Site) -> None:
+    for words in (["--value", "-1e-3"], ["--point", "1", "-2E3"], ["--value", "-.5"]):
+        done = site.run("record", *words, "--data-group", "g", "--no-send", "--json")
+        assert done.status == 0, done.err
+    assert [
+        r["numeric_data_single_value"] for r in _waiting(site) if "numeric_data_single_value" in r
+    ]
+
+
+def _waiting(site: Site) -> list[dict[str, str]]:
+    found = site.run("preview", "--json").json
+    return [dict(pair.split("=") for pair in one["body"].split("&")) for one in found]
+
+
+def test_a_product_s_own_switch_stands_in_what_is_to_be_typed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["product.py", "--telemetry", "spool", "statuss"])
+    assert "--telemetry spool --help shows" in run("spool", "statuss").err
+    monkeypatch.setattr(sys, "argv", ["product.py", "--telemetry", "spool", "status", "--help"])
+    assert " --telemetry spool status --config" in run("spool", "status", "--help").out
+
+
+def test_a_configuration_beside_what_replaces_it_is_read_or_refused(site: Site) -> None:
+    key = site.place / "key.pem"
+    key.write_text(pem("global"))
+    assert "nope cannot be read" in error("verify", "--key", str(key), "--config", "nope", "x")
+    names = ("--vendor", "A", "--product", "B")
+    assert "leave --vendor" in error("id", *names, "--config", site.file)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("spool import PLACE/nowhere", "nowhere cannot be read: No such file"),
+        ("spool import PLACE", "cannot be read: is not a regular file"),
+        ("spool import PLACE/agent.json", "is not an exported spool"),
+        ("spool export PLACE/agent.json", "agent.json exists already; name a new file"),
+        ("spool export PLACE/no/file", "file cannot be made: No such file"),
+        ("spool export PLACE", "exists already"),
+        ("verify PLACE/nowhere", "nowhere cannot be read: No such file"),
+        ("verify --key PLACE/nowhere", "nowhere cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_file_is_wrong_usage(site: Site, typed: str, words: str) -> None:
+    found = error(*typed.replace("PLACE", str(site.place)).split(), "--config", site.file)
+    assert words in found and not found.startswith("path")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("not a key", "holds no PEM public key"),
+        ("", "holds no PEM public key"),
+        (pem("global") * 2, "holds not exactly one whole PEM block"),
+        (pem("global")[:90], "holds not exactly one whole PEM block"),
+        ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----", "holds no usable public key: "),
+    ],
+)
+def test_a_file_without_a_key_is_named_once(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "bad.pem"
+    path.write_text(content)
+    found = error("verify", "--key", str(path), __file__)
+    assert found.startswith("--key %s: %s" % (path, words)) and found.count("bad") == 1
+
+
+# --- the configuration file -----------------------------------------------------------------------
+
+
+def mistake(site: Site, document: dict[str, Any]) -> str:
+    """What is wrong with a configuration, without the file's name."""
+    Path(site.file).write_text(json.dumps(document))
+    found = error("history", "--config", site.file)
+    assert found.startswith(site.file + ": ")
+    return found[len(site.file) + 2 :]
+
+
+def test_a_mistake_in_the_file_is_told_in_the_words_of_the_file(site: Site) -> None:
+    licence, usage = site.document()["endpoints"]
+
+    def told(*endpoints: Any, **changes: Any) -> str:
+        return mistake(site, site.document(endpoints=endpoints or [licence, usage], **changes))
+
+    assert told(vendr="Acme") == "unknown name 'vendr'; did you mean 'vendor'?"
+    assert told({**usage, "domian": 1}).startswith("endpoints[0]: unknown name 'domian'; did")
+    allowed = 'a domain name, "dns_domain" (this machine\'s own) or null'
+    assert told({**usage, "domain": 5}).endswith("domain: got 5, allowed is " + allowed)
+    assert told(licence, {"kind": "reo"}) == "endpoints[1]: api_key is missing"
+    assert told(state_dir=5) == "state_dir: got 5, allowed is null or a path"
+    found = told({**licence, "keys": []})
+    assert found.startswith("endpoints[0].keys: none given")
+    assert 'add "keys": [{"name": "global", "pem_file": "global.pem"}]' in found
+    assert '"allow_unsigned": true' in found and "PublicKey" not in found
+    found = told({**licence, "keys": [{"name": "k", "pem": "x"}]})
+    assert found.startswith("endpoints[0].keys[0]: holds no PEM public key")
+    consent = 'true, false or null (not asked yet; in TOML "not-asked")'
+    assert told(usage_consent="yes") == "usage_consent: got str, allowed is " + consent
+    document = site.document()
+    del document["usage_consent"]
+    found = mistake(site, document)
+    assert found == 'usage_consent is missing: for a usage endpoint add "usage_consent": ' + consent
+    del document["vendor"]
+    assert mistake(site, document) == "vendor is missing"
+
+
+def test_toml_has_a_word_for_not_asked(site: Site) -> None:
+    document = {k: v for k, v in site.document().items() if k not in ONLY_CLI}
+    assert from_mapping({**document, "usage_consent": "not-asked"}).usage_consent is None
+    assert "not-asked" in run("call-home", "--help").out
+    assert "not-asked" in run("call-home").err, "beside the example"
+
+
+# --- calling it, and finding one's way ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "came"), [([1], "list with int"), ("id", "str"), (5, "int"), (b"id", "bytes")]
+)
+def test_arguments_of_a_wrong_type_are_named(argv: Any, came: str) -> None:
+    with pytest.raises(TypeError, match="argv: got %s, allowed" % came):
+        agent.main(argv)
+
+
+def test_a_configuration_of_a_wrong_type_is_named() -> None:
+    with pytest.raises(ConfigError, match="config: got int, allowed is a Config") as caught:
+        agent.main(["id"], config=5)  # type: ignore[arg-type]
+    assert caught.value.field == "config"
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version") == (0, "agent %s\n" % VERSION, "")
+    assert run("--version", "--json").json == {"name": "agent", "version": VERSION}
+
+
+def test_help_is_a_command_too() -> None:
+    assert run("help").out == run("--help").out
+    assert run("help", "spool", "replay").out == run("spool", "replay", "--help").out
+    assert error("help", "cal-home") == "unknown command 'cal-home'; did you mean call-home?"
+
+
+def test_a_product_of_its_own_configuration_needs_none_in_the_examples(site: Site) -> None:
+    config = from_mapping({k: v for k, v in site.document().items() if k not in ONLY_CLI})
+    for form in ((), ("call-home",), ("spool", "replay"), ("spool", "purge")):
+        shown = run(*form, "--help", config=config).out
+        examples = shown.partition("examples:\n")[2]
+        assert examples.strip() and "--config" not in examples
+        assert "in place of the product's own" in " ".join(shown.split())
+
+
+def test_a_copy_without_the_collector_does_not_offer_it(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "collector")
+    shutil.copytree(ROOT / "agent", tmp_path / "acme_home", ignore=ignored)
+    for form in ((), ("--help",), ("demmo",), ("id",)):
+        done = spawn(*form, cwd=tmp_path, package="acme_home")
+        assert "demo" not in (done.out + done.err).replace("'demmo'", "").split()
+        assert "acme_home demo" not in done.out + done.err
+        assert "collector" not in done.out + done.err
+
+
+def test_a_frozen_product_does_not_offer_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "  demo  " in run("--help").out
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert "  demo  " not in run("--help").out
+    assert cli.main(["demo"]) == 2

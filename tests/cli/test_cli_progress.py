@@ -1,0 +1,164 @@
+"""Progress of a replay: it tells the truth while a server is silent, fits its terminal, and spoils no output."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import LICENSE_KEY, Site, collector
+
+from agent import Agent, cli
+from agent.cli import progress
+from agent.cli.config_file import load
+
+pytestmark = pytest.mark.ends
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with collector() as server:
+        yield Site(server, tmp_path)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("STALLED_S", 0.3), ("TERMINAL_S", 0.02), ("LINE_S", 0.01)):
+        monkeypatch.setattr(progress, name, seconds)
+
+
+def record(site: Site, n: int, **changes: Any) -> None:
+    licence, _ = site.document()["endpoints"]
+    site.write(endpoints=[licence], **changes)
+    with Agent(load(site.file).replace(deliver="manual"), (LICENSE_KEY, "desk-1")) as product:
+        for number in range(n):
+            product.record_value(number, data_group="g")
+
+
+def replay(site: Site, stderr: Any, *more: str) -> str:
+    """Run it with this for stderr; what it printed on stdout."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(stderr):
+        cli.main(["spool", "replay", "--config", site.file, *more])
+    return out.getvalue()
+
+
+def on_terminal(site: Site, columns: int, *more: str) -> tuple[str, str]:
+    """(stdout, what came to a terminal of so many columns)."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while more := os.read(ours, 4096):
+                seen.append(more)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with open(theirs, "w", encoding="utf-8") as stream:
+            said = replay(site, stream, *more)
+    finally:
+        reader.join(20)
+        os.close(ours)
+    return said, b"".join(seen).decode()
+
+
+needs_pty = pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals as Linux has them")
+
+
+@needs_pty
+@pytest.mark.parametrize(
+    "columns, told",
+    [(120, "no answer from getkeymanager for "), (40, "stalled for "), (9, "0 of 3, ")],
+)
+@pytest.mark.usefixtures("hasty")
+def test_a_silent_server_is_waited_for_in_view(site: Site, columns: int, told: str) -> None:
+    record(site, 3, request_timeout_s=0.8)
+    site.server.fault("blackhole")
+    _, shown = on_terminal(site, columns, "--json")
+    moving, _, rest = shown.partition("\n")
+    frames = [frame.rstrip("\r") for frame in moving.split("\r") if frame]
+    assert max(map(len, frames)) < columns, "it would wrap"
+    assert len(set(frames)) >= (1 if columns == 9 else 2)
+    assert told.strip() in moving and " left" not in moving
+
+
+@needs_pty
+@pytest.mark.usefixtures("hasty")
+def test_pace_and_time_left_fit_a_narrow_terminal(site: Site) -> None:
+    record(site, 300)
+    for columns in (120, 24):
+        said, shown = on_terminal(site, columns, *["--json"] * (columns == 24))
+        frames = shown.replace("\n", "").split("\r")
+        assert max(map(len, frames)) < columns
+        if columns == 120:
+            assert any("per second" in one and "%)" in one and "left" in one for one in frames)
+            assert "300 of 300, " in shown and said.startswith("delivered 300")
+            record(site, 300)
+    assert "300 of 300" in shown and " left" in shown and said.startswith("{")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_pipe_gets_plain_lines_and_stdout_only_the_answer(site: Site) -> None:
+    import json
+
+    record(site, 200)
+    err = io.StringIO()
+    assert json.loads(replay(site, err, "--json"))["delivered"] == 200
+    assert "\r" not in err.getvalue() and len(err.getvalue().splitlines()) > 2
+    assert err.getvalue().splitlines()[-1].startswith("200 of 200, ")
+    err = io.StringIO()
+    replay(site, err)
+    assert err.getvalue() == ""  # nothing waits
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_product_that_delivers_meanwhile_is_named(site: Site) -> None:
+    record(site, 2)
+    err = io.StringIO()
+    with Agent(load(site.file).replace(deliver="manual")) as product:
+        courier = product._engine.courier
+        assert courier.take()
+        replay(site, err, "--timeout", "0.8")
+        courier.give_back()
+    assert "0 of 2, another process is delivering for " in err.getvalue()
+
+
+def test_no_thread_is_left(site: Site) -> None:
+    record(site, 2)
+    replay(site, io.StringIO())
+    assert not [one for one in threading.enumerate() if one.name == "progress"]
+
+
+def test_a_pace_is_told_in_a_unit_that_shows_it() -> None:
+    told = {793.4: "793 per second", 2.25: "2.2 per second", 0.5: "30.0 per minute"}
+    assert {pace: progress.per_time(pace) for pace in told} == told
+
+
+def test_the_pace_is_that_of_the_last_seconds() -> None:
+    """A thousand a second for a minute, then one a second: the time left follows."""
+    shown = progress.Progress(lambda: "nothing moves")
+    shown.total = 61_000
+    for second in range(1, 61):
+        shown._done = 1000 * second
+        shown._moved_at = now = shown._began_at + second
+        assert " 1000 per second, " in ", ".join([*shown._state(now)[0], ""])
+    for second in range(61, 91):
+        shown._done += 1
+        shown._moved_at = now = shown._began_at + second
+        state = shown._state(now)[0]
+    assert state[1:] == ["1.0 per second", "16 min left"]
+    assert len(shown._past) < 20

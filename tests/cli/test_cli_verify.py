@@ -1,0 +1,135 @@
+"""verify: real answers of the licence server, and what anybody could do to them on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import Result, Site, collector, run, spawn
+from support.shared import shared_path
+
+PLACE = ("vectors", "getkeymanager")
+
+
+def key() -> str:
+    return str(shared_path(*PLACE, "demo_public_key.pem"))
+
+
+def answers() -> list[dict[str, Any]]:
+    """The published envelopes of telemetry receipts."""
+    document = json.loads(shared_path(*PLACE, "signed_responses.json").read_text("utf-8"))
+    found: list[dict[str, Any]] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict) and "response_base64" in value:
+            found.append(value)
+        elif isinstance(value, (dict, list)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                walk(inner)
+
+    walk(document)
+    return found
+
+
+def verify(tmp_path: Path, envelope: Any, *more: str) -> Result:
+    path = tmp_path / "answer.json"
+    path.write_text(envelope if isinstance(envelope, str) else json.dumps(envelope))
+    return run("verify", "--key", key(), *more, str(path))
+
+
+def test_every_real_answer_verifies_or_is_no_receipt(tmp_path: Path) -> None:
+    codes = []
+    for envelope in answers():
+        done = verify(tmp_path, envelope, "--json")
+        if done.status == 0:
+            codes.append(done.json["code"])
+            assert done.json["verified"] is True and done.json["key"] == "demo_public_key"
+            assert done.json["fresh"] is None, "nothing says when it came"
+            at = str(done.json["timestamp"] + 5)
+            judged = verify(tmp_path, envelope, "--json", "--at", at).json
+            assert (judged["fresh"], judged["age_s"]) == (True, 5)
+        else:
+            assert (done.status, done.json["reason"]) == (1, "CodeUnknown")
+    assert {830, 831} <= set(codes)
+
+
+def receipt(tmp_path: Path) -> dict[str, Any]:
+    return next(e for e in answers() if verify(tmp_path, e).status == 0)
+
+
+def test_a_changed_answer_is_refused_with_its_reason(tmp_path: Path) -> None:
+    good = receipt(tmp_path)
+    text = good["response_base64"]
+    changed = {**good, "response_base64": ("B" if text[0] == "A" else "A") + text[1:]}
+    for envelope, reason in (
+        (changed, "SignatureInvalid"),
+        ({**good, "signature": ""}, "SignatureInvalid"),
+        ({"response": good["response"]}, "EnvelopeMalformed"),
+        ("<html>", "EnvelopeMalformed"),
+        ("", "EnvelopeMalformed"),
+    ):
+        done = verify(tmp_path, envelope)
+        assert (done.status, done.err) == (1, "")
+        assert done.out.startswith("not verified: %s: " % reason)
+        assert verify(tmp_path, envelope, "--json").json["reason"] == reason
+
+
+def test_freshness_is_judged_only_at_a_given_time(tmp_path: Path) -> None:
+    good = receipt(tmp_path)
+    shown = verify(tmp_path, good).out
+    assert "not judged" in shown and "age" in shown
+    for at in ("2040-01-01T00:00:00Z", "2040-01-01T00:00:00+02:00", "2040-01-01", "2208988800"):
+        done = verify(tmp_path, good, "--at", at)
+        assert done.status == 1 and done.out.startswith("not verified: AnswerStale: ")
+    for at in ("soon", "nan", "inf", "2040-13-01", ""):
+        assert verify(tmp_path, good, "--at", at).status == 2
+
+
+def test_several_keys_are_all_tried(tmp_path: Path) -> None:
+    good = receipt(tmp_path)
+    with collector() as server:
+        other = tmp_path / "other.pem"
+        other.write_text(server.keys[0]["public_key"])
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(good))
+    for keys, status in (([str(other)], 1), ([str(other), key()], 0), ([key(), str(other)], 0)):
+        options = [word for name in keys for word in ("--key", name)]
+        assert run("verify", *options, str(path)).status == status
+
+
+def test_an_answer_on_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.dumps(receipt(tmp_path)).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert run("verify", "--key", key()).status == 0
+    assert spawn("verify", "--key", key()).out.startswith("not verified: EnvelopeMalformed")
+
+
+@pytest.mark.parametrize("content", [None, "", "not a key", "-----BEGIN PUBLIC KEY-----\nAAAA\n"])
+def test_a_key_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "bad.pem"
+    if content is not None:
+        path.write_text(content)
+    done = run("verify", "--key", str(path), str(tmp_path / "none"))
+    assert (done.status, done.out) == (2, "") and "bad.pem" in done.err
+    assert len(done.err.splitlines()) <= 2
+
+
+def test_an_answer_that_is_not_there(tmp_path: Path) -> None:
+    done = run("verify", "--key", key(), str(tmp_path / "none.json"))
+    assert done.status == 2 and "none.json cannot be read" in done.err
+
+
+def test_the_keys_of_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(receipt(tmp_path)))
+    with collector() as server:
+        site = Site(server, tmp_path)
+        assert site.run("verify", str(path)).out.startswith("not verified: SignatureInvalid")
+        licence, _ = site.document()["endpoints"]
+        site.write(endpoints=[{**licence, "keys": [{"pem_file": key()}]}])
+        assert site.run("verify", str(path)).status == 0
+        site.write(endpoints=[])
+        assert site.run("verify", str(path)).status == 2

@@ -1,0 +1,633 @@
+"""What doctor finds on networks and machines that do not work, and how it looks on terminals of all sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, collector
+from support.disks import NotHere, mounted
+from support.keyring import ROOTS
+from support.sockets import Authority, Behaviour, Server, answers, ok, silent
+
+from agent import cli
+from agent.cli import screen, way
+from agent.collector import Collector
+from agent.probing import _way
+from agent.transport.values import Certificate, Seen
+
+pytestmark = pytest.mark.ends
+
+HOURS = 3600
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with collector() as server:
+        yield Site(server, tmp_path)
+
+
+class Found:
+    """One run of doctor: its checks by name, its exit status, and the rule that binds them."""
+
+    def __init__(self, done: Result) -> None:
+        self.done, self.json = done, done.json
+        self.checks = {check["name"]: check for check in self.json["checks"]}
+        failed = [check for check in self.json["checks"] if not check["ok"]]
+        assert done.status == (1 if failed else 0) and self.json["ok"] is not bool(failed)
+        assert all(check["advice"] for check in failed)
+        assert len(self.checks) == len(self.json["checks"]), "each by a name of its own"
+
+    @property
+    def failed(self) -> list[str]:
+        return [name for name, check in self.checks.items() if not check["ok"]]
+
+    def says(self, name: str, mark: str, *words: str) -> dict[str, Any]:
+        """The diagnostics of the endpoint that a check is about, after a look at the check."""
+        check = self.checks[name]
+        assert check["mark"] == mark, check
+        text = check["detail"] + "\n" + check["advice"]
+        assert not [word for word in words if word not in text], text
+        known = self.json["diagnostics"].get("network", [])
+        return next((one for one in known if one["name"] == name.rpartition(" ")[2]), {})
+
+
+def doctor(site: Site, *form: str) -> Found:
+    return Found(site.run("doctor", "--json", *form))
+
+
+def at_address(site: Site, url: str, **changes: Any) -> None:
+    """Have both endpoints elsewhere."""
+    document = site.document()
+    for endpoint in document["endpoints"]:
+        endpoint["base_url"] = url
+    site.write(**{"endpoints": document["endpoints"], "request_timeout_s": 5, **changes})
+
+
+def relay(server: Collector, read: Callable[[bytes], object] = lambda data: None) -> Behaviour:
+    """Hands each request on to a collector, on a connection of its own."""
+    port = int(server.url.rpartition(":")[2])
+
+    def behaviour(connection: socket.socket, here: Server) -> None:
+        while data := here.read_request(connection):
+            read(data)
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                there.sendall(data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+                answer = b"".join(iter(lambda: there.recv(65536), b""))
+            connection.sendall(answer.replace(b"Connection: close\r\n", b""))
+
+    return behaviour
+
+
+# --- the dry run ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def over_tls(site: Site, behaviour: Behaviour, days: int = 30, ca: str = "A CA") -> Iterator[None]:
+    """Both endpoints behind TLS whose authority is trusted."""
+    authority = Authority(site.place, ca)
+    path = authority.issue("localhost", common_name="keys.acme.example", days=days)
+    context = authority.context(path)
+
+    def wrapped(connection: socket.socket, server: Server) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            behaviour(secure, server)
+
+    with Server(wrapped) as server:
+        at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(authority.path))
+        yield
+
+
+def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
+    seen: list[bytes] = []
+    with over_tls(site, relay(site.server, seen.append), ca="Acme Inspection CA"):
+        found = doctor(site)
+    assert found.failed == []
+    licence = found.says("answer getkeymanager", "ok", "as it must", "code 100")
+    assert licence["dry_run"] == {
+        **{"outcome": "held", "reason": "the API key is invalid (code 100)", "code": 100},
+        **{"proven": True, "signed_by": "global", "expected": True},
+    }
+    found.says("signature getkeymanager", "ok", '"global"')
+    found.says("proxy getkeymanager", "ok", "none")
+    found.says("name getkeymanager", "ok", "127.0.0.1")
+    found.says("connection getkeymanager", "ok", "127.0.0.1:")
+    found.says("TLS getkeymanager", "ok", "TLSv1.", "authorities: ca_bundle")
+    # How a gateway that inspects TLS is seen.
+    found.says(
+        "certificate reo", "ok", "keys.acme.example, issued by Acme Inspection CA, 29 d left"
+    )
+    assert set(licence["took_s"]) >= {"name resolution", "connection", "TLS", "answer"}
+    usage = found.says("answer reo", "ok", "as it must", "Authentication Failure")
+    assert usage["dry_run"]["expected"] and usage["dry_run"]["signed_by"] is None
+    assert usage["signed_drift_s"] is None
+    for drift_s in (licence["signed_drift_s"], licence["date_drift_s"], usage["date_drift_s"]):
+        assert -60 < drift_s < 60
+    found.says("clock", "ok", "the time that getkeymanager signed", "the TLS date of reo")
+    assert len(seen) == 2 and b"api_key=****" in seen[0] and b"X-API-KEY: ****" in seen[1]
+    assert seen[1].endswith(b'{"payload":{}}')
+    told = b"".join(seen).decode() + found.done.out
+    assert API_KEY not in told and LICENSE_KEY not in told
+    assert not site.state.exists(), "nothing is noted"
+    document = (
+        (ROOT / "vendor_notes" / "VENDORING.md").read_text("utf-8").partition("### doctor")[2]
+    )
+    names = [*licence, *licence["dry_run"], *licence["tls"], *licence["tls"]["chain"][0]]
+    assert not [name for name in names[2:] if "`%s`" % name not in document], "all is documented"
+
+
+@pytest.mark.parametrize(
+    ("fault", "endpoint", "mark", "words"),
+    [
+        ("wrong-key", "getkeymanager", "FAIL", ("no trusted key", "compare")),
+        ("unsigned", "getkeymanager", "FAIL", ("not proven", "compare")),
+        ("portal", "getkeymanager", "FAIL", ("not JSON", "captive portal")),
+        ("portal", "reo", "FAIL", ("not an answer of this server", "captive portal")),
+        ("redirect", "getkeymanager", "FAIL", ("HTTP 307", "may have moved")),
+        ("stale", "getkeymanager", "FAIL", ("too far from the local clock", "set the clock")),
+        ("403-150", "getkeymanager", "FAIL", ("not for the made-up API key", "blocked")),
+        ("429-retry-after", "reo", "FAIL", ("asked to wait", "asked for it")),
+        ("500", "reo", "FAIL", ("HTTP 500", "server has trouble")),
+        ("unsigned-400", "reo", "warn", ("refuses the request", "empty")),
+    ],
+)
+def test_each_answer_is_explained(
+    site: Site, fault: str, endpoint: str, mark: str, words: tuple[str, ...]
+) -> None:
+    site.server.fault(fault, "reo-usage" if endpoint == "reo" else endpoint)
+    found = doctor(site)
+    found.says("answer " + endpoint, mark, *words)
+    others = ["clock"] if fault == "stale" else []
+    assert found.failed == others + ["answer " + endpoint] * (mark == "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("answer", "mark", "words"),
+    [
+        (
+            b'HTTP/1.1 401 No\r\nContent-Length: 15\r\n\r\n{"message":"x"}',
+            "warn",
+            ("not as documented", "HTTP 401"),
+        ),
+        (
+            b"HTTP/1.1 403 No\r\nContent-Length: 22\r\n\r\n<html>Blocked: telemetry",
+            "FAIL",
+            ("HTTP 403: not an answer of this server", "a captive portal, a proxy"),
+        ),
+        (ok(b'{"status":"success"}'), "FAIL", ("made-up API key", "no such server")),
+    ],
+    ids=["a gateway's own refusal", "a web filter's page", "any key is good"],
+)
+def test_an_answer_that_no_such_server_gives(
+    site: Site, answer: bytes, mark: str, words: tuple[str, ...]
+) -> None:
+    with Server(answers(answer)) as server:
+        at_address(site, "http://127.0.0.1:%d" % server.port)
+        found = doctor(site)
+        found.says("answer reo", mark, *words)
+        found.says("answer getkeymanager", "FAIL", "not proven")
+
+
+def test_a_licence_server_that_takes_any_key(tmp_path: Path) -> None:
+    with Collector(api_keys=("****", API_KEY)) as server:
+        found = doctor(Site(server, tmp_path))
+    assert found.failed == ["answer reo"] or found.failed == []
+    found.says("answer getkeymanager", "warn", "code 831, signed", "stored an empty record")
+
+
+def test_an_answer_of_another_day_is_the_clock_s_and_one_of_another_hour_a_warning(
+    site: Site,
+) -> None:
+    site.server.fault("stale", "getkeymanager", age_s=2 * HOURS)
+    found = doctor(site)
+    found.says("clock", "warn", "2 h ahead of the time that getkeymanager signed", "NTP")
+    assert found.failed == []
+    site.server.fault("stale", "getkeymanager", age_s=48 * HOURS)
+    doctor(site).says("clock", "FAIL", "2 d ahead")
+
+
+def test_a_clock_that_went_back_by_days(site: Site) -> None:
+    site.server.fault("stale", "getkeymanager", age_s=-72 * HOURS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.clock.Clock.time", lambda self: time.time() + 72 * HOURS)
+        site.run("call-home")
+    site.server.fault(None)
+    found = doctor(site)
+    assert found.failed == ["clock", "answer getkeymanager"]
+    found.says("clock", "FAIL", "went back by more than a day")
+    probe = found.says("answer getkeymanager", "FAIL", "went back by days", "set the clock")
+    assert probe["date_drift_s"] is None, "what comes without TLS says nothing of the time"
+
+
+def test_an_outage_that_is_over_is_no_failure_any_more(site: Site) -> None:
+    site.server.fault("500")
+    site.run("call-home")
+    assert doctor(site, "--no-network").failed == ["waits getkeymanager", "waits reo"]
+    assert len(doctor(site).failed) == 4
+    site.server.fault(None)
+    found = doctor(site)
+    assert found.failed == []
+    found.says("waits reo", "warn", "HTTP 500", "spool replay sends at once")
+
+
+def test_a_key_that_was_refused_is_one_though_a_made_up_one_is_refused_as_well(site: Site) -> None:
+    site.server.fault("401-100", "getkeymanager")
+    site.run("call-home")
+    site.server.fault(None)
+    found = doctor(site)
+    assert found.failed == ["waits getkeymanager"]
+    found.says("answer getkeymanager", "ok", "as it must")
+    found.says("waits getkeymanager", "FAIL", "held", "check in its account the API key")
+
+
+def test_a_refused_consent_is_a_wish_and_no_failure(site: Site) -> None:
+    site.write(usage_consent=False)
+    found = doctor(site, "--no-network")
+    assert found.failed == []
+    found.says("consent", "ok", "usage_consent is false")
+    assert "(the network was not tried)" in site.run("doctor", "--no-network").out
+
+
+def test_counts_that_nobody_says_whose_they_are(site: Site) -> None:
+    licence, usage = site.document()["endpoints"]
+    site.write(endpoints=[licence, {**usage, "domain": None}])
+    site.run("count", "RENDER", "--no-send")
+    found = doctor(site, "--no-network")
+    found.says("waits reo", "FAIL", "1 record, for a domain or ip_addr", "set domain")
+    assert found.failed == ["waits reo"]
+
+
+# --- the way there --------------------------------------------------------------------------------
+
+
+def test_nothing_listens_there(site: Site) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        at_address(site, "http://127.0.0.1:%d" % bound.getsockname()[1])
+        found = doctor(site)
+    assert found.failed == ["connection getkeymanager", "connection reo"]
+    found.says("connection reo", "FAIL", "refused", "nothing listens there")
+
+
+def test_a_server_that_says_nothing(site: Site) -> None:
+    with Server(silent) as server:
+        at_address(site, "https://localhost:%d" % server.port, request_timeout_s=0.3)
+        found = doctor(site)
+    assert found.failed == ["TLS getkeymanager", "TLS reo"]
+    found.says("TLS reo", "FAIL", "no answer within 0.3 s", "firewall")
+
+
+@pytest.mark.parametrize(
+    ("host", "days", "trusted", "words"),
+    [
+        ("localhost", -1, True, ("has expired; a server, issued by A private CA", "clock of this")),
+        ("login.hotel.example", 30, True, ("mismatch", "captive portal")),
+        (
+            "localhost",
+            30,
+            False,
+            ("issued by A private CA, 29 d left; authorities: ", "system's store"),
+        ),
+    ],
+    ids=["expired", "of another host", "of an unknown authority"],
+)
+def test_a_certificate_that_is_refused(
+    site: Site, host: str, days: int, trusted: bool, words: tuple[str, ...]
+) -> None:
+    authority, other = Authority(site.place), Authority(site.place, "Another CA")
+    context = authority.context(authority.issue(host, days=days))
+
+    def refused(connection: socket.socket, server: Server) -> None:
+        with context.wrap_socket(connection, server_side=True):
+            pass
+
+    with Server(refused) as server:
+        bundle = (authority if trusted else other).path
+        at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(bundle))
+        found = doctor(site)
+    assert found.failed == ["TLS getkeymanager", "TLS reo"]
+    found.says("TLS getkeymanager", "FAIL", *words)
+
+
+def test_what_answers_does_not_speak_tls(site: Site) -> None:
+    at_address(site, site.server.url.replace("http", "https"))
+    doctor(site).says("TLS reo", "FAIL", "does not speak TLS")
+
+
+def test_a_proxy_that_demands_a_password_and_is_not_shown_one(site: Site) -> None:
+    demand = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n"
+    with Server(answers(demand)) as proxy:
+        address = "http://joe:canary-proxy-5d21@127.0.0.1:%d" % proxy.port
+        at_address(site, "https://keys.acme.example", proxy=address)
+        found = doctor(site)
+        shown = site.run("doctor").out
+    assert found.failed == ["proxy getkeymanager", "proxy reo"]
+    found.says("proxy reo", "FAIL", "407", "127.0.0.1:%d" % proxy.port, "without authentication")
+    assert "canary-proxy" not in found.done.out + shown
+
+
+def entry(seen: Seen, **changes: Any) -> dict[str, Any]:
+    """An endpoint's diagnostics where all was well."""
+    dry_run = {
+        "outcome": "held",
+        "reason": "no",
+        "code": 100,
+        "proven": True,
+        "signed_by": "global",
+    }
+    return {
+        "name": "keys",
+        "address": "https://keys.acme.example",
+        **{"reached": True, "http_status": 401, "reason": "", "stage": ""},
+        **{"pinned": False, "date_drift_s": 0.0, "signed_drift_s": 0.0, "keyring_trouble": ""},
+        "dry_run": {**dry_run, "expected": True},
+        **_way(seen),
+        **changes,
+    }
+
+
+def seen_through(gateway: str, *, days: float) -> Seen:
+    seen = Seen()
+    seen.proxy, seen.proxy_from = "http://proxy.acme.example:3128", "HTTPS_PROXY"
+    seen.addresses, seen.peer = ["192.0.2.7", "2001:db8::7"], "192.0.2.7:3128"
+    seen.tls, seen.cipher, seen.store = "TLSv1.3", "TLS_AES_256_GCM_SHA384", "SSL_CERT_FILE"
+    ends_at = time.time() + days * 24 * HOURS
+    seen.chain = [
+        Certificate("keys.acme.example", gateway, time.time() - 1e6, ends_at, "sha256/x=")
+    ]
+    seen.took_s = {"name resolution": 0.012, "TLS": 0.2}
+    return seen
+
+
+def test_the_way_through_a_proxy() -> None:
+    found = entry(seen_through("Acme Inspection CA", days=200), pinned=True)
+    json.dumps(found)
+    checks = {c.name: c for c in way.findings(found, time.time())}
+    assert {check.mark for check in checks.values()} == {"ok"}
+    assert checks["proxy keys"].detail == "http://proxy.acme.example:3128 (HTTPS_PROXY)"
+    assert checks["name keys"].detail == "the proxy's 192.0.2.7, 2001:db8::7, 12 ms"
+    assert checks["connection keys"].detail == "the proxy's 192.0.2.7:3128"
+    assert checks["TLS keys"].detail.startswith("TLSv1.3, TLS_AES_256_GCM_SHA384, authorities: ")
+    certificate = checks["certificate keys"].detail
+    assert certificate.startswith("keys.acme.example, issued by Acme Inspection CA, ")
+    assert certificate.endswith("d left, key pinned")
+
+
+def test_a_certificate_about_to_end_is_a_warning(site: Site) -> None:
+    with over_tls(site, relay(site.server), days=5):
+        found = doctor(site)
+    assert found.failed == []
+    found.says("certificate reo", "warn", "4 d left", "has to renew it by")
+
+
+def test_pins(site: Site) -> None:
+    spare = "sha256/" + 43 * "A" + "="
+    with over_tls(site, relay(site.server)):
+        pin = doctor(site).says("certificate reo", "ok")["tls"]["chain"][0]["pin"]
+        document = json.loads(Path(site.file).read_text())
+        document["endpoints"][0]["pins"] = [pin, spare]
+        document["endpoints"][1]["pins"] = [pin, spare]
+        Path(site.file).write_text(json.dumps(document))
+        found = doctor(site)
+        assert found.failed == []
+        found.says("certificate reo", "ok", "key pinned")
+        for endpoint in document["endpoints"]:
+            endpoint["pins"] = [spare, spare[:-2] + "Q="]
+        Path(site.file).write_text(json.dumps(document))
+        found = doctor(site)
+    assert found.failed == ["TLS getkeymanager", "TLS reo"]
+    found.says(
+        "TLS reo", "FAIL", "none of the pins", "issued by A CA", "its key is sha256/", "a new key"
+    )
+
+
+def test_the_stages_behind_the_one_that_failed_are_not_shown() -> None:
+    seen = seen_through("A CA", days=5)
+    reason = {"reached": False, "http_status": None, "stage": "TLS", "reason": "TLS: timed out"}
+    found = list(way.findings(entry(seen, **reason), time.time()))
+    assert [c.name for c in found] == ["proxy keys", "name keys", "connection keys", "TLS keys"]
+    assert found[-1].detail.startswith("timed out; keys.acme.example, issued by A CA, ")
+
+
+# --- keyrings -------------------------------------------------------------------------------------
+
+
+def test_a_keyring_and_the_address_of_its_document(site: Site) -> None:
+    licence, usage = site.document()["endpoints"]
+    with Server(answers(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")) as server:
+        url = "http://127.0.0.1:%d/keyring.json" % server.port
+        roots = [{"name": "root", "pem": ROOTS[0].pem}]
+        licence["keys"] = {"keys": licence["keys"], "roots": roots, "url": url}
+        site.write(endpoints=[licence, usage])
+        found = doctor(site)
+        assert len(server.requests) == 1
+    assert found.failed == []
+    found.says("keys getkeymanager", "ok", "version 0: global", "embedded")
+    found.says("keyring getkeymanager", "warn", "HTTP 404", "in force work on")
+    found.says("signature getkeymanager", "ok", '"global"')
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+def test_a_quota_that_is_nearly_full(site: Site) -> None:
+    site.write(max_records=100)
+    for _ in range(45):
+        site.run("call-home", "--no-send")
+    found = doctor(site, "--no-network")
+    found.says("quota", "warn", "90 of 100 records", "dropped next")
+    assert found.failed == []
+
+
+@pytest.mark.parametrize(("size_kb", "inodes"), [(600, 0), (4096, 3)])
+def test_a_disk_without_room(site: Site, size_kb: int, inodes: int) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(
+                mounted(site.place / "small", size_kb=size_kb, inodes=inodes)
+            )
+        except NotHere as reason:
+            pytest.skip(str(reason))
+        site.write(state_dir=str(place / "state"))
+        words = ("no inode is left", "remove files") if inodes else ("614 kB", "free space")
+        for number in range(max(0, inodes - 1)):
+            (place / str(number)).touch()
+        found = doctor(site, "--no-network")
+        found.says("free space", "FAIL", *words)
+        assert found.failed == ["free space"]
+        site.write(state_dir=str(place / "state"), max_bytes=5000)
+        assert doctor(site, "--no-network").failed == ["free space"]
+
+
+def test_a_disk_smaller_than_the_quota_is_a_warning(site: Site) -> None:
+    site.write(max_bytes=10**15)
+    found = doctor(site, "--no-network")
+    found.says("free space", "warn", "before the quota is")
+    assert found.failed == []
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can give files away")
+def test_files_of_another_user(site: Site) -> None:
+    site.run("call-home")
+    os.chown(site.state / "facts", 1234, 1234)
+    found = doctor(site, "--no-network")
+    found.says("files", "warn", "facts: not this user's alone", "chown")
+    assert found.failed == [], "root reads them"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read anything")
+def test_records_that_this_user_may_not_read(site: Site) -> None:
+    site.run("call-home", "--no-send")
+    for path in site.state.glob("*.seg"):
+        path.chmod(0)
+    found = doctor(site, "--no-network")
+    found.says("files", "FAIL", "with records in it", "chmod")
+
+
+# --- the screen -----------------------------------------------------------------------------------
+
+
+def on_terminal(
+    site: Site, monkeypatch: pytest.MonkeyPatch, columns: int, *form: str, **environ: str
+) -> str:
+    """What a terminal of this width is sent on both streams."""
+    import fcntl
+    import pty
+    import termios
+    import threading
+
+    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", **environ}.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    parts: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other end was closed
+            while data := os.read(ours, 65536):
+                parts.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(theirs, "w", encoding="utf-8") as stream:
+        for name in ("stdout", "stderr", "__stdout__"):
+            monkeypatch.setattr(sys, name, stream)
+        try:
+            cli.main(["doctor", *form, "--config", site.file])
+        finally:
+            monkeypatch.undo()
+    reader.join(10)
+    os.close(ours)
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def shown(text: str) -> list[str]:
+    """The lines without colour, and without what was said while it was waited for."""
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rpartition("\r")[2] for line in text.splitlines()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals there")
+@pytest.mark.parametrize("columns", [20, 40, 80, 120, 200])
+def test_lines_fit_and_say_the_same_at_every_width(
+    site: Site, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    site.write(state_dir=str(site.place / ("ünicode-" + 20 * "long/" + "目录" * 9)))
+    site.server.fault("portal", "getkeymanager")
+    site.run("call-home")
+    lines = shown(on_terminal(site, monkeypatch, columns, "--no-network"))
+    assert max(map(screen._columns, lines)) <= min(columns, 120)
+    assert not [line for line in lines if line != line.rstrip()]
+    whole = site.run("doctor", "--no-network").out
+    assert max(map(len, whole.splitlines())) > 200, "a pipe gets a finding as one line"
+
+    def letters(text: str) -> str:
+        found = re.sub(r"[ :\n]|\d+ s\b|-> as above", "", text)
+        return re.sub(r"againin.*?(untrusted)", r"\1", found)
+
+    assert letters("".join(lines)) == letters(whole)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals there")
+def test_colour_repeats_what_words_say_and_a_person_is_told_who_is_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured = on_terminal(site, monkeypatch, 80)
+    assert "\x1b[32mok" in coloured and "\x1b[1mmachine" in coloured
+    assert coloured.startswith("asking %s, for at most 10 s each\r " % site.server.url)
+    plain = on_terminal(site, monkeypatch, 80, NO_COLOR="1")
+    assert "\x1b" not in plain + on_terminal(site, monkeypatch, 80, TERM="dumb")
+    assert [line[:6] for line in shown(coloured)] == [line[:6] for line in shown(plain)]
+    assert "\x1b" not in on_terminal(site, monkeypatch, 80, "--json", FORCE_COLOR="1")
+    assert "\x1b" not in site.run("doctor").out and "asking" not in site.run("doctor").err
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32mok" in site.run("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("environ", "terminal", "platform", "obeyed", "coloured"),
+    [
+        ({}, True, "linux", True, True),
+        ({}, False, "linux", True, False),
+        ({"NO_COLOR": "1"}, True, "linux", True, False),
+        ({"NO_COLOR": ""}, True, "linux", True, True),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, "linux", True, False),
+        ({"FORCE_COLOR": "1"}, False, "linux", True, True),
+        ({"FORCE_COLOR": "0"}, False, "linux", True, False),
+        ({"CLICOLOR_FORCE": "1", "TERM": "dumb"}, False, "linux", True, True),
+        ({"TERM": "dumb"}, True, "linux", True, False),
+        ({}, True, "win32", False, False),
+        ({}, True, "win32", True, True),
+        ({"WT_SESSION": "x"}, True, "win32", False, True),
+        ({"ANSICON": "80x25"}, True, "win32", False, True),
+        ({"WT_SESSION": "x"}, False, "win32", True, False),
+    ],
+)
+def test_who_gets_colours(
+    environ: dict[str, str], terminal: bool, platform: str, obeyed: bool, coloured: bool
+) -> None:
+    found = screen.is_coloured(environ, terminal=terminal, platform=platform, obeyed=obeyed)
+    assert found is coloured
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("ab/. 目", max_size=80), st.integers(12, 60), st.integers(0, 30))
+def test_a_broken_text_loses_nothing_but_blanks(text: str, width: int, indent: int) -> None:
+    lines = screen.wrapped(text, width, indent, "  x ")
+    assert "".join("".join(lines).split()) == "x" + "".join(text.split())
+    assert max(map(screen._columns, lines)) <= max(width, indent + 8)
+    assert all(line.startswith(" " * indent) for line in lines[1:])
+
+
+def test_an_address_is_broken_where_it_reads_well() -> None:
+    text = "see https://keys.acme.example/api/v1/send-telemetry-data now"
+    assert screen.wrapped(text, 30, 2) == [
+        "see https://keys.acme.example/",
+        "  api/v1/send-telemetry-data",
+        "  now",
+    ]
+
+
+# --- the last answers -----------------------------------------------------------------------------
+
+
+def test_the_last_ten_answers_the_newest_first(site: Site) -> None:
+    for number in range(12):
+        site.run("record", "--value", str(number), "--data-group", "g")
+    site.server.fault("wrong-key", "getkeymanager")
+    site.run("record", "--value", "1", "--data-group", "g")
+    told = site.run("doctor", "--no-network").out.partition("last answers")[2].splitlines()[1:]
+    assert len(told) == 11 and told[-1].startswith("1 failure")
+    assert told[0].split("  ")[2:4] == ["getkeymanager", "untrusted"] and "830" in told[1]

@@ -1,0 +1,473 @@
+"""Every fault behaves as its name says: on the wire, in what is recorded, and in how long it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from support.collector import (
+    LICENCE,
+    PATH_OF,
+    USAGE,
+    ask,
+    post,
+    post_licence,
+    post_usage,
+    raw_request,
+    read_to_end,
+    set_fault,
+    verified,
+    wait_until,
+)
+
+from agent.collector import FAULTS, Collector
+
+DAY_S = 86_400
+NOW = 1_800_000_000.5
+CONTRACT = (
+    "refuse blackhole drip-headers drip-body 500 429 429-retry-after 401-100 401-101 401-102 401-103 403-150 "
+    "unsigned wrong-key stale replay forged-outer unknown-code redirect portal huge truncated not-json drop-answer "
+    "unsigned-400 unsigned-401"
+).split()
+RECORDED = (
+    "drip-headers drip-body unsigned wrong-key stale replay forged-outer unknown-code huge truncated not-json "
+    "drop-answer"
+).split()
+AUTHENTICATION_FAILURE = {
+    "response_code": 400,
+    "response": "Authentication Failure",
+    "status": "failure",
+}
+
+
+class Calendar:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def calendar() -> Calendar:
+    return Calendar()
+
+
+@pytest.fixture
+def collector(calendar: Calendar) -> Iterator[Collector]:
+    with Collector(clock=calendar.time, drip_interval_s=0) as collector:
+        yield collector
+
+
+def test_the_names_are_those_of_the_contract() -> None:
+    assert list(FAULTS) == CONTRACT
+
+
+@pytest.mark.parametrize("name", ["503", "", "Refuse", 500, ["refuse"]])
+def test_an_unknown_fault_names_those_that_are_known(collector: Collector, name: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        collector.fault(name)
+    assert all(known in str(caught.value) for known in CONTRACT)
+    assert post_licence(collector).status == 200
+
+
+@pytest.mark.parametrize(
+    "options, field",
+    [
+        ({"endpoint": "reo"}, "endpoint"),
+        ({"count": 0}, "count"),
+        ({"count": "3"}, "count"),
+        ({"status": 200}, "status"),
+        ({"retry_after": 1.5}, "retry_after"),
+        ({"age_s": "1"}, "age_s"),
+        ({"redirect_to": 1}, "redirect_to"),
+    ],
+)
+def test_a_wrong_option_is_named(collector: Collector, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        collector.fault("500", **options)
+
+
+@pytest.mark.parametrize("endpoint", PATH_OF)
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_request_is_recorded_only_where_the_fault_strikes_after_it_was_taken_in(
+    collector: Collector, name: str, endpoint: str
+) -> None:
+    collector.fault(name, endpoint)
+    with raw_request(collector, PATH_OF[endpoint]) as sock, contextlib.suppress(ConnectionError):
+        wait_until(lambda: collector.requests())
+        if name == "blackhole":
+            collector.fault(None)
+        elif name != "refuse":
+            sock.shutdown(socket.SHUT_WR)  # so that a kept connection ends
+        read_to_end(sock)
+    (seen,) = collector.requests()
+    assert (seen["endpoint"], seen["fault"]) == (endpoint, name)
+    recorded = [(r["endpoint"], r["answer"] in (830, 200), r["fault"]) for r in collector.records()]
+    assert recorded == ([(endpoint, True, name)] if name in RECORDED else [])
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_control_api_stays_within_reach(collector: Collector, name: str) -> None:
+    assert set_fault(collector, fault=name).status == 200
+    assert ask(collector, "GET", "/_collector/records").json == []
+    assert set_fault(collector, fault=None).status == 200
+    assert post_licence(collector).json["response"]["code"] == 830
+
+
+@pytest.mark.parametrize("name", [name for name in CONTRACT if name not in ("refuse", "blackhole")])
+def test_a_fault_is_over_once_cleared(collector: Collector, name: str) -> None:
+    collector.fault(name)
+    with raw_request(collector):
+        wait_until(lambda: collector.requests())
+    collector.fault(None)
+    assert verified(post_licence(collector).json, collector.keys[0])["code"] == 830
+
+
+def test_a_fault_lasts_for_its_count(collector: Collector) -> None:
+    collector.fault("500", count=2)
+    assert [post_licence(collector).status for _ in range(4)] == [500, 500, 200, 200]
+
+
+def test_a_fault_concerns_its_endpoint(collector: Collector) -> None:
+    collector.fault("500", "reo-usage")
+    assert [post(collector, e).status for e in PATH_OF] == [200, 500, 200]
+    collector.fault("portal")
+    collector.fault("429", endpoint="reo-aggregate", count=1)
+    assert [post(collector, e).status for e in PATH_OF] == [200, 500, 429]
+    assert b"<html>" in post(collector, "reo-aggregate").body
+    collector.fault(None, "reo-usage")
+    assert b"<html>" in post_usage(collector).body
+    collector.fault(None)
+    assert [post(collector, e).json.get("status", "signed") for e in PATH_OF] == [
+        "signed",
+        "success",
+        "success",
+    ]
+
+
+def test_a_fault_can_be_there_from_the_start() -> None:
+    with Collector(fault="429") as collector:
+        assert post_licence(collector).status == 429
+    with Collector(fault="refuse") as collector, pytest.raises(ConnectionRefusedError):
+        post_licence(collector)
+
+
+def test_refuse_closes_the_port_and_keeps_it(collector: Collector) -> None:
+    url = collector.url
+    with raw_request(collector) as kept:
+        wait_until(lambda: collector.records())
+        collector.fault("refuse")
+        assert b"830" in read_to_end(kept)  # answered before, and ended now
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            post_licence(collector)
+    where = urlsplit(url)
+    with contextlib.closing(socket.socket()) as other, pytest.raises(OSError):
+        other.bind((where.hostname, where.port))
+    collector.fault(None)
+    assert collector.url == url
+    assert post_licence(collector).status == 200
+    collector.fault("refuse")
+    collector.fault("500")
+    assert post_licence(collector).status == 500
+
+
+def test_refuse_for_some_requests_resets_their_connections(collector: Collector) -> None:
+    collector.fault("refuse", count=1)
+    with pytest.raises(ConnectionResetError):
+        post_licence(collector)
+    assert post_licence(collector).status == 200
+    collector.fault("refuse", "getkeymanager")
+    with raw_request(collector) as sock, pytest.raises(ConnectionResetError):
+        sock.recv(1)
+    assert post_usage(collector).status == 200
+
+
+def test_blackhole_reads_and_says_nothing_until_cleared(collector: Collector) -> None:
+    for release in (lambda: collector.fault(None), lambda: collector.fault("500")):
+        collector.fault("blackhole")
+        with raw_request(collector) as sock:
+            wait_until(lambda: collector.requests())
+            sock.sendall(b"x" * 3_000_000)  # read, or this would block
+            release()
+            assert sock.recv(1) == b""
+        collector.clear()
+
+
+def test_blackhole_outlives_its_count_for_those_it_holds(collector: Collector) -> None:
+    collector.fault("blackhole", count=1)
+    with raw_request(collector) as sock:
+        wait_until(lambda: collector.requests())
+        assert post_licence(collector).status == 200
+        sock.settimeout(0.05)
+        with pytest.raises(socket.timeout):
+            sock.recv(1)
+        sock.settimeout(20)
+        collector.fault(None)
+        assert sock.recv(1) == b""
+
+
+def test_a_fault_elsewhere_does_not_release_whom_blackhole_holds(collector: Collector) -> None:
+    collector.fault("blackhole", "getkeymanager")
+    with raw_request(collector) as sock:
+        wait_until(lambda: collector.requests())
+        collector.fault("500", "reo-usage")
+        collector.fault(None, "reo-usage")
+        sock.settimeout(0.05)
+        with pytest.raises(OSError):
+            sock.recv(1)
+
+
+@pytest.mark.parametrize("name", ["drip-headers", "drip-body"])
+def test_a_dripped_answer_is_the_honest_one(collector: Collector, name: str) -> None:
+    collector.fault(name)
+    assert verified(post_licence(collector).json, collector.keys[0])["code"] == 830
+    assert post_usage(collector).json["status"] == "success"
+
+
+@pytest.mark.parametrize("name", ["drip-headers", "drip-body"])
+def test_dripping_goes_byte_by_byte_and_stops_when_cleared(name: str) -> None:
+    with Collector(drip_interval_s=0.02) as collector:
+        collector.fault(name)
+        with raw_request(collector) as sock:
+            got = sock.recv(65536)
+            while name == "drip-body" and got.endswith(b"\r\n\r\n"):
+                got += sock.recv(65536)
+            collector.fault(None)
+            got += read_to_end(sock)
+    head, _, body = got.partition(b"\r\n\r\n")
+    if name == "drip-headers":
+        assert 0 < len(got) < 100 and b"HTTP/1.1 200 OK\r\n".startswith(got[:17])
+    else:
+        (length,) = [int(x[15:]) for x in head.split(b"\r\n") if x.startswith(b"Content-Length:")]
+        assert 0 < len(body) < length
+
+
+def test_a_plain_500(collector: Collector) -> None:
+    reply = post_licence(collector)
+    assert reply.status == 200
+    collector.fault("500")
+    assert (post_licence(collector).status, post_usage(collector).status) == (500, 500)
+
+
+def test_429_with_and_without_a_time(collector: Collector) -> None:
+    collector.fault("429")
+    reply = post_licence(collector)
+    assert (reply.status, "retry-after" in reply.headers) == (429, False)
+    assert "retry_after" not in reply.json
+    collector.fault("429-retry-after")
+    reply = post_usage(collector)
+    assert (reply.status, reply.headers["retry-after"], reply.json["retry_after"]) == (
+        429,
+        "20",
+        20,
+    )
+    date = "Fri, 31 Dec 2027 23:59:59 GMT"
+    collector.fault("429-retry-after", retry_after=date)
+    assert post_licence(collector).headers["retry-after"] == date
+
+
+@pytest.mark.parametrize(
+    "name, status, code",
+    [
+        ("401-100", 401, 100),
+        ("401-101", 401, 101),
+        ("401-102", 401, 102),
+        ("401-103", 401, 103),
+        ("403-150", 403, 150),
+    ],
+)
+def test_a_refusal_is_signed_where_answers_are_signed(
+    collector: Collector, name: str, status: int, code: int
+) -> None:
+    collector.fault(name)
+    reply = post_licence(collector)
+    signed = verified(reply.json, collector.keys[0])
+    assert (reply.status, signed["code"], signed["timestamp"]) == (status, code, int(NOW))
+    assert reply.json["response"] == signed
+    reply = post_usage(collector)
+    assert (reply.status, reply.json) == (status, AUTHENTICATION_FAILURE)
+
+
+def test_unsigned_lacks_all_that_proves(collector: Collector) -> None:
+    collector.fault("unsigned")
+    reply = post_licence(collector)
+    assert reply.status == 200
+    assert list(reply.json) == ["response"]
+    assert reply.json["response"]["code"] == 830
+
+
+def test_wrong_key_is_a_right_answer_by_a_key_that_nobody_published(collector: Collector) -> None:
+    collector.fault("wrong-key")
+    envelope = post_licence(collector).json
+    for key in collector.keys:
+        with pytest.raises(InvalidSignature):
+            verified(envelope, key)
+    assert envelope["response"]["code"] == 830
+    assert len(envelope["signature"]) == 344
+    collector.fault(None)
+    assert verified(post_licence(collector).json, collector.keys[0])
+
+
+def test_stale_is_signed_a_month_ago(collector: Collector, calendar: Calendar) -> None:
+    collector.fault("stale")
+    for moved_s in (0, 3600):
+        calendar.now = NOW + moved_s
+        signed = verified(post_licence(collector).json, collector.keys[0])
+        assert (signed["code"], signed["timestamp"]) == (830, int(NOW) + moved_s - 30 * DAY_S)
+    collector.fault("stale", age_s=7)
+    signed = verified(post_licence(collector).json, collector.keys[0])
+    assert signed["timestamp"] == int(calendar.now) - 7
+
+
+def test_replay_is_the_same_old_answer_whatever_was_asked(
+    collector: Collector, calendar: Calendar
+) -> None:
+    collector.fault("replay")
+    first = post_licence(collector).body
+    calendar.now += 3600
+    assert post_licence(collector, license_key="").body == first
+    collector.fault(None)
+    assert post_licence(collector).body != first
+    collector.fault("replay")
+    assert post_licence(collector).body == first
+    signed = verified(json.loads(first), collector.keys[0])
+    assert (signed["code"], signed["timestamp"]) == (830, int(NOW) - 2 * DAY_S)
+    collector.fault("replay", age_s=60)
+    signed = verified(post_licence(collector).json, collector.keys[0])
+    assert signed["timestamp"] == int(NOW - 60)
+
+
+@pytest.mark.parametrize(
+    "license_key, true, forged", [("demo-license-key", 830, 831), ("", 831, 830)]
+)
+def test_forged_outer_lies_beside_a_good_signature(
+    collector: Collector, license_key: str, true: int, forged: int
+) -> None:
+    collector.fault("forged-outer")
+    envelope = post_licence(collector, license_key=license_key).json
+    assert verified(envelope, collector.keys[0])["code"] == true
+    assert envelope["response"]["code"] == forged
+    assert bool(envelope["response"]["errors"]) == (forged == 831)
+
+
+def test_unknown_code_is_signed_but_of_another_call(collector: Collector) -> None:
+    collector.fault("unknown-code")
+    reply = post_licence(collector)
+    assert reply.status == 200
+    assert verified(reply.json, collector.keys[0])["code"] == 200
+    assert post_usage(collector).json["status"] not in ("success", "failure")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_leads_to_another_origin(collector: Collector, status: int) -> None:
+    collector.fault("redirect", status=status)
+    reply = post_licence(collector)
+    port = urlsplit(collector.url).port
+    assert reply.status == status
+    assert reply.headers["location"] == "http://localhost:%d/elsewhere" % (port or 0)
+    collector.redirect_to = "http://127.0.0.1:1/all"
+    assert post_usage(collector).headers["location"] == "http://127.0.0.1:1/all"
+    collector.fault("redirect", redirect_to="http://127.0.0.1:1/this")
+    reply = post_usage(collector)
+    assert (reply.status, reply.headers["location"]) == (307, "http://127.0.0.1:1/this")
+
+
+def test_a_followed_redirect_is_seen(collector: Collector) -> None:
+    assert ask(collector, "POST", "/elsewhere", b"{}").status == 404
+    (seen,) = collector.requests()
+    assert (seen["endpoint"], seen["path"]) == (None, "/elsewhere")
+
+
+def test_portal_is_a_page_with_200(collector: Collector) -> None:
+    collector.fault("portal")
+    for endpoint in PATH_OF:
+        reply = post(collector, endpoint)
+        assert (reply.status, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert b"<html>" in reply.body
+
+
+def test_huge_is_wrong_only_in_its_size(collector: Collector) -> None:
+    collector.fault("huge")
+    reply = post_licence(collector)
+    assert len(reply.body) == 10_000_000
+    assert verified(reply.json, collector.keys[0])["code"] == 830
+    assert post_usage(collector).json["status"] == "success"
+
+
+def test_truncated_announces_more_than_it_sends(collector: Collector) -> None:
+    collector.fault("truncated")
+    for endpoint in PATH_OF:
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            post(collector, endpoint)
+        assert len(caught.value.partial) > 20
+        with pytest.raises(ValueError):
+            json.loads(caught.value.partial)
+
+
+def test_not_json(collector: Collector) -> None:
+    collector.fault("not-json")
+    for endpoint in PATH_OF:
+        reply = post(collector, endpoint)
+        assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+        with pytest.raises(ValueError):
+            json.loads(reply.body)
+
+
+def test_drop_answer_takes_the_record_and_hangs_up(collector: Collector) -> None:
+    collector.fault("drop-answer", count=1)
+    with pytest.raises(http.client.RemoteDisconnected):
+        post_licence(collector)
+    assert post_licence(collector).status == 200
+    assert [record["answer"] for record in collector.records()] == [830, 830]
+
+
+@pytest.mark.parametrize("name, status", [("unsigned-400", 400), ("unsigned-401", 401)])
+def test_an_unsigned_refusal(collector: Collector, name: str, status: int) -> None:
+    collector.fault(name)
+    reply = post_licence(collector)
+    assert (reply.status, list(reply.json)) == (status, ["message"])
+    reply = post_usage(collector)
+    assert (reply.status, reply.json["status"]) == (status, "failure")
+    assert (reply.json == AUTHENTICATION_FAILURE) == (status == 401)
+
+
+@pytest.mark.parametrize("name", ["unsigned", "wrong-key", "stale", "replay", "forged-outer"])
+def test_what_is_never_signed_cannot_be_signed_wrongly(collector: Collector, name: str) -> None:
+    collector.fault(name)
+    assert post_usage(collector).json == {
+        "response_code": "200",
+        "response": "Data Uploaded",
+        "status": "success",
+    }
+
+
+def test_the_honest_code_is_recorded_beside_the_fault(collector: Collector) -> None:
+    collector.fault("forged-outer", count=1)
+    post_licence(collector, license_key="")
+    post_licence(collector)
+    first, second = collector.records()
+    assert (first["answer"], first["fault"]) == (831, "forged-outer")
+    assert (second["answer"], "fault" in second) == (830, False)
+
+
+def test_paths_and_methods_that_are_not_served(collector: Collector) -> None:
+    reply = ask(collector, "GET", LICENCE)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert ask(collector, "POST", USAGE + "/", b"").status == 404
+    collector.fault("500", count=1)
+    assert (
+        ask(collector, "GET", USAGE).status == 405
+    )  # and the fault waits for a request that counts
+    assert post_usage(collector).status == 500
+    assert collector.records() == []

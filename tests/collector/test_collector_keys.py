@@ -1,0 +1,99 @@
+"""Signatures of the collector, judged by an independent library; its keys, their rotation and their limits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+from support.collector import post_licence, verified
+
+from agent.collector import Collector
+
+
+@pytest.mark.parametrize("algorithm", ["rsa", "ed25519"])
+def test_a_signature_verifies_and_one_changed_byte_does_not(algorithm: str) -> None:
+    with Collector(algorithm=algorithm) as collector:
+        envelope = post_licence(collector).json
+        key = collector.keys[0]
+    assert verified(envelope, key)["code"] == 830
+    text = envelope["response_base64"]
+    with pytest.raises(InvalidSignature):
+        verified({**envelope, "response_base64": "fyJ" + text[3:]}, key)
+
+
+def test_keys_have_the_shape_of_the_contract() -> None:
+    kinds = {"rsa": "rsa-pkcs1v15-sha256", "ed25519": "ed25519"}
+    for algorithm, kind in kinds.items():
+        keys = Collector(algorithm=algorithm).keys
+        assert [list(key) for key in keys] == [["name", "algorithm", "public_key"]] * 2
+        assert [key["name"] for key in keys] == ["global", "global-next"]
+        assert {key["algorithm"] for key in keys} == {kind}
+        for key in keys:
+            public = load_pem_public_key(key["public_key"].encode())
+            assert isinstance(public, (rsa.RSAPublicKey, ed25519.Ed25519PublicKey))
+            # The same text that a well-kept encoder writes, to the last byte.
+            pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            assert pem.decode() == key["public_key"]
+            if isinstance(public, rsa.RSAPublicKey):
+                assert (public.key_size, public.public_numbers().e) == (2048, 65537)
+
+
+def test_keys_are_the_same_in_every_collector() -> None:
+    assert Collector().keys == Collector().keys
+    assert len({key["public_key"] for key in Collector().keys}) == 2
+
+
+def test_public_keys_are_ready_for_a_configuration() -> None:
+    collector = Collector()
+    names = [(key.name, key.algorithm) for key in collector.public_keys]
+    assert names == [(key["name"], key["algorithm"]) for key in collector.keys]
+
+
+@pytest.mark.parametrize("algorithm", ["rsa", "ed25519"])
+@pytest.mark.parametrize("chosen", [1, "global-next"])
+def test_a_rotation_signs_with_the_next_key(algorithm: str, chosen: int | str) -> None:
+    with Collector(algorithm=algorithm) as collector:
+        old, new = collector.keys
+        collector.use_key(chosen)
+        envelope = post_licence(collector).json
+        assert verified(envelope, new)["code"] == 830
+        with pytest.raises(InvalidSignature):
+            verified(envelope, old)
+        assert envelope["private_key_used"] == "global"
+        collector.use_key("global")
+        assert verified(post_licence(collector).json, old)["code"] == 830
+
+
+@pytest.mark.parametrize("unknown", [2, -1, "stranger", None])
+def test_only_published_keys_can_be_used(unknown: object) -> None:
+    with pytest.raises(ValueError, match="global, global-next"):
+        Collector().use_key(unknown)  # type: ignore[arg-type]
+
+
+def test_an_unknown_algorithm_is_named() -> None:
+    with pytest.raises(ValueError, match="rsa or ed25519"):
+        Collector(algorithm="dsa")
+
+
+def test_without_pynacl_rsa_works_and_ed25519_says_what_is_missing() -> None:
+    program = (
+        "import sys; sys.modules['nacl'] = sys.modules['nacl.signing'] = None\n"
+        "from agent.collector import Collector\n"
+        "Collector(algorithm='rsa')\n"
+        "try: Collector(algorithm='ed25519')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert "PyNaCl" in done.stdout and done.stderr == ""

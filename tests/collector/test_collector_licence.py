@@ -1,0 +1,297 @@
+"""The collector as the licence server: what it accepts, flags and refuses, field by field."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any, Optional
+from urllib.parse import quote, urlencode
+
+import pytest
+from support.collector import FORM_TYPE, LICENCE, ask, licence_form, post_licence, verified
+from support.shared import shared_path
+
+from agent.collector import Collector
+
+RIGHT = {
+    "is_correct_format": True,
+    "license_key_exists": True,
+    "product_exists": True,
+    "product_version_exists": True,
+    "has_red_flags": False,
+}
+IDENTITY = (
+    "product_id",
+    "user_identifier",
+    "license_key",
+    "activation_identifier",
+    "product_version",
+)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture
+def collector(running: Collector) -> Collector:
+    running.clear()
+    return running
+
+
+def judged(collector: Collector, **changes: Optional[str]) -> tuple[int, Any, dict[str, bool]]:
+    """Code, errors and stored flags of one record."""
+    reply = post_licence(collector, **changes)
+    signed = verified(reply.json, collector.keys[0])
+    record = collector.records()[-1]
+    assert reply.status == 200
+    assert reply.json["response"] == signed
+    assert record["answer"] == signed["code"]
+    return signed["code"], signed["errors"], record["flags"]
+
+
+def test_a_right_record_of_each_data_type_is_830(collector: Collector) -> None:
+    none = {"text_data": None}
+    point = {"numeric_data_x": "1", "numeric_data_y": "-2.5e3", **none}
+    value = {"numeric_data_single_value": "3.2", **none}
+    assert judged(collector) == (830, [], RIGHT)
+    assert judged(collector, data_type="numeric-xy-axis", **point) == (830, [], RIGHT)
+    assert judged(collector, data_type="numeric-single-value", **value) == (830, [], RIGHT)
+
+
+@pytest.mark.parametrize("missing", [None, "", " "], ids=["absent", "empty", "blank"])
+@pytest.mark.parametrize("field", (*IDENTITY, "data_type", "data_group"))
+def test_a_missing_field_is_saved_with_red_flags(
+    collector: Collector, field: str, missing: Optional[str]
+) -> None:
+    code, errors, flags = judged(collector, **{field: missing})
+    wanted = {field: ["The %s field is required." % field.replace("_", " ")]}
+    if field == "product_id":  # of no product, no version can be known
+        wanted["product_version"] = ["The selected product version is invalid."]
+    assert (code, errors) == (831, wanted)
+    assert not flags["is_correct_format"]
+    assert flags["has_red_flags"]
+
+
+@pytest.mark.parametrize(
+    "data_type, field",
+    [
+        ("text", "text_data"),
+        ("numeric-single-value", "numeric_data_single_value"),
+        ("numeric-xy-axis", "numeric_data_x"),
+        ("numeric-xy-axis", "numeric_data_y"),
+    ],
+)
+def test_a_data_type_requires_its_own_fields(
+    collector: Collector, data_type: str, field: str
+) -> None:
+    every = {
+        "text_data": "text",
+        "numeric_data_single_value": "1",
+        "numeric_data_x": "1",
+        "numeric_data_y": "1",
+    }
+    code, errors, flags = judged(collector, data_type=data_type, **{**every, field: None})
+    words = field.replace("_", " ")
+    message = "The %s field is required when data type is %s." % (words, data_type)
+    assert (code, errors) == (831, {field: [message]})
+    assert flags == {**RIGHT, "is_correct_format": False, "has_red_flags": True}
+
+
+@pytest.mark.parametrize("text", ["3,2", "nan", "Infinity", "0x10", "1_000", "one", "٣", "1e", "."])
+@pytest.mark.parametrize("field", ["numeric_data_single_value", "numeric_data_x", "numeric_data_y"])
+def test_what_is_no_number_is_named(collector: Collector, field: str, text: str) -> None:
+    single = field == "numeric_data_single_value"
+    numbers = {"numeric_data_single_value": "1", "numeric_data_x": "1", "numeric_data_y": "1"}
+    data_type = "numeric-single-value" if single else "numeric-xy-axis"
+    code, errors, flags = judged(collector, data_type=data_type, **{**numbers, field: text})
+    message = "The %s field must be a number." % field.replace("_", " ")
+    assert (code, errors) == (831, {field: [message]})
+    assert not flags["is_correct_format"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "+1.5", ".5", "5.", "1E-7", " 3 "])
+def test_what_the_vendors_language_reads_as_a_number_is_right(
+    collector: Collector, text: str
+) -> None:
+    changes = {"data_type": "numeric-single-value", "numeric_data_single_value": text}
+    assert judged(collector, **changes) == (830, [], RIGHT)
+
+
+@pytest.mark.parametrize("data_type", ["TEXT", "numeric", "json"])
+def test_a_data_type_outside_the_closed_set_is_invalid(
+    collector: Collector, data_type: str
+) -> None:
+    code, errors, _ = judged(collector, data_type=data_type)
+    assert (code, errors) == (831, {"data_type": ["The selected data type is invalid."]})
+
+
+@pytest.mark.parametrize(
+    "field, flag, also",
+    [
+        ("license_key", "license_key_exists", ()),
+        ("product_version", "product_version_exists", ()),
+        ("product_id", "product_exists", ("product_version",)),
+    ],
+)
+def test_what_the_catalogue_does_not_know_is_flagged_though_well_formed(
+    collector: Collector, field: str, flag: str, also: tuple[str, ...]
+) -> None:
+    code, errors, flags = judged(collector, **{field: "unknown"})
+    expected = {
+        name: ["The selected %s is invalid." % name.replace("_", " ")] for name in (field, *also)
+    }
+    gone = {"product_version_exists": False} if also else {}
+    assert (code, errors) == (831, expected)
+    assert flags == {**RIGHT, flag: False, **gone, "has_red_flags": True}
+
+
+def test_a_version_of_another_product_is_not_this_products() -> None:
+    with Collector(products={"42": ("5.2.5",), "7": ["1.0", "1.1"]}) as collector:
+        assert judged(collector, product_id="7", product_version="1.1")[0] == 830
+        code, errors, flags = judged(collector, product_id="7", product_version="5.2.5")
+    assert (code, list(errors)) == (831, ["product_version"])
+    assert flags["product_exists"] and not flags["product_version_exists"]
+
+
+def test_a_record_is_kept_as_received_but_for_the_api_key(collector: Collector) -> None:
+    post_licence(collector, text_data="ä & = +", extra="kept")
+    (record,) = collector.records()
+    assert record["endpoint"] == "getkeymanager"
+    assert record["fields"] == licence_form(api_key="****", text_data="ä & = +", extra="kept")
+    assert "demo-api-key" not in json.dumps(collector.records() + collector.requests())
+
+
+def test_a_repeated_record_is_kept_twice(collector: Collector) -> None:
+    post_licence(collector)
+    post_licence(collector)
+    assert len(collector.records()) == 2
+
+
+def test_an_unknown_api_key_is_a_signed_100(collector: Collector) -> None:
+    for wrong in ("another", "", None):
+        reply = post_licence(collector, api_key=wrong)
+        assert reply.status == 401
+        assert verified(reply.json, collector.keys[0])["code"] == 100
+        record = collector.records()[-1]
+        assert (record["answer"], record["flags"]) == (100, {})
+
+
+def test_an_api_key_in_the_url_counts_for_nothing(collector: Collector) -> None:
+    body = urlencode(licence_form(api_key=None))
+    reply = ask(collector, "POST", LICENCE + "?api_key=demo-api-key", body, FORM_TYPE)
+    assert (reply.status, collector.records()[-1]["answer"]) == (401, 100)
+    assert collector.requests()[-1]["path"] == LICENCE + "?api_key=****"
+
+
+def test_a_bearer_token_serves_where_the_parameter_is_missing(collector: Collector) -> None:
+    body = urlencode(licence_form(api_key=None))
+    good = {**FORM_TYPE, "Authorization": "Bearer demo-api-key"}
+    wrong = {**FORM_TYPE, "Authorization": "Basic demo-api-key"}
+    assert ask(collector, "POST", LICENCE, body, good).status == 200
+    assert ask(collector, "POST", LICENCE, body, wrong).status == 401
+    # The documented parameter decides where both are sent.
+    both = urlencode(licence_form(api_key="another"))
+    assert ask(collector, "POST", LICENCE, both, good).status == 401
+    assert collector.requests()[0]["headers"]["authorization"] == "****"
+    assert "api_key" not in collector.records()[0]["fields"]
+
+
+def test_an_api_key_may_be_refused_for_each_documented_reason() -> None:
+    keys = {"good": None, "inactive": 101, "weak": 102, "elsewhere": 103, "blocked": 150}
+    with Collector(api_keys=keys) as collector:
+        replies = {key: post_licence(collector, api_key=key) for key in keys}
+    statuses = {key: reply.status for key, reply in replies.items()}
+    codes = {key: reply.json["response"]["code"] for key, reply in replies.items()}
+    assert statuses == {
+        "good": 200,
+        "inactive": 401,
+        "weak": 401,
+        "elsewhere": 401,
+        "blocked": 403,
+    }
+    assert codes == {"good": 830, "inactive": 101, "weak": 102, "elsewhere": 103, "blocked": 150}
+    with pytest.raises(ValueError, match="100, 101, 102, 103, 150"):
+        Collector(api_keys={"odd": 830})
+
+
+def multipart(fields: dict[str, str], boundary: str = "----a1") -> tuple[bytes, dict[str, str]]:
+    parts = [
+        '--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, name, value)
+        for name, value in fields.items()
+    ]
+    body = "".join(parts) + "--%s--\r\n" % boundary
+    return body.encode(), {"Content-Type": "multipart/form-data; boundary=" + boundary}
+
+
+def test_multipart_is_understood_as_the_vendors_own_examples_send_it(collector: Collector) -> None:
+    fields = licence_form(text_data="zwei\r\nZeilen ä")
+    reply = ask(collector, "POST", LICENCE, *multipart(fields))
+    assert verified(reply.json, collector.keys[0])["code"] == 830
+    assert collector.records()[-1]["fields"] == {**fields, "api_key": "****"}
+    assert "demo-api-key" not in json.dumps(collector.requests())
+
+
+def broken_bodies() -> Iterator[Any]:
+    body, headers = multipart(licence_form())
+    file = body.replace(b'name="text_data"', b'name="text_data"; filename="x"')
+    yield pytest.param(body[:-20], headers, id="multipart-cut")
+    yield pytest.param(file, headers, id="multipart-file")
+    yield pytest.param(b"", headers, id="multipart-empty")
+    yield pytest.param(body, {"Content-Type": "multipart/form-data"}, id="no-boundary")
+    yield pytest.param(
+        json.dumps(licence_form()).encode(), {"Content-Type": "application/json"}, id="json"
+    )
+    yield pytest.param(urlencode(licence_form()).encode(), {}, id="no-content-type")
+    yield pytest.param(b"api_key", FORM_TYPE, id="no-equals-sign")
+    yield pytest.param(b"api_key=%ff", FORM_TYPE, id="not-utf8")
+    yield pytest.param("text_data=ä".encode(), FORM_TYPE, id="not-escaped")
+    yield pytest.param(b"a=1&" * 2000 + b"a=1", FORM_TYPE, id="too-many-fields")
+
+
+@pytest.mark.parametrize("body, headers", [*broken_bodies()])
+def test_what_is_no_form_is_refused_unsigned(
+    collector: Collector, body: bytes, headers: dict[str, str]
+) -> None:
+    reply = ask(collector, "POST", LICENCE, body, headers)
+    assert (reply.status, list(reply.json)) == (400, ["message"])
+    assert "demo-api-key" not in reply.body.decode()
+    assert collector.records()[-1]["answer"] == 400
+
+
+def test_an_empty_form_has_no_api_key(collector: Collector) -> None:
+    assert ask(collector, "POST", LICENCE, b"", FORM_TYPE).json["response"]["code"] == 100
+
+
+def test_the_last_of_equal_fields_wins_as_in_the_vendors_language(collector: Collector) -> None:
+    body = "data_group=first&" + urlencode(licence_form()) + "&data_group=" + quote("last one")
+    ask(collector, "POST", LICENCE, body, FORM_TYPE)
+    assert collector.records()[-1]["fields"]["data_group"] == "last one"
+
+
+@pytest.mark.parametrize("code", [830, 831, 100, 101, 102, 103, 150])
+def test_answers_equal_the_published_ones_byte_for_byte(code: int) -> None:
+    published = json.loads(
+        shared_path("vectors", "getkeymanager", "signed_responses.json").read_text("utf-8")
+    )
+    (example,) = [v for v in published["vectors"] if v["envelope"]["response"]["code"] == code]
+    wanted = example["envelope"]
+    api_keys = {"demo-api-key": code if code in (101, 102, 103, 150) else None}
+    body = {"api_key": "unknown" if code == 100 else "demo-api-key", "product_id": "999"}
+    with Collector(
+        api_keys=api_keys, clock=lambda: wanted["response"]["timestamp"] + 0.9
+    ) as collector:
+        form = licence_form() if code == 830 else body
+        reply = ask(collector, "POST", LICENCE, urlencode(form), FORM_TYPE)
+    assert reply.status == example["http_status"]
+    assert list(reply.json) == list(wanted)
+    assert base64.b64decode(reply.json["response_base64"]) == base64.b64decode(
+        wanted["response_base64"]
+    )
+    assert reply.json["response_base64"] == wanted["response_base64"]
+    assert reply.json["response"] == wanted["response"]
+    assert reply.json["private_key_used"] == wanted["private_key_used"]
+    assert len(reply.json["signature"]) == len(wanted["signature"])

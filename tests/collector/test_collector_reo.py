@@ -1,0 +1,279 @@
+"""The collector as Reo.Dev: every rule of the two documented tables, and the documented answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.collector import (
+    AGGREGATE,
+    REO_HEADERS,
+    USAGE,
+    Reply,
+    aggregate_payload,
+    ask,
+    post_aggregate,
+    post_usage,
+    usage_payload,
+)
+
+from agent.collector import Collector
+
+SUCCESS = {"response_code": "200", "response": "Data Uploaded", "status": "success"}
+WRONG_KEY = {"response_code": 400, "response": "Authentication Failure", "status": "failure"}
+
+# The vendor's two sample requests, word for word but for a line break inside the user agent.
+VENDORS_SINGLE = {
+    "activity_type": "LOGIN_ACTIVITY",
+    "source": "PRODUCT_CLOUD",
+    "environment": "PRODUCTION",
+    "user_id": "https://www.linkedin.com/in/userid",
+    "user_id_type": "LINKEDIN",
+    "ip_addr": "156.59.87.83",
+    "event_id": 1231231232,
+    "event_at": 639303296,
+    "product_id": "reoWebApp",
+    "user_agent": "Mozilla/5.0 (Macintosh, Intel Mac OS X 10_15_7) AppleWebKit/537.36",
+    "meta": {"property1": "value1", "property2": "value2"},
+}
+VENDORS_AGGREGATE = {
+    "mode": "DOMAIN",
+    "activity_type": "secondary23",
+    "source": "TELEMETRY",
+    "environment": "PRODUCTION",
+    "event_id": 1231231232,
+    "event_at": 639303296,
+    "count": 1250,
+    "ip_addr": "156.59.87.83",
+    "domain": "",
+    "product_id": "reoWebApp",
+    "user_agent": "Mozilla/5.0 (Macintosh, Intel Mac OS X 10_15_7) AppleWebKit/537.36",
+    "meta": {"property1": "value1", "property2": "value2"},
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture
+def collector(running: Collector) -> Collector:
+    running.clear()
+    return running
+
+
+def refused(reply: Reply) -> str:
+    """What a malformed payload was told."""
+    assert reply.status == 400
+    assert list(reply.json) == ["response_code", "response", "status"]
+    assert (reply.json["response_code"], reply.json["status"]) == (400, "failure")
+    text: str = reply.json["response"]
+    return text
+
+
+@pytest.mark.parametrize(
+    "path, endpoint, payload",
+    [
+        (USAGE, "reo-usage", VENDORS_SINGLE),
+        (USAGE, "reo-usage", usage_payload()),
+        (AGGREGATE, "reo-aggregate", VENDORS_AGGREGATE),
+        (AGGREGATE, "reo-aggregate", aggregate_payload()),
+    ],
+)
+def test_a_right_event_is_uploaded(
+    collector: Collector, path: str, endpoint: str, payload: dict[str, Any]
+) -> None:
+    reply = ask(collector, "POST", path, json.dumps({"payload": payload}), REO_HEADERS)
+    assert (reply.status, reply.json) == (200, SUCCESS)
+    (record,) = collector.records()
+    assert (record["endpoint"], record["fields"], record["answer"]) == (endpoint, payload, 200)
+    assert record["flags"] == {}
+
+
+REQUIRED_OF_SINGLE = (
+    "source",
+    "activity_type",
+    "user_id_type",
+    "user_id",
+    "event_at",
+    "product_id",
+)
+REQUIRED_OF_AGGREGATE = ("mode", "source", "activity_type", "count", "event_at", "product_id")
+
+
+@pytest.mark.parametrize("missing", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("field", REQUIRED_OF_SINGLE)
+def test_a_single_event_without_a_required_field(
+    collector: Collector, field: str, missing: Any
+) -> None:
+    assert refused(post_usage(collector, **{field: missing})) == field + " is required"
+    assert collector.records()[-1]["answer"] == 400
+
+
+@pytest.mark.parametrize("missing", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize("field", REQUIRED_OF_AGGREGATE)
+def test_an_aggregated_event_without_a_required_field(
+    collector: Collector, field: str, missing: Any
+) -> None:
+    assert refused(post_aggregate(collector, **{field: missing})) == field + " is required"
+
+
+WRONG_OF_BOTH = [
+    ("activity_type", 5, "a string"),
+    ("product_id", 42, "a string"),
+    ("environment", ["PRODUCTION"], "a string"),
+    ("user_agent", 1.5, "a string"),
+    ("event_id", 1.5, "a string"),
+    ("event_id", True, "a string"),
+    ("event_at", "639303296", "an integer, Unix seconds"),
+    ("event_at", 639303296.0, "an integer, Unix seconds"),
+    ("event_at", True, "an integer, Unix seconds"),
+    ("event_at", 1708999057000, "an integer, Unix seconds"),
+    ("event_at", -1, "an integer, Unix seconds"),
+    ("ip_addr", "localhost", "an IP address"),
+    ("ip_addr", 2130706433, "an IP address"),
+    ("meta", "text", "an object"),
+    ("meta", [], "an object"),
+]
+
+
+@pytest.mark.parametrize(
+    "field, value, allowed",
+    [
+        *WRONG_OF_BOTH,
+        ("source", "TELEMETRY", "PRODUCT_CLOUD"),
+        ("user_id_type", "TWITTER", "EMAIL or SOCIAL or LINKEDIN or GITHUB or USERNAME"),
+        ("user_id", 7, "a string"),
+    ],
+)
+def test_a_single_event_with_a_wrong_value(
+    collector: Collector, field: str, value: Any, allowed: str
+) -> None:
+    reply = post_usage(collector, **{field: value})
+    assert refused(reply) == "%s must be %s" % (field, allowed)
+
+
+@pytest.mark.parametrize(
+    "field, value, allowed",
+    [
+        *WRONG_OF_BOTH,
+        ("mode", "IP", "DOMAIN"),
+        ("source", "PRODUCT_CLOUD", "TELEMETRY"),
+        ("count", "1250", "an integer"),
+        ("count", 1.0, "an integer"),
+        ("count", True, "an integer"),
+        ("domain", 5, "a string"),
+    ],
+)
+def test_an_aggregated_event_with_a_wrong_value(
+    collector: Collector, field: str, value: Any, allowed: str
+) -> None:
+    reply = post_aggregate(collector, **{field: value})
+    assert refused(reply) == "%s must be %s" % (field, allowed)
+
+
+@pytest.mark.parametrize("kind", ["EMAIL", "SOCIAL", "LINKEDIN", "GITHUB", "USERNAME"])
+def test_every_documented_kind_of_user_is_right(collector: Collector, kind: str) -> None:
+    assert post_usage(collector, user_id_type=kind).json == SUCCESS
+
+
+def test_an_optional_field_is_absent_not_null(collector: Collector) -> None:
+    body = json.dumps({"payload": {**usage_payload(), "environment": None}})
+    reply = ask(collector, "POST", USAGE, body, REO_HEADERS)
+    assert refused(reply) == "environment must be a string"
+
+
+@pytest.mark.parametrize(
+    "origin, right",
+    [
+        ({"domain": "reo.dev"}, True),
+        ({"ip_addr": "156.59.87.83"}, True),
+        ({"ip_addr": "2001:db8::1", "domain": ""}, True),
+        ({"domain": "reo.dev", "ip_addr": ""}, True),
+        ({"domain": "", "ip_addr": ""}, False),
+        ({"domain": ""}, False),
+        ({}, False),
+    ],
+)
+def test_an_aggregated_event_needs_a_domain_or_an_address(
+    collector: Collector, origin: dict[str, str], right: bool
+) -> None:
+    reply = post_aggregate(collector, **{"domain": None, **origin})
+    if right:
+        assert reply.json == SUCCESS
+    else:
+        assert refused(reply) == "domain or ip_addr is required"
+
+
+def test_every_mistake_is_named_at_once(collector: Collector) -> None:
+    text = refused(post_usage(collector, user_id=None, event_at="now", meta=3))
+    assert text.split("; ") == [
+        "user_id is required",
+        "event_at must be an integer, Unix seconds",
+        "meta must be an object",
+    ]
+
+
+@pytest.mark.parametrize(
+    "body, told",
+    [
+        ("", "the body is not JSON"),
+        ("{", "the body is not JSON"),
+        ('{"payload": {"event_at": NaN}}', "the body is not JSON"),
+        ("[" * 100_000, "the body is not JSON"),
+        (b"\xff", "the body is not JSON"),
+        ("[]", "payload must be an object"),
+        (json.dumps(usage_payload()), "payload must be an object"),
+        ('{"payload": []}', "payload must be an object"),
+    ],
+)
+def test_what_is_no_payload_is_refused(collector: Collector, body: Any, told: str) -> None:
+    assert refused(ask(collector, "POST", USAGE, body, REO_HEADERS)) == told
+    assert collector.records()[-1]["fields"] == {}
+
+
+def test_the_content_type_is_always_json(collector: Collector) -> None:
+    body = json.dumps({"payload": usage_payload()})
+    for kind, status in (("application/json; charset=utf-8", 200), ("text/plain", 400)):
+        reply = ask(collector, "POST", USAGE, body, {**REO_HEADERS, "Content-Type": kind})
+        assert reply.status == status
+    assert refused(reply) == "Content-Type must be application/json"
+
+
+@pytest.mark.parametrize("key", ["another", "", None])
+def test_a_wrong_api_key_is_an_authentication_failure(collector: Collector, key: Any) -> None:
+    headers = {"Content-Type": "application/json", **({} if key is None else {"X-API-KEY": key})}
+    reply = ask(collector, "POST", USAGE, json.dumps({"payload": usage_payload()}), headers)
+    assert (reply.status, reply.json) == (401, WRONG_KEY)
+    assert collector.records()[-1]["answer"] == 401
+
+
+def test_an_authentication_failure_may_come_with_any_status() -> None:
+    with Collector(reo_failure_status=200, api_keys={"inactive": 101}) as collector:
+        for key in ("another", "inactive"):
+            headers = {**REO_HEADERS, "X-API-KEY": key}
+            reply = ask(collector, "POST", AGGREGATE, "{}", headers)
+            assert (reply.status, reply.json) == (200, WRONG_KEY)
+        assert [record["answer"] for record in collector.records()] == [401, 401]
+
+
+def test_a_repeated_event_id_is_kept_twice(collector: Collector) -> None:
+    post_usage(collector, event_id="same")
+    post_usage(collector, event_id="same")
+    assert [record["fields"]["event_id"] for record in collector.records()] == ["same", "same"]
+
+
+def test_an_api_key_is_never_listed(collector: Collector) -> None:
+    post_usage(collector)
+    assert collector.requests()[0]["headers"]["x-api-key"] == "****"
+    assert "demo-api-key" not in json.dumps(collector.records() + collector.requests())
+
+
+def test_a_lone_surrogate_can_be_listed(collector: Collector) -> None:
+    post_usage(collector, meta={"odd": "\ud800"})
+    listed = ask(collector, "GET", "/_collector/records")
+    assert listed.json[0]["fields"]["meta"] == {"odd": "\ud800"}

@@ -1,0 +1,251 @@
+"""Export, import and erase: state carried and removed by hand, seen from the agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, desk, endpoint, run_python, snapshot
+from support.collector import wait_until
+from support.spool import spool
+
+import agent
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+def recorded(product: agent.Agent, count: int = 3) -> None:
+    for number in range(count):
+        product.record_text(str(number), data_group="g")
+    product.track("EXPORT")
+    product.count("RENDER", 5)
+
+
+def test_a_copy_leaves_everything_where_it_is(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+        assert product.export_spool(tmp_path / "copy") == 5
+        assert product.status()["pending"] == 5
+        assert (tmp_path / "copy").stat().st_mode & 0o077 == 0
+        with pytest.raises(OSError):
+            product.export_spool(tmp_path / "copy")  # never overwrites
+        with pytest.raises(OSError):
+            product.export_spool(tmp_path / "no such directory" / "copy")
+
+
+def test_moved_to_another_machine_once(at: Desk, tmp_path: Path) -> None:
+    at.collector.fault("refuse")
+    with at.agent() as product:
+        recorded(product)
+        product.flush()
+        assert product.export_spool(tmp_path / "moved", move=True) == 5
+        assert product.status()["pending"] == 0
+        assert product.status()["not_recorded"] == {"exported": 5}
+        assert product.preview() == []
+        identifier = product.user_identifier
+    at.collector.fault(None)
+    with at.agent() as product:  # nothing comes back at home
+        assert product.flush().delivered == 0
+    told: list[agent.Outcome] = []
+    elsewhere = tmp_path / "elsewhere"
+    with at.agent(state_dir=elsewhere, on_outcome=told.append) as product:
+        assert product.import_spool(tmp_path / "moved") == 5
+        assert product.import_spool(str(tmp_path / "moved")) == 0
+        assert product.status()["pending"] == 5
+        report = product.flush()
+        assert (report.delivered, report.pending) == (5, 0)
+        assert product.import_spool(tmp_path / "moved") == 0
+        assert all(outcome.from_earlier_run for outcome in told)
+    with at.agent(state_dir=elsewhere) as product:
+        assert product.import_spool(tmp_path / "moved") == 0
+        assert product.flush().delivered == 0
+    assert at.texts() == ["0", "1", "2"]
+    licence = [r["fields"] for r in at.collector.records() if r["endpoint"] == "getkeymanager"]
+    assert {fields["user_identifier"] for fields in licence} == {identifier}
+    assert len(at.collector.records()) == 5
+
+
+def test_exported_and_kept_and_delivered_twice_is_the_persons_choice(
+    at: Desk, tmp_path: Path
+) -> None:
+    with at.agent() as product:
+        recorded(product)
+        product.export_spool(tmp_path / "copy")
+        product.flush()
+    with at.agent(state_dir=tmp_path / "elsewhere") as product:
+        assert product.import_spool(tmp_path / "copy") == 5
+        assert product.flush().delivered == 5
+    # The same event ids: a server can tell.
+    ids = [r["fields"]["event_id"] for r in at.collector.records() if "event_id" in r["fields"]]
+    assert len(ids) == 4 and len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an export", b"\x00" * 500, b'00000000 {"k":"export"}\n']
+)
+def test_a_file_that_is_no_export_is_a_mistake(at: Desk, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with at.agent() as product:
+        with pytest.raises(agent.EventError):
+            product.import_spool(tmp_path / "file")
+        with pytest.raises(OSError):
+            product.import_spool(tmp_path / "missing")
+        assert product.status()["pending"] == 0
+
+
+def test_a_damaged_export_is_refused_whole(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+        product.export_spool(tmp_path / "file", move=True)
+        data = bytearray((tmp_path / "file").read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "damaged").write_bytes(bytes(data))
+        with pytest.raises(agent.EventError):
+            product.import_spool(tmp_path / "damaged")
+        assert product.status()["pending"] == 0
+        assert product.import_spool(tmp_path / "file") == 5
+
+
+def test_an_import_wakes_the_worker(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+        product.export_spool(tmp_path / "file", move=True)
+    with at.agent(deliver="thread", state_dir=tmp_path / "elsewhere") as product:
+        product.import_spool(tmp_path / "file")
+        wait_until(lambda: len(at.collector.records()) == 5)
+
+
+IMPORT = """
+import os
+import sys
+import agent
+product = agent.Agent(agent.Config(
+    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", state_dir=sys.argv[1],
+    deliver="manual", durability="process", max_bytes=200_000_000, endpoints=(
+        agent.GetKeyManager(base_url="http://127.0.0.1:1", api_key="k", allow_unsigned=True),)))
+print(product.import_spool(sys.argv[2]))
+if os.path.exists("/proc/self/status"):  # the most memory that this program ever had, in KB
+    print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+"""
+
+
+def test_what_was_moved_out_can_be_moved_in_however_much_it_is(at: Desk, tmp_path: Path) -> None:
+    """Above 64 MiB no import took the file, and here everything had been settled by then."""
+    text = "\U0001f600" * 32_768  # 12 bytes each: as long as a line can be
+    with at.agent(only="licence", durability="process", max_bytes=200_000_000) as product:
+        for _ in range(180):
+            assert product.record_text(text, data_group="g")
+        assert product.export_spool(tmp_path / "moved", move=True) == 180
+        assert product.status()["pending"] == 0
+    assert (tmp_path / "moved").stat().st_size > 64 << 20
+    found = run_python(IMPORT, str(tmp_path / "elsewhere"), str(tmp_path / "moved"))
+    assert found.stderr == ""
+    count, *most_kb = map(int, found.stdout.split())
+    assert count == 180 and sum(most_kb) < 60_000
+    last, elsewhere = None, spool(tmp_path / "elsewhere", max_bytes=200_000_000)
+    elsewhere.backlog.refresh()
+    for last in elsewhere.backlog.records():
+        assert last.body["text_data"] == text
+    assert last is not None
+
+
+def test_an_import_that_the_quota_has_no_room_for_is_refused_before_it_begins(
+    at: Desk, tmp_path: Path
+) -> None:
+    """It answered 3000, and 2,377 of them were dropped."""
+    with at.agent(only="licence", durability="process") as product:
+        for number in range(300):
+            product.record_text(str(number), data_group="g")
+        assert product.export_spool(tmp_path / "moved", move=True) == 300
+    place = tmp_path / "elsewhere"
+    bounds: tuple[dict[str, Any], ...] = (
+        {"max_records": 100},
+        {"max_bytes": 40_000},
+        {"max_records": 300},
+    )
+    for bound in bounds:
+        with at.agent(only="licence", state_dir=place, **bound) as product:
+            assert product.record_text("own", data_group="g")
+            with pytest.raises(agent.EventError, match="quota"):
+                product.import_spool(tmp_path / "moved")
+            assert product.status()["not_recorded"] == {}
+            assert not list(place.glob("imported-*"))
+    with at.agent(only="licence", state_dir=place, max_records=303) as product:
+        assert product.import_spool(tmp_path / "moved") == 300
+        assert product.flush(timeout=60).delivered == 303
+        assert product.status()["not_recorded"] == {}
+
+
+def test_nothing_is_carried_into_a_disabled_agent(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+        product.export_spool(tmp_path / "file")
+    with at.agent(endpoints=(), state_dir=tmp_path / "off") as product:
+        with pytest.raises(OSError):
+            product.import_spool(tmp_path / "file")
+    assert not (tmp_path / "off").exists()
+
+
+def test_erase_removes_all_and_says_so(at: Desk) -> None:
+    with at.agent() as product:
+        recorded(product)
+        at.collector.fault("unsigned-400", endpoint="reo-usage")
+        product.flush()
+        product.set_usage_consent(False)
+        recorded(product)
+    assert len(snapshot(at.state_dir)) > 4
+    assert agent.erase(at.config()) == []
+    assert not at.state_dir.exists()
+    assert agent.erase(at.config()) == []  # and creates nothing
+    assert not at.state_dir.exists()
+
+
+def test_erase_leaves_what_is_not_ours(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+    (at.state_dir / "notes.txt").write_text("of the user")
+    assert agent.erase(at.config()) == []
+    assert snapshot(at.state_dir) == {"notes.txt": b"of the user"}
+
+
+def test_erase_says_what_remains(at: Desk) -> None:
+    with at.agent() as product:
+        recorded(product)
+    (at.state_dir / "history").mkdir()
+    assert agent.erase(at.config()) == [str(at.state_dir / "history")]
+
+
+def test_erase_follows_no_link(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        recorded(product)
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "facts").write_text("somebody's")
+    (at.state_dir / "imported-0123456789abcdef").symlink_to(treasure / "facts")
+    agent.erase(at.config())
+    assert snapshot(treasure) == {"facts": b"somebody's"}
+    link = tmp_path / "link"
+    link.symlink_to(treasure)
+    assert agent.erase(at.config(state_dir=link)) == [str(link)]
+    assert snapshot(treasure) == {"facts": b"somebody's"} and link.is_symlink()
+
+
+def test_erased_under_a_living_agent(at: Desk) -> None:
+    """It goes on with new files: nothing raises, what is recorded afterwards arrives."""
+    with at.agent() as product:
+        recorded(product)
+        assert agent.erase(at.config()) == []
+        assert product.record_text("after", data_group="g")
+        assert product.track("AFTER")
+        product.count("AFTER")
+        assert product.flush().pending == 0
+        assert endpoint(product)["pending"] == 0
+    assert at.texts() == ["after"]
+    assert os.path.isdir(at.state_dir)

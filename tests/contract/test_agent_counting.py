@@ -1,0 +1,322 @@
+"""Counting: what reached the disk is delivered, once and whole, whatever happens to the process in between."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from support.agent import Desk, FakeClock, desk, endpoint, engine_of, pass_, work_until
+
+import agent
+from agent.clock import Clock
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+def sums(at: Desk) -> Counter[str]:
+    """What the usage collector was told, by activity; each event once."""
+    found: Counter[str] = Counter()
+    seen = set()
+    for record in at.collector.records():
+        fields = record["fields"]
+        if record["endpoint"] == "reo-aggregate" and fields["event_id"] not in seen:
+            seen.add(fields["event_id"])
+            found[fields["activity_type"]] += fields["count"]
+    return found
+
+
+def killed(product: agent.Agent) -> None:
+    """Leave a process without an end: its files close, nothing more is written."""
+    engine = engine_of(product)
+    engine.counting.after_fork()
+    engine.spool.seal()
+    engine.closed = True
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from("AB"), st.integers(1, 5)),
+        st.sampled_from(["flush", "unanswered", "close", "kill", "wait", "hour", "record"]),
+    ),
+    max_size=25,
+)
+
+
+class Life:
+    """A product that counts, over several processes, and what it owes to its collector."""
+
+    def __init__(self, at: Desk) -> None:
+        self.at = at
+        self.expected: Counter[str] = Counter()  # on disk, by the promise
+        self.loose: Counter[str] = Counter()  # counted, and not yet due on disk
+        self.product = self.start()
+        at.clock.advance(1)
+
+    def start(self) -> agent.Agent:
+        return agent.Agent(self.at.config(only="usage"), clock=self.at.clock)
+
+    def kept(self) -> None:
+        self.expected.update(self.loose)
+        self.loose.clear()
+
+    def count(self, activity: str, n: int) -> None:
+        self.at.clock.advance(0.01)
+        self.product.count(activity, n)
+        self.loose[activity] += n
+        # In "manual" mode: once half a second has passed, with this very call.
+        if not any(counters.dirty for _, counters in engine_of(self.product).counting._books):
+            self.kept()
+
+    def do(self, step: str) -> None:
+        if step in ("wait", "hour"):
+            self.at.clock.advance(1 if step == "wait" else HOUR_S + 1)
+        elif step == "kill":
+            killed(self.product)
+            self.loose.clear()
+            self.product = self.start()
+        else:
+            getattr(self, step)()
+            self.kept()
+
+    def record(self) -> None:
+        assert self.product.track("SINGLE")
+
+    def flush(self) -> None:
+        self.product.flush()
+
+    def unanswered(self) -> None:
+        self.at.collector.fault("drop-answer")
+        self.product.flush()
+        self.at.collector.fault(None)
+
+    def close(self) -> None:
+        self.product.close()
+        self.product = self.start()
+
+
+@settings(max_examples=120)
+@given(steps=STEPS)
+def test_delivered_is_what_reached_the_disk(steps: list[Union[str, tuple[str, int]]]) -> None:
+    with tempfile.TemporaryDirectory() as directory, desk(Path(directory)) as at:
+        life = Life(at)
+        for step in steps:
+            if isinstance(step, tuple):
+                life.count(*step)
+            else:
+                life.do(step)
+        life.do("close")
+        with life.product as last:
+            assert last.flush(timeout=20).pending == 0
+        assert +sums(at) == +life.expected
+        # Frozen before it was first sent: a retry differs in the time of the call and in nothing else.
+        bodies: dict[str, set[str]] = {}
+        for record in at.collector.records():
+            fields = {n: str(v) for n, v in record["fields"].items() if n != "event_at"}
+            bodies.setdefault(fields["event_id"], set()).add(str(sorted(fields.items())))
+        assert all(len(variants) == 1 for variants in bodies.values())
+
+
+def test_one_window_one_event(at: Desk) -> None:
+    with at.agent(only="usage") as product:
+        began_at = int(at.clock.at)
+        for _ in range(100):
+            product.count("RENDER", 2)
+            at.clock.advance(30)
+        work_until(product, at.clock, at.clock.at + 1)
+        # Under an hour: the window is open, and not sent.
+        assert not at.seen()
+        at.clock.advance(HOUR_S - 2999)
+        product.count("RENDER", 50)  # ends the window that is over
+        pass_(product)
+        assert product.status()["pending"] == 0
+    (record,) = at.collector.records()
+    fields = record["fields"]
+    assert fields["count"] == 250 and fields["domain"] == "acme.example"
+    assert fields["meta"]["window_start"] == began_at
+    assert fields["event_at"] == int(at.clock.at)
+
+
+def test_a_window_may_be_longer_than_a_segment_stays_open(at: Desk) -> None:
+    with at.agent(only="usage", count_window_s=86400) as product:
+        for _ in range(24):
+            product.count("RENDER")
+            at.clock.advance(HOUR_S)
+            pass_(product)
+        assert product.flush().pending == 0
+    assert [record["fields"]["count"] for record in at.collector.records()] == [24]
+
+
+def test_256_names_then_one_for_the_rest(at: Desk) -> None:
+    with at.agent(only="usage") as product:
+        for number in range(400):
+            product.count("NAME-%03d" % number)
+        assert product.flush(timeout=20).pending == 0
+    found = sums(at)
+    assert len(found) == 256 and found["_other"] == 400 - 255
+    assert sum(found.values()) == 400
+
+
+def test_counting_in_bulk_loses_nothing(at: Desk) -> None:
+    """More than the caller's thread gathers before it folds."""
+    with at.agent(clock=Clock(), only="usage", deliver="thread", start_delay_s=60) as product:
+        for _ in range(50_000):
+            product.count("RENDER")
+        assert product.flush(timeout=20).pending == 0
+    assert sums(at) == {"RENDER": 50_000}
+
+
+def test_several_collectors_are_told_the_same_sums(at: Desk) -> None:
+    """Each has windows of its own, so that one rolling over to a new file cannot change the other's sum."""
+    url = at.collector.url
+    two = tuple(
+        agent.Reo(base_url=url, api_key="demo-api-key", domain=name + ".example", name=name)
+        for name in ("one", "two")
+    )
+    with at.agent(endpoints=two, max_bytes=1_000_000, max_records=640) as product:
+        for number in range(120):
+            product.count("RENDER")
+            product.count("EXPORT-%d" % (number % 7))
+            at.clock.advance(1)
+        assert product.flush(timeout=20).pending == 0
+    by_domain: dict[str, Counter[str]] = {}
+    for record in at.collector.records():
+        fields = record["fields"]
+        told = by_domain.setdefault(fields["domain"], Counter())
+        told[fields["activity_type"]] += fields["count"]
+    assert by_domain["one.example"] == by_domain["two.example"]
+    assert by_domain["one.example"]["RENDER"] == 120
+
+
+def test_without_an_origin_sums_wait_visibly_and_single_events_go(at: Desk) -> None:
+    with at.agent(only="usage", domain=None) as product:
+        product.count("RENDER", 4)
+        product.track("EXPORT")
+        report = product.flush()
+        assert (report.delivered, report.pending, report.drained) == (1, 1, False)
+        assert endpoint(product, "reo")["waits_for"] == "a domain or ip_addr"
+        assert product.preview() == []
+        assert engine_of(product).courier.next_in_s() == HOUR_S  # no request, and no polling
+    with at.agent(only="usage") as product:  # the update that knows one
+        assert product.flush().pending == 0
+    assert sums(at) == {"RENDER": 4}
+
+
+def test_a_callable_domain_is_asked_when_it_is_sent(at: Desk) -> None:
+    known: list[Any] = [None]
+
+    def ask() -> Any:
+        if known[0] == "raise":
+            raise RuntimeError
+        return known[0]
+
+    with at.agent(only="usage", domain=ask) as product:
+        product.count("RENDER", 4)
+        for answer in (None, "raise", "", "not a domain!", 7):
+            known[0] = answer
+            assert product.flush().pending == 1
+        known[0] = "late.example"
+        at.collector.fault("drop-answer")
+        assert product.flush().pending == 1
+        known[0] = "other.example"  # frozen: a retry is the same event
+        at.collector.fault(None)
+        assert product.flush().pending == 0
+    domains = [record["fields"]["domain"] for record in at.collector.records()]
+    assert domains == ["late.example", "late.example"]
+
+
+def test_a_clock_that_goes_back_ends_windows(at: Desk) -> None:
+    with at.agent(only="usage") as product:
+        product.count("RENDER", 1)
+        at.clock.at -= 30 * 86400
+        at.clock.since_boot += 1
+        product.count("RENDER", 2)
+        assert product.flush().pending == 0
+    assert sums(at) == {"RENDER": 3}
+
+
+def test_counting_never_touches_the_disk_on_the_callers_thread(at: Desk) -> None:
+    import sys
+    import threading
+
+    me, touched = threading.get_ident(), []
+    watching = [True]
+
+    def hook(event: str, arguments: Any) -> None:
+        if watching[0] and event in ("open", "os.listdir", "os.scandir", "os.mkdir"):
+            if threading.get_ident() == me:
+                touched.append(arguments[0])
+
+    with at.agent(clock=Clock(), only="usage", deliver="thread", start_delay_s=60) as product:
+        product.track("FIRST")  # loads what there is to load
+        sys.addaudithook(hook)  # for good: no hook can be removed, so it is switched off
+        try:
+            for _ in range(3000):
+                product.count("RENDER")
+        finally:
+            watching[0] = False
+    assert touched == []
+
+
+class Interrupting(FakeClock):
+    """Lets another count happen in the middle of whoever asks for the time."""
+
+    act: Any = None
+
+    def time(self) -> float:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+        return super().time()
+
+
+def test_a_count_in_the_middle_of_a_write_still_wakes_the_worker_later(at: Desk) -> None:
+    clock = Interrupting()
+    with at.agent(clock=clock, only="usage") as product:
+        counting = engine_of(product).counting
+        assert counting.add("RENDER", 1)  # to be woken for
+        clock.act = lambda: counting.add("RENDER", 1)
+        counting.keep()  # takes both; the second had the bell rung
+        counting.keep_if_due()  # what the worker does for that: nothing
+        assert counting.add("RENDER", 1)
+
+
+def test_counts_reach_a_full_disk_later(at: Desk) -> None:
+    """A refused write is tried again, and not twice a second."""
+    at.state_dir.write_text("a file in its place")
+    with at.agent(only="usage") as product:
+        product.count("RENDER", 3)
+        tries: list[float] = []
+        counting = engine_of(product).counting
+        for _ in range(600):
+            at.clock.advance(0.1)
+            waits, _ = counting.keep_if_due()
+            tries.append(min(waits))
+        assert max(tries) > 20  # seconds, where 0.5 is what a working disk gets
+        at.state_dir.unlink()
+        assert product.flush().pending == 0
+    assert sums(at) == {"RENDER": 3}
+
+
+def test_an_idle_agent_does_not_wake(at: Desk) -> None:
+    """The worker sleeps until it is rung, once everything is on disk and delivered."""
+    with at.agent(clock=Clock(), only="usage", deliver="thread") as product:
+        engine = engine_of(product)
+        product.track("EXPORT")
+        assert product.flush().pending == 0
+        deadline = time.monotonic() + 5
+        while engine.counting.unsynced or engine.courier.due:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert engine._turn() is None  # nothing that it would have to wake up for

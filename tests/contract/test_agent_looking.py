@@ -1,0 +1,268 @@
+"""Looking changes nothing and tells no secret: preview, history, status, diagnostics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, desk, endpoint, run_python, snapshot
+
+import agent
+from agent.transport import HttpTransport
+
+API_KEY = "canary-api-key-7f3a"
+LICENCE = ("canary-licence-51c9", "activation-1")
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", api_keys=(API_KEY,), license_keys=(LICENCE[0],)) as found:
+        yield found
+
+
+def some_of_everything(product: agent.Agent) -> None:
+    product.call_home()
+    product.record_value(3.25, data_group="export-seconds")
+    product.record_point(1, -2, data_group="canvas")
+    product.record_text("öpen & gl=%00+", data_group="renderer")
+    product.track("EXPORT", meta={"files": [1, 2], "ö": "ü"})
+    product.count("RENDER", 3)
+
+
+def masked(body: str) -> str:
+    return body.replace(LICENCE[0], "****").replace("%2A%2A%2A%2A", "****")
+
+
+def test_the_preview_is_what_is_sent_but_for_the_secrets(at: Desk) -> None:
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        some_of_everything(product)
+        previewed = product.preview()
+        assert product.flush().pending == 0
+    sent = at.collector.requests()
+    assert len(previewed) == len(sent) == 7
+    # Under a clock that stands still the order of files is open.
+    previewed.sort(key=lambda shown: masked(shown["body"]))
+    sent.sort(key=lambda seen: masked(seen["body"]))
+    for shown, seen in zip(previewed, sent):
+        assert shown["url"] == at.collector.url + seen["path"]
+        assert shown["method"] == seen["method"] == "POST"
+        # Byte for byte, the secrets aside.
+        assert masked(shown["body"]) == masked(seen["body"])
+        assert len(shown["event_ids"]) == 1 and shown["sample"] is False
+        for name, value in shown["headers"].items():
+            assert seen["headers"][name.lower()] == value
+    assert [shown["purpose"] for shown in previewed].count("licence telemetry") == 4
+    assert API_KEY not in json.dumps(previewed) and LICENCE[0] not in json.dumps(previewed)
+
+
+def test_the_preview_counts_what_is_not_on_disk_yet(at: Desk) -> None:
+    with at.agent(only="usage", api_key=API_KEY) as product:
+        product.count("RENDER", 3)
+        product.track("EXPORT")  # writes the counters too
+        product.count("RENDER", 4)
+        product.count("EXPORT", 1)
+        shown = {request["event_ids"][0]: request["body"] for request in product.preview()}
+        assert product.flush().pending == 0
+    sent = [request["body"] for request in at.collector.requests()]
+    assert sorted(shown.values()) == sorted(sent) and len(sent) == 3
+
+
+def test_looking_leaves_no_trace_where_nothing_was(at: Desk) -> None:
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        assert product.preview() == []
+        samples = product.preview(samples=True)
+        assert [sample["sample"] for sample in samples] == [True] * 7
+        purposes = {sample["purpose"] for sample in samples}
+        assert purposes == {"licence telemetry", "usage event", "aggregated usage"}
+        assert product.status()["pending"] == 0
+        assert product.history() == []
+        product.diagnostics()
+        assert not at.state_dir.exists()
+        shown = {json.loads(json.dumps(s))["body"] for s in samples}
+        assert len(shown) == 7
+        # The identity that is shown is the one that is going to be kept.
+        identifier = product.user_identifier
+        assert all(identifier in sample["body"] for sample in samples[:4])
+
+
+def test_looking_changes_no_file_and_asks_nobody(at: Desk) -> None:
+    at.collector.fault("500", count=1)
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        some_of_everything(product)
+        product.flush()
+        before, seen = snapshot(at.state_dir), at.seen()
+        for _ in range(2):
+            assert product.preview(samples=True)
+            assert product.status()["pending"] > 0
+            assert product.history()
+            assert product.diagnostics()["status"]["pending"] > 0
+        assert snapshot(at.state_dir) == before
+        assert at.seen() == seen
+
+
+def test_looking_opens_no_socket(at: Desk) -> None:
+    code = """
+import sys
+sys.addaudithook(lambda event, args: sys.exit("socket") if event.startswith("socket.") else None)
+import agent
+key = agent.PublicKey.from_pem(sys.argv[2])
+t = agent.Agent(agent.Config(
+    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
+    state_dir=sys.argv[1], deliver="manual", endpoints=(
+        agent.GetKeyManager(base_url="https://keys.acme.example", api_key="k", keys=(key,)),
+        agent.Reo(api_key="k", domain="acme.example"))))
+t.call_home(); t.count("A"); t.track("B")
+assert len(t.preview(samples=True)) == 11
+t.status(); t.history(); t.diagnostics()
+t.close()
+"""
+    found = run_python(code, str(at.state_dir), at.collector.keys[0]["public_key"])
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_no_secret_anywhere_but_in_the_record_that_carries_it(at: Desk) -> None:
+    at.collector.fault("401-100", endpoint="reo-usage", count=1)
+    at.collector.fault("unsigned", endpoint="getkeymanager", count=1)
+    proxy = "http://user:canary-password@127.0.0.1:1"
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        some_of_everything(product)
+        product.flush()
+        product.flush()
+        looks: list[Any] = [
+            product.status(),
+            product.history(),
+            product.diagnostics(),
+            product.preview(samples=True),
+        ]
+        looks.append(repr(product) + repr(product.flush()))
+    with at.agent(license_key=LICENCE, api_key=API_KEY, proxy=proxy) as product:
+        looks.append(product.diagnostics())
+    text = json.dumps(looks)
+    for secret in (API_KEY, LICENCE[0], "canary-password"):
+        assert secret not in text
+    held = b"".join(snapshot(at.state_dir).values())
+    assert API_KEY.encode() not in held
+
+
+def test_a_server_that_repeats_the_licence_key_gets_it_into_no_history(at: Desk) -> None:
+    from support.sockets import Server, answers, ok
+
+    body = json.dumps(
+        {
+            "response": {
+                "code": 831,
+                "message": "saved",
+                "errors": {"license_key": ["The key %s is unknown" % LICENCE[0]]},
+            }
+        }
+    )
+    with Server(answers(ok(body.encode()))) as server:
+        only = agent.GetKeyManager(
+            base_url="http://127.0.0.1:%d" % server.port, api_key=API_KEY, allow_unsigned=True
+        )
+        with at.agent(license_key=LICENCE, endpoints=(only,)) as product:
+            product.call_home()
+            assert product.flush().flagged == 1
+            assert LICENCE[0] not in json.dumps([product.history(), product.diagnostics()])
+            assert "is unknown" in json.dumps(product.history())
+
+
+def test_history_is_bounded_and_survives(at: Desk) -> None:
+    with at.agent(license_key=LICENCE, api_key=API_KEY, only="licence") as product:
+        for number in range(30):
+            product.record_text(str(number), data_group="g")
+        product.flush()
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        assert len(product.history()) == 30
+        assert len(product.history(limit=7)) == 7 and product.history(limit=0) == []
+        assert product.history(limit=1)[0]["at"] == at.clock.at
+
+
+def test_status_tells_what_is_pending_where(at: Desk) -> None:
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        some_of_everything(product)
+        status = product.status()
+        json.dumps(status)
+        assert status["pending"] == 6
+        assert endpoint(product)["pending"] == 4 and endpoint(product, "reo")["pending"] >= 2
+        assert status["oldest_at"] == at.clock.at and status["trouble"] == {}
+    with at.agent(only="usage", api_key=API_KEY) as product:
+        status = product.status()
+        # Names that this configuration does not know are left alone and counted.
+        assert status["unknown_endpoints"] == {"getkeymanager": 4}
+        product.flush()
+        assert product.status()["unknown_endpoints"] == {"getkeymanager": 4}
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        assert product.flush().delivered == 4
+
+
+def test_status_beside_a_delivery_disturbs_nothing(at: Desk) -> None:
+    """Looking reads the shared facts for itself: a look in the middle of a pass must not set anything back."""
+    looks: list[Any] = []
+
+    def look(outcome: agent.Outcome) -> None:
+        looks.append(product.status()["endpoints"][0]["failures"])
+
+    with at.agent(license_key=LICENCE, api_key=API_KEY, only="licence", on_outcome=look) as product:
+        for number in range(3):
+            product.record_text(str(number), data_group="g")
+        at.collector.fault("500", count=1)
+        product.flush()
+        assert product.flush().delivered == 3
+        # The lines that a pass has not written yet are not taken back by the lines of the pass before.
+        assert endpoint(product)["failures"] == 0 and endpoint(product)["proven"]
+        product.record_text("3", data_group="g")
+        assert product.flush().delivered == 1
+    assert len(looks) == 4
+
+
+def test_diagnostics_with_the_network_asks_without_a_key(at: Desk) -> None:
+    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+        product.call_home()
+        found = product.diagnostics(network=True)
+        json.dumps(found)
+        assert [probe["reached"] for probe in found["network"]] == [True, True]
+        at.collector.close()
+        found = product.diagnostics(network=True)
+        assert [probe["reached"] for probe in found["network"]] == [False, False]
+        assert all(probe["reason"] for probe in found["network"])
+    asked = [
+        (request["body"], request["headers"].get("x-api-key"))
+        for request in at.collector.requests()
+    ]
+    # The collector masks keys as well: that none was sent it says by its refusals.
+    assert asked == [("api_key=****", None), ('{"payload":{}}', "****")]
+    assert [record["answer"] for record in at.collector.records()] == [100, 401]
+
+
+def test_the_history_holds_what_is_being_told_and_what_came_before_a_server_that_hangs(
+    at: Desk,
+) -> None:
+    given: dict[str, Any] = {"license_key": LICENCE, "api_key": API_KEY, "only": "licence"}
+    seen = []
+
+    def look(outcome: agent.Outcome) -> None:
+        seen.append((outcome.event_id, product.history()[-1]["event_id"]))
+
+    with at.agent(on_outcome=look, **given) as product:
+        ids = [product.record_value(1, data_group="g") for _ in range(3)]
+        assert product.flush().delivered == 3
+        assert seen == [(id, id) for id in ids]
+
+    class Hangs(HttpTransport):
+        sent = 0
+
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            self.sent += 1
+            if self.sent == 3:
+                found.extend(product.history(2))
+            return super().send(request, timeout_s=timeout_s)
+
+    found: list[dict[str, Any]] = []
+    with at.agent(transport=Hangs(), **given) as product:
+        ids = [product.record_value(1, data_group="g") for _ in range(3)]
+        product.flush()
+        assert [answer["event_id"] for answer in found] == ids[:2]

@@ -1,0 +1,277 @@
+"""A state directory that cannot be used: the product goes on, status says why, what memory holds is delivered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, desk, engine_of, pass_, run_python, snapshot
+from support.spool import write_segment
+
+import agent
+from agent import jsonline
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+def goes_on(at: Desk, words: str) -> None:
+    """Everything works from memory; the trouble is named."""
+    told: list[agent.Outcome] = []
+    with at.agent(on_outcome=told.append) as product:
+        assert product.call_home() is None  # it would not survive the process
+        assert product.record_text("x", data_group="g") is None
+        assert product.track("EXPORT") is None
+        product.count("RENDER", 2)
+        status = product.status()
+        assert words in status["trouble"]["spool"]
+        assert status["in_memory"] == 4 and status["pending"] == 4
+        assert status["not_recorded"] == {"kept in memory only": 4}
+        product.diagnostics()
+        report = product.flush()
+        assert (report.delivered, report.pending, report.drained) == (5, 0, True)
+        assert len(told) == 5 and not any(outcome.from_earlier_run for outcome in told)
+        assert product.preview() == []
+    assert at.texts() == ["CALL HOME", "x"]
+
+
+def test_a_file_in_its_place(at: Desk) -> None:
+    at.state_dir.write_text("a file")
+    goes_on(at, "directory")
+    assert at.state_dir.read_text() == "a file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such modes there")
+def test_a_directory_like_tmp_in_its_place(at: Desk) -> None:
+    at.state_dir.mkdir()
+    at.state_dir.chmod(0o1777)
+    goes_on(at, "is shared with other users")
+    assert snapshot(at.state_dir) == {} and at.state_dir.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_link_in_its_place(at: Desk, tmp_path: Path) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "facts").write_text("somebody's")
+    at.state_dir.symlink_to(treasure)
+    goes_on(at, "is a link")
+    assert snapshot(treasure) == {"facts": b"somebody's"}
+
+
+def test_a_dangling_link_in_its_place(at: Desk, tmp_path: Path) -> None:
+    at.state_dir.symlink_to(tmp_path / "nowhere")
+    goes_on(at, "is a link")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
+)
+def test_a_directory_of_another_user(at: Desk) -> None:
+    """As under ``sudo``, which keeps HOME: no file of root's may lock the user out."""
+    at.state_dir.mkdir()
+    os.chown(at.state_dir, 12345, 12345)
+    goes_on(at, "belongs to another user")
+    assert snapshot(at.state_dir) == {}
+
+
+def test_no_home_at_all(at: Desk) -> None:
+    with at.agent(state_dir=None, environ={}) as product:
+        assert product.call_home() is None
+        assert "home" in product.status()["trouble"]["spool"]
+        assert product.flush().delivered == 2
+        assert product.status()["state_dir"] is None
+
+
+def test_a_disk_that_recovers_takes_what_memory_held(at: Desk) -> None:
+    at.state_dir.write_text("a file")
+    at.collector.fault("500")
+    with at.agent(only="licence") as product:
+        assert product.record_text("kept", data_group="g") is None
+        at.state_dir.unlink()
+        product.flush()
+        assert product.status()["in_memory"] == 0
+        assert product.record_text("later", data_group="g") is not None
+        assert product.status()["trouble"] == {}
+    at.collector.fault(None)
+    at.clock.advance(60)
+    with at.agent(only="licence") as product:
+        assert product.flush().delivered == 2
+    assert sorted(at.texts()) == ["kept", "later"]
+
+
+def test_memory_is_bounded_and_says_what_it_did_not_keep(at: Desk) -> None:
+    at.state_dir.write_text("a file")
+    with at.agent(only="licence") as product:
+        for number in range(1200):
+            product.record_value(number, data_group="g")
+        lost = product.status()["not_recorded"]
+        assert lost == {"kept in memory only": 1000, "quota": 200}
+        assert product.flush(timeout=30).delivered == 1000
+
+
+def test_a_refusal_reaches_memory(at: Desk) -> None:
+    at.state_dir.write_text("a file")
+    with at.agent() as product:
+        product.track("CANARY")
+        product.count("CANARY")
+        product.set_usage_consent(False)
+        product.set_usage_consent(True)
+        product.track("NEW")
+        assert product.flush().delivered == 1
+    assert [record["fields"]["activity_type"] for record in at.collector.records()] == ["NEW"]
+
+
+def fill_with_a_newer_format(at: Desk, max_bytes: int) -> None:
+    """What an update left behind and a way back may not touch, as much as the quota takes."""
+    entry = jsonline.encode({"v": 2, "k": "licence", "x": "y" * 900})
+    for number in range(46):
+        write_segment(at.state_dir, [entry] * (max_bytes // 46 // len(entry)), ms=number + 1)
+
+
+def test_a_quota_that_nothing_can_be_evicted_from_silences_nobody(at: Desk) -> None:
+    """46 files of a newer version filled it: no call home left the product, and status said that all was well."""
+    fill_with_a_newer_format(at, 1_000_000)
+    before = snapshot(at.state_dir)
+    with at.agent(max_bytes=1_000_000) as product:
+        assert product.call_home() is None  # it would not survive the process
+        assert product.record_text("x", data_group="g") is None
+        assert product.track("EXPORT") is None
+        status = product.status()
+        assert "quota" in status["trouble"]["spool"] and status["in_memory"] == 2
+        # Usage goes without, but is counted: its CALL HOME and the event.
+        assert status["not_recorded"] == {"kept in memory only": 2, "quota": 2}
+        assert product.flush().drained and at.texts() == ["CALL HOME", "x"]
+        pass_(product)
+        assert "quota" in product.status()["trouble"]["spool"]
+        for number in range(1200):
+            product.record_value(number, data_group="g")
+        assert product.status()["in_memory"] == 1000
+        for path in sorted(at.state_dir.glob("l-*"))[:5]:
+            path.unlink()
+        pass_(product)
+        assert product.status()["in_memory"] == 0 and product.status()["trouble"] == {}
+        assert product.call_home() is not None
+    after = snapshot(at.state_dir)
+    assert len([name for name in before if after.get(name) == before[name]]) == 41
+
+
+def test_a_full_quota_is_not_read_again_for_every_record(at: Desk) -> None:
+    fill_with_a_newer_format(at, 1_000_000)
+    opened: list[str] = []
+    watching = [True]
+
+    def hook(event: str, arguments: Any) -> None:
+        if watching and event == "open" and str(arguments[0]).endswith(".seg"):
+            opened.append(arguments[0])
+
+    with at.agent(only="licence", max_bytes=1_000_000) as product:
+        product.call_home()
+        sys.addaudithook(hook)  # for good: no hook can be removed, so it is switched off
+        try:
+            for number in range(20):
+                product.record_value(number, data_group="g")
+        finally:
+            watching.clear()
+    assert opened == []
+
+
+def test_counting_at_a_full_quota_does_not_wake_the_worker_all_the_time(at: Desk) -> None:
+    """At the end of a window it was woken ten times a second, for good."""
+    fill_with_a_newer_format(at, 1_000_000)
+    with at.agent(only="usage", max_bytes=1_000_000) as product:
+        product.count("RENDER", 3)
+        at.clock.advance(3601)
+        turns = 0
+        ends_at = at.clock.at + 600
+        while at.clock.at < ends_at:
+            turns += 1
+            at.clock.advance(engine_of(product)._turn() or 600)
+        assert turns < 30
+        for path in at.state_dir.glob("l-*"):
+            path.unlink()
+        assert product.flush().delivered == 1
+    (told,) = at.collector.records()
+    assert told["fields"]["count"] == 3
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    if not shutil.which("mount") or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can mount a tiny file system")
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("no tiny file system here: " + mounted.stderr.strip())
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_raises_nothing_and_loses_nothing_it_acknowledged(
+    at: Desk, tiny_disk: Path
+) -> None:
+    with at.agent(state_dir=tiny_disk / "state", only="licence") as product:
+        kept = [product.record_text("%04d" % n * 100, data_group="g") for n in range(200)]
+        status = product.status()
+        assert None in kept and kept[0] is not None
+        assert "No space" in status["trouble"]["spool"]
+        assert status["in_memory"] == kept.count(None)
+        assert product.flush(timeout=30).pending == 0
+    assert {text[:4] for text in at.texts()} == {"%04d" % n for n in range(200)}
+    assert len(at.texts()) == 200
+
+
+def test_a_full_disk_is_silent_in_a_process_of_its_own(at: Desk, tiny_disk: Path) -> None:
+    (tiny_disk / "filler").write_bytes(b"x" * (60 << 10))
+    code = """
+import sys
+import agent
+t = agent.Agent(agent.Config(
+    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
+    state_dir=sys.argv[1], start_delay_s=0, endpoints=(
+        agent.GetKeyManager(base_url="http://127.0.0.1:1", api_key="k", allow_unsigned=True),
+        agent.Reo(base_url="http://127.0.0.1:1", api_key="k", domain="acme.example"))))
+for number in range(300):
+    t.call_home(); t.track("A"); t.count("B")
+"""
+    found = run_python(code, str(tiny_disk / "state"))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("field", ["clock", "transport", "environ"])
+def test_a_stand_in_that_cannot_do_its_work_is_a_mistake(at: Desk, field: str) -> None:
+    for value in (3, "x", object()):
+        with pytest.raises(agent.ConfigError, match="%s: got" % field) as caught:
+            agent.Agent(at.config(), **{field: value})  # type: ignore[arg-type]
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("max_bytes", "letter"), [(40_000, "x"), (500_000, "\U0001f600")])
+def test_the_longest_text_fits_into_the_smallest_quota_that_is_promised_for_it(
+    at: Desk, max_bytes: int, letter: str
+) -> None:
+    text = letter * 32_768
+    with at.agent(only="licence", max_bytes=max_bytes, max_records=1) as product:
+        for _ in range(3):  # what a run leaves behind (history, facts) takes room too
+            assert product.record_text(text, data_group="g" * 255)
+            assert product.status()["not_recorded"].get("quota") is None
+            assert product.flush().drained
+    assert at.texts().count(text) == 3

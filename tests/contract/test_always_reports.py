@@ -1,0 +1,174 @@
+"""Licence telemetry does not depend on the activation state: whatever the licence is, the same requests go out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from support.agent import Desk, desk, fields
+
+import agent
+
+LICENCE_FIELDS = ("license_key", "activation_identifier")
+
+
+def raising() -> Any:
+    raise RuntimeError("the licence server of the product is down")
+
+
+def leaving() -> Any:
+    raise SystemExit("no licence, no product")
+
+
+class Odd(tuple):  # type: ignore[type-arg]
+    """A pair that cannot be looked at."""
+
+    def __len__(self) -> int:
+        raise ValueError("odd")
+
+
+# What a product may hand over: (what it is, the licence, the key that must be sent).
+STATES: list[tuple[str, Any, str]] = [
+    ("a valid key", ("demo-license-key", "activation-1"), "demo-license-key"),
+    ("a key without activation", "demo-license-key", "demo-license-key"),
+    ("a wrong key", ("stolen", "activation-1"), "stolen"),
+    ("an expired key", ("expired-2019", None), "expired-2019"),
+    ("an empty key", "", ""),
+    ("an empty pair", ("", ""), ""),
+    ("an activation without a key", (None, "activation-1"), ""),
+    ("none", None, ""),
+    ("a callable", lambda: "demo-license-key", "demo-license-key"),
+    ("a callable that gives a pair", lambda: ("demo-license-key", "a"), "demo-license-key"),
+    ("a callable that gives none", lambda: None, ""),
+    ("a callable that raises", raising, ""),
+    ("a callable that ends the program", leaving, ""),
+    ("a callable that gives a number", lambda: 7, ""),
+    ("a callable that gives a list", lambda: ["a", "b"], ""),
+    ("a callable that gives three", lambda: ("a", "b", "c"), ""),
+    ("a callable that gives an object", object, ""),
+    ("a callable that gives bytes", lambda: b"demo-license-key", ""),
+    ("a callable that gives half a pair", lambda: ("a", 3), ""),
+    ("a callable that gives an odd pair", lambda: Odd(("a", "b")), ""),
+    ("text that no server expects", "\ud800 \x00&api_key=x%00\n" + "k" * 9000, "? "),
+]
+NAMES = [name for name, _, _ in STATES]
+LICENCES = {name: given for name, given, _ in STATES}
+
+RECORDINGS: dict[str, Any] = {
+    "call_home": lambda product: product.call_home(),
+    "value": lambda product: product.record_value(3.2, data_group="export-seconds"),
+    "point": lambda product: product.record_point(1, 2, data_group="canvas"),
+    "text": lambda product: product.record_text("opengl", data_group="renderer"),
+}
+
+
+@pytest.fixture(scope="module")
+def at() -> Iterator[Desk]:
+    with tempfile.TemporaryDirectory() as directory, desk(Path(directory)) as found:
+        yield found
+
+
+def requests_of(at: Desk, initial: str, steps: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """The licence requests of one run from an empty state directory, each with all its fields."""
+    at.collector.clear()
+    with tempfile.TemporaryDirectory() as directory:
+        told = at.agent(license_key=LICENCES[initial], only="licence", state_dir=directory)
+        with told as product:
+            for what, which in steps:
+                if what == "set":
+                    product.set_license(LICENCES[which])
+                else:
+                    assert RECORDINGS[what](product), what
+            product.flush()
+            identifier = product.user_identifier
+    found = [fields(request) for request in at.collector.requests()]
+    assert all(form.pop("user_identifier") == identifier for form in found)
+    return found
+
+
+def without_licence(found: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{n: v for n, v in form.items() if n not in LICENCE_FIELDS} for form in found]
+
+
+steps_of = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(sorted(RECORDINGS)), st.just("")),
+        st.tuples(st.just("set"), st.sampled_from(NAMES)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(initial=st.sampled_from(NAMES), steps=steps_of)
+def test_the_requests_sent_do_not_depend_on_the_activation_state(
+    at: Desk, initial: str, steps: list[tuple[str, str]]
+) -> None:
+    found = requests_of(at, initial, steps)
+    unlicensed = [("set", "none") if what == "set" else (what, which) for what, which in steps]
+    expected = requests_of(at, "none", unlicensed)
+    assert without_licence(found) == without_licence(expected)
+    # Present in every one of them, and empty where there is none.
+    assert all("license_key" in form and "activation_identifier" in form for form in found)
+    assert all(form["license_key"] == "" for form in expected)
+
+
+@pytest.mark.parametrize("name, given_licence, key", STATES, ids=NAMES)
+def test_each_state_is_reported_with_the_key_there_is(
+    at: Desk, name: str, given_licence: Any, key: str
+) -> None:
+    (form,) = requests_of(at, name, [("call_home", "")])
+    assert form["text_data"] == "CALL HOME"
+    if key == "? ":
+        assert form["license_key"] and len(form["license_key"]) <= 4096
+    else:
+        assert form["license_key"] == key
+
+
+def test_a_callable_is_asked_once_for_each_record(at: Desk, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def ask() -> tuple[str, str]:
+        asked.append(1)
+        return "key-%d" % len(asked), ""
+
+    at.collector.clear()
+    with at.agent(license_key=ask, state_dir=tmp_path) as product:
+        product.call_home()
+        product.track("EXPORT")
+        product.record_text("x", data_group="g")
+        product.preview()
+        product.flush()
+        product.flush()
+    keys = [fields(r)["license_key"] for r in at.collector.requests() if "api_key" in r["body"]]
+    assert keys == ["key-1", "key-2"] and len(asked) == 2
+
+
+def test_a_change_of_licence_changes_nothing_already_recorded(at: Desk, tmp_path: Path) -> None:
+    at.collector.clear()
+    with at.agent(license_key=("old", "a-old"), only="licence", state_dir=tmp_path) as product:
+        product.call_home()
+        product.set_license("new", "a-new")
+        product.call_home()
+        product.set_license(("newest", None))
+        product.call_home()
+        product.flush()
+    sent = [fields(request) for request in at.collector.requests()]
+    pairs = [(form["license_key"], form["activation_identifier"]) for form in sent]
+    assert pairs == [("old", "a-old"), ("new", "a-new"), ("newest", "")]
+
+
+@pytest.mark.parametrize("wrong", [7, b"key", ["a", "b"], ("a", "b", "c"), ("a", 3), object()])
+def test_a_licence_of_a_wrong_type_is_a_mistake_that_is_not_repeated(wrong: Any) -> None:
+    config = agent.Config(
+        vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5"
+    )
+    with pytest.raises(agent.EventError, match="license_key"):
+        agent.Agent(config, wrong)
+    with agent.Agent(config) as product, pytest.raises(agent.EventError):
+        product.set_license(wrong)

@@ -1,0 +1,307 @@
+"""The public names, their signatures and their defaults, as other people's products rely on them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import pydoc
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import desk, run_python
+
+import agent
+
+NONE = inspect.Parameter.empty
+SIGNATURES: dict[Any, dict[str, Any]] = {
+    agent.Config: {
+        "vendor": NONE,
+        "product_name": NONE,
+        "product_id": NONE,
+        "product_version": NONE,
+        "endpoints": (),
+        "state_dir": None,
+        "identity_name": None,
+        "deliver": "thread",
+        "detached_command": (),
+        "durability": "power",
+        "start_delay_s": 1.0,
+        "exit_timeout_s": 0.25,
+        "request_timeout_s": 10.0,
+        "count_window_s": 3600,
+        "max_age_days": 90,
+        "max_bytes": 10_000_000,
+        "max_records": 10_000,
+        "proxy": None,
+        "proxy_auth": None,
+        "ca_bundle": None,
+    },
+    agent.GetKeyManager: {
+        "base_url": NONE,
+        "api_key": NONE,
+        "data_group": "call-home",
+        "keys": (),
+        "product_id": None,
+        "name": "getkeymanager",
+        "allow_unsigned": False,
+        "pins": (),
+    },
+    agent.Reo: {
+        "api_key": NONE,
+        "base_url": "https://ingest.reo.dev",
+        "product_id": None,
+        "environment": None,
+        "domain": None,
+        "ip_addr": None,
+        "name": "reo",
+        "pins": (),
+    },
+    agent.Agent: {
+        "config": NONE,
+        "license_key": None,
+        "activation_identifier": None,
+        "on_outcome": None,
+        "clock": None,
+        "transport": None,
+        "environ": None,
+    },
+    agent.Agent.call_home: {},
+    agent.Agent.record_value: {"value": NONE, "data_group": NONE},
+    agent.Agent.record_point: {"x": NONE, "y": NONE, "data_group": NONE},
+    agent.Agent.record_text: {"text": NONE, "data_group": NONE},
+    agent.Agent.track: {
+        "activity_type": NONE,
+        "user_id": None,
+        "user_id_type": "USERNAME",
+        "ip_addr": None,
+        "meta": None,
+    },
+    agent.Agent.count: {"activity_type": NONE, "n": 1},
+    agent.Agent.set_license: {"license_key": NONE, "activation_identifier": None},
+    agent.Agent.set_usage_consent: {"consent": NONE},
+    agent.Agent.flush: {"timeout": 5.0},
+    agent.Agent.status: {},
+    agent.Agent.preview: {"samples": False},
+    agent.Agent.history: {"limit": 100},
+    agent.Agent.diagnostics: {"network": False},
+    agent.Agent.export_spool: {"path": NONE, "move": False},
+    agent.Agent.import_spool: {"path": NONE},
+    agent.Agent.close: {"timeout": None},
+    agent.erase: {"config": NONE},
+    agent.PublicKey.from_pem: {
+        "pem": NONE,
+        "name": "global",
+        "valid_from": None,
+        "valid_until": None,
+    },
+    agent.Keyring: {
+        "keys": NONE,
+        "version": 0,
+        "roots": (),
+        "threshold": 1,
+        "document": None,
+        "url": None,
+    },
+    agent.PublicKey.verify: {"message": NONE, "signature": NONE},
+}
+ERRORS = [
+    "AgentError",
+    "ConfigError",
+    "EventError",
+    "VerificationError",
+    "SignatureInvalid",
+    "AnswerStale",
+    "EnvelopeMalformed",
+    "CodeUnknown",
+    "Unverifiable",
+]
+
+
+@pytest.mark.parametrize("what", SIGNATURES, ids=lambda what: what.__qualname__)
+def test_names_and_defaults(what: Any) -> None:
+    parameters = dict(inspect.signature(what).parameters)
+    for name in ("self", "cls"):
+        parameters.pop(name, None)
+    parameters.pop(
+        "usage_consent", None
+    )  # required with a usage endpoint, so it has a mark for "not given"
+    kept = {n: p.default for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    assert kept == SIGNATURES[what]
+
+
+def test_everything_public_is_there() -> None:
+    expected = {"Agent", "Config", "DeliveryReport", "GetKeyManager", "Outcome", "PublicKey"}
+    expected |= {"Receipt", "Reo", "dns_domain", "erase", "main", "verify", *ERRORS}
+    assert expected <= set(agent.__all__) and expected <= set(dir(agent))
+    assert all(getattr(agent, name) is not None for name in agent.__all__)
+    with pytest.raises(AttributeError, match="NoSuchName"):
+        agent.NoSuchName  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_help_names_everything_public_and_no_address_of_a_machine() -> None:
+    text = pydoc.plaintext.document(agent)  # type: ignore[attr-defined]
+    opening = text.partition("PACKAGE CONTENTS")[0]
+    assert not [name for name in agent.__all__ if not re.search(r"\b%s\b" % name, opening)]
+    for name in agent.__all__:
+        assert inspect.getdoc(getattr(agent, name)), name
+    assert not re.search(r" at 0x[0-9a-f]{6,}", text)
+    methods = [name for name in vars(agent.Agent) if not name.startswith("_")]
+    assert not [name for name in methods if not inspect.getdoc(getattr(agent.Agent, name))]
+
+
+def test_the_ladder_of_errors() -> None:
+    for name in ERRORS:
+        assert issubclass(getattr(agent, name), agent.AgentError)
+    assert issubclass(agent.ConfigError, ValueError) and issubclass(agent.EventError, ValueError)
+    for name in ERRORS[4:]:
+        assert issubclass(getattr(agent, name), agent.VerificationError)
+    error = pickle.loads(pickle.dumps(agent.AnswerStale("old", -90_000)))
+    assert error.skew_s == -90_000 and str(error) == "old"
+
+
+def test_the_report_and_the_outcome_have_the_promised_fields(tmp_path: Path) -> None:
+    told: list[agent.Outcome] = []
+    with desk(tmp_path) as at, at.agent(on_outcome=told.append) as product:
+        product.call_home()
+        report = product.flush()
+    numbers = ("delivered", "flagged", "pending", "held", "dead", "untrusted")
+    assert all(type(getattr(report, name)) is int for name in numbers)
+    assert type(report.drained) is bool
+    assert set(report.to_json()) == {*numbers, "drained"}
+    assert set(told[0].to_json()) == {
+        "event_id",
+        "endpoint",
+        "verdict",
+        "reason",
+        "errors",
+        "recorded_at",
+        "had_license_key",
+        "from_earlier_run",
+    }
+    json.dumps([report.to_json(), *(outcome.to_json() for outcome in told)])
+
+
+MISTAKES: list[tuple[str, Any]] = [
+    ("value", lambda t: t.record_value("3", data_group="g")),
+    ("value", lambda t: t.record_value(True, data_group="g")),
+    ("data_group", lambda t: t.record_value(3, data_group="")),
+    ("data_group", lambda t: t.record_text("x", data_group=7)),
+    ("x", lambda t: t.record_point(None, 2, data_group="g")),
+    ("y", lambda t: t.record_point(1, "2", data_group="g")),
+    ("text", lambda t: t.record_text(b"x", data_group="g")),
+    ("activity_type", lambda t: t.track(7)),
+    ("activity_type", lambda t: t.count(None)),
+    ("n", lambda t: t.count("RENDER", n=0)),
+    ("n", lambda t: t.count("RENDER", n=1.5)),
+    ("n", lambda t: t.count("RENDER", n=True)),
+    ("user_id_type", lambda t: t.track("A", user_id_type="PHONE")),
+    ("user_id", lambda t: t.track("A", user_id=7)),
+    ("ip_addr", lambda t: t.track("A", ip_addr="not an address")),
+    ("meta", lambda t: t.track("A", meta=["a"])),
+    ("timeout", lambda t: t.flush(timeout=-1)),
+    ("timeout", lambda t: t.flush(timeout="5")),
+    ("timeout", lambda t: t.flush(timeout=float("nan"))),
+    ("timeout", lambda t: t.close(timeout=-1)),
+    ("consent", lambda t: t.set_usage_consent("yes")),
+]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_a_mistake_raises_at_once_names_the_field_and_keeps_nothing(
+    tmp_path: Path, number: int
+) -> None:
+    field, mistake = MISTAKES[number]
+    with desk(tmp_path / "state") as at, at.agent() as product:
+        with pytest.raises(agent.EventError, match=field) as caught:
+            mistake(product)
+        assert caught.value.field == field
+        assert not (tmp_path / "state").exists()
+        assert product.status()["pending"] == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_content_that_cannot_be_sent_is_counted_and_no_mistake(
+    tmp_path: Path, value: float
+) -> None:
+    with desk(tmp_path) as at, at.agent() as product:
+        assert product.record_value(value, data_group="g") is None
+        assert product.record_point(1, value, data_group="g") is None
+        assert sum(product.status()["not_recorded"].values()) == 2
+
+
+def test_arguments_of_the_agent_are_checked() -> None:
+    config = agent.Config(
+        vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5"
+    )
+    with pytest.raises(agent.ConfigError, match="config"):
+        agent.Agent({})  # type: ignore[arg-type]
+    with pytest.raises(agent.ConfigError, match="on_outcome"):
+        agent.Agent(config, on_outcome="log")  # type: ignore[arg-type]
+    with pytest.raises(agent.EventError, match="activation_identifier"):
+        agent.Agent(config, "key", 7)  # type: ignore[arg-type]
+
+
+def test_after_close_everything_is_quiet_and_nothing_raises(tmp_path: Path) -> None:
+    with desk(tmp_path) as at:
+        with at.agent() as product:
+            pass
+        assert product.call_home() is None
+        assert product.record_value(1, data_group="g") is None
+        assert product.track("A") is None
+        product.count("A")
+        product.set_license("other")
+        report = product.flush()
+        assert report.pending == 0 and report.drained
+        product.close()
+        product.close(timeout=0)
+        assert product.status()["closed"] and product.status()["not_recorded"]["closed"] == 4
+        assert not at.seen()
+
+
+def test_usage_without_a_usage_endpoint_is_counted(tmp_path: Path) -> None:
+    with desk(tmp_path) as at, at.agent(only="licence") as product:
+        assert product.track("A") is None
+        product.count("A")
+        assert product.status()["not_recorded"] == {"no usage endpoint": 2}
+    with desk(tmp_path) as at, at.agent(only="usage") as product:
+        assert product.record_text("x", data_group="g") is None
+        assert product.status()["not_recorded"] == {"no licence endpoint": 1}
+        assert product.call_home() is not None
+
+
+def test_the_disabled_agent_touches_nothing(tmp_path: Path) -> None:
+    """No file, no thread, no machine id read, every call answers."""
+    code = """
+import sys, os, threading
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event in ("open", "os.mkdir", "os.listdir",
+    "socket.__new__", "os.scandir") else None)
+import agent
+config = agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
+                      endpoints=(), state_dir=sys.argv[1], start_delay_s=0)
+t = agent.Agent(config, "key", on_outcome=print)
+del opened[:]
+assert t.call_home() is None and t.record_value(1, data_group="g") is None
+assert t.record_point(1, 2, data_group="g") is None and t.record_text("x", data_group="g") is None
+assert t.track("A") is None and t.count("A") is None
+t.set_usage_consent(False); t.set_usage_consent(True); t.set_license("k")
+report = t.flush()
+assert report.drained and not (report.pending or report.delivered)
+assert t.user_identifier == "" and t.preview() == [] and t.preview(samples=True) == []
+assert t.history() == []
+status = t.status()
+assert not status["enabled"] and status["pending"] == 0 and status["endpoints"] == []
+assert t.diagnostics()["identity"] is None
+t.close()
+assert agent.erase(config) == []
+assert threading.active_count() == 1
+ours = [str(path) for path in opened if not str(path).endswith((".py", ".pyc", ".so", "/agent"))]
+ours = [path for path in ours if sys.argv[1] in path or "machine-id" in path or "socket" in path]
+assert not ours, ours
+assert not os.path.exists(sys.argv[1])
+"""
+    found = run_python(code, str(tmp_path / "state"))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")

@@ -1,0 +1,368 @@
+"""The verdict table, row by row: a real server that misbehaves, and what is kept, paused and told afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, FakeClock, config, desk, endpoint, engine_of, pass_, work_until
+from support.sockets import Server, answers
+
+import agent
+
+HOUR_S, DAY_S = 3600.0, 86400.0
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+def history_of(product: agent.Agent) -> list[str]:
+    return [answer["verdict"] for answer in product.history()]
+
+
+def test_a_delivered_record_is_settled_and_told(at: Desk) -> None:
+    told: list[agent.Outcome] = []
+    with at.agent(on_outcome=told.append) as product:
+        event_id = product.call_home()
+        report = product.flush()
+        assert (report.delivered, report.pending, report.drained) == (2, 0, True)
+        assert [o.verdict for o in told] == ["delivered", "delivered"]
+        first = told[0]
+        assert (first.event_id, first.endpoint) == (event_id, "getkeymanager")
+        assert (first.recorded_at, first.had_license_key) == (at.clock.at, True)
+        assert not first.from_earlier_run and first.errors == {}
+        assert history_of(product) == ["delivered", "delivered"]
+        assert product.history()[0]["code"] == 830
+        assert endpoint(product)["proven"] and endpoint(product)["failures"] == 0
+        product.flush()
+    assert at.seen() == 2
+
+
+def test_a_flagged_record_is_settled_with_its_errors(at: Desk) -> None:
+    told: list[agent.Outcome] = []
+    with at.agent(
+        license_key=("wrong", "activation-1"), only="licence", on_outcome=told.append
+    ) as product:
+        product.call_home()
+        report = product.flush()
+        assert (report.delivered, report.flagged, report.pending) == (0, 1, 0)
+        (outcome,) = told
+        assert outcome.verdict == "flagged" and "license_key" in outcome.errors
+        (answer,) = product.history()
+        assert answer["code"] == 831 and answer["errors"] == outcome.errors
+        product.flush()
+    assert at.seen() == 1
+
+
+# What the endpoint did; for whom; the outcome; the wait that follows.
+ROWS: list[tuple[str, str, str, str]] = [
+    ("401-100", "licence", "held", "held"),
+    ("401-101", "licence", "held", "held"),
+    ("401-102", "licence", "held", "held"),
+    ("401-103", "licence", "held", "held"),
+    ("403-150", "licence", "held", "held"),
+    ("429-retry-after", "licence", "throttled", "pause"),
+    ("refuse", "licence", "offline", "backoff"),
+    ("drop-answer", "licence", "offline", "backoff"),
+    ("replay", "licence", "skewed", "backoff"),
+    ("unsigned", "licence", "untrusted", "backoff"),
+    ("wrong-key", "licence", "untrusted", "backoff"),
+    ("unknown-code", "licence", "untrusted", "backoff"),
+    ("portal", "licence", "untrusted", "backoff"),
+    ("huge", "licence", "untrusted", "backoff"),
+    ("truncated", "licence", "untrusted", "backoff"),
+    ("not-json", "licence", "untrusted", "backoff"),
+    ("unsigned-400", "licence", "untrusted", "backoff"),
+    ("unsigned-401", "licence", "untrusted", "backoff"),
+    ("redirect", "licence", "retry", "backoff"),
+    ("500", "licence", "retry", "backoff"),
+    ("429", "licence", "retry", "backoff"),
+    ("401-100", "usage", "held", "held"),
+    ("unsigned-401", "usage", "held", "held"),
+    ("429-retry-after", "usage", "throttled", "pause"),
+    ("refuse", "usage", "offline", "backoff"),
+    ("portal", "usage", "retry", "backoff"),
+    ("not-json", "usage", "retry", "backoff"),
+    ("truncated", "usage", "retry", "backoff"),
+    ("unknown-code", "usage", "retry", "backoff"),
+    ("redirect", "usage", "retry", "backoff"),
+    ("500", "usage", "retry", "backoff"),
+    ("429", "usage", "retry", "backoff"),
+]
+
+
+@pytest.mark.parametrize("fault, side, outcome, wait", ROWS)
+def test_what_describes_the_endpoint_keeps_the_record(
+    at: Desk, fault: str, side: str, outcome: str, wait: str
+) -> None:
+    name = "getkeymanager" if side == "licence" else "reo"
+    told: list[agent.Outcome] = []
+    with at.agent(only=side, on_outcome=told.append) as product:
+        product.call_home()
+        product.call_home()
+        at.collector.fault(fault, keep_port=True)
+        report = product.flush()
+        # One request, although two records wait: the first answer describes the endpoint.
+        assert at.seen() == 1
+        assert (report.pending, report.delivered, report.dead) == (2, 0, 0)
+        assert report.held == (2 if outcome == "held" else 0)
+        assert report.untrusted == (outcome == "untrusted")
+        assert not told
+        assert history_of(product) == ([] if outcome == "offline" else [outcome])
+        seen = endpoint(product, name)
+        assert seen["waiting"] == wait and seen["retry_in_s"] > 0
+        assert seen["reason"] and not seen["proven"]
+        if outcome not in ("held", "throttled"):
+            assert seen["reason"].startswith(outcome) and seen["failures"] == 1
+        # Not a moment early on our own account ...
+        pass_(product)
+        at.clock.advance(seen["retry_in_s"] - 1)
+        pass_(product)
+        assert at.seen() == 1
+        # ... and then with one probe.
+        at.clock.advance(2)
+        pass_(product)
+        assert at.seen() == 2
+        # A flush skips our own backoff, never what the server said.
+        product.flush()
+        assert at.seen() == (3 if wait == "backoff" else 2)
+        at.collector.fault(None)
+        at.clock.advance(DAY_S)
+        pass_(product)
+        assert product.status()["pending"] == 0 and len(told) == 2
+        assert endpoint(product, name)["failures"] == 0
+
+
+def test_a_forged_outer_response_decides_nothing(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        product.call_home()
+        at.collector.fault("forged-outer")
+        assert product.flush().delivered == 1
+
+
+def test_an_answer_of_another_month_is_believed_once_it_ticks(at: Desk) -> None:
+    """Either the answer is old or the local clock is wrong: a clock goes on, a captured answer does not."""
+    with at.agent(only="licence") as product:
+        product.call_home()
+        at.collector.fault("stale")
+        product.flush()
+        seen = endpoint(product)
+        assert seen["reason"].startswith("skewed") and seen["waiting"] == "backoff"
+        assert history_of(product) == ["skewed"]
+        at.clock.advance(61)
+        pass_(product)
+        assert history_of(product) == ["skewed", "delivered"]
+
+
+def test_silence_is_offline_within_the_given_time(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        product.call_home()
+        at.collector.fault("blackhole")
+        report = product.flush(timeout=0.2)
+        assert report.pending == 1
+        assert endpoint(product)["reason"].startswith("offline")
+        assert endpoint(product)["waiting"] == "backoff"
+        at.collector.fault(None)
+        assert product.flush().delivered == 1
+
+
+def test_a_rejected_record_becomes_a_dead_letter_with_its_reason(at: Desk) -> None:
+    told: list[agent.Outcome] = []
+    with at.agent(only="usage", on_outcome=told.append) as product:
+        product.track("BAD")
+        product.track("GOOD")
+        at.collector.fault("unsigned-400", count=1)
+        report = product.flush()
+        assert (report.delivered, report.dead, report.pending) == (1, 1, 0)
+        assert [o.verdict for o in told] == ["rejected", "delivered"]
+        assert "Bad Request" in told[0].reason
+        assert endpoint(product, "reo")["waiting"] == ""
+        assert history_of(product) == ["rejected", "delivered"]
+
+
+def test_without_keys_any_answer_of_the_documented_kind_is_believed(at: Desk) -> None:
+    with at.agent(only="licence", keys=()) as product:
+        product.call_home()
+        at.collector.fault("unsigned")
+        assert product.flush().delivered == 1
+        product.call_home()
+        at.collector.fault("unsigned-401")
+        assert product.flush().held == 1
+
+
+def served(body: bytes, tmp_path: Path, clock: FakeClock, passes: int = 1) -> tuple[int, Any]:
+    """(requests seen, the endpoint's status) of a licence server that only ever says ``body``."""
+    with Server(answers(body)) as server:
+        key = agent.PublicKey.from_pem(_PEM)
+        url = "http://127.0.0.1:%d" % server.port
+        with agent.Agent(config(url, (key,), tmp_path, only="licence"), clock=clock) as product:
+            product.call_home()
+            product.flush()
+            return len(server.requests), endpoint(product)
+
+
+def test_a_pause_may_be_given_as_a_date(tmp_path: Path) -> None:
+    clock = FakeClock()
+    until, now = formatdate(clock.at + 7000, usegmt=True), formatdate(clock.at, usegmt=True)
+    head = "HTTP/1.1 503 Busy\r\nDate: %s\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n"
+    _, seen = served((head % (now, until)).encode(), tmp_path, clock)
+    assert (seen["waiting"], seen["retry_in_s"]) == ("pause", 7000)
+
+
+def test_no_pause_outlasts_its_bound(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 429 Slow\r\nRetry-After: 99999999\r\nContent-Length: 0\r\n\r\n"
+    # Not signed where it could be: as long as our own longest backoff, and no longer.
+    _, seen = served(head, tmp_path, FakeClock())
+    assert (seen["waiting"], seen["retry_in_s"]) == ("pause", 6 * HOUR_S)
+
+
+def test_a_refusal_lasts_longer_each_time_up_to_a_day(at: Desk) -> None:
+    at.collector.fault("401-101")
+    with at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+        waits = work_until(product, at.clock, at.clock.at + 5 * DAY_S)
+        hours = [round(wait / HOUR_S) for wait in waits]
+        assert hours == [1, 2, 4, 8, 16, 24, 24, 24]
+        assert at.seen() == len(hours) + 1
+
+
+@pytest.mark.parametrize("fault, wait_s", [("401-102", HOUR_S), ("429-retry-after", 500.0)])
+def test_a_pause_survives_a_restart_and_a_flush(at: Desk, fault: str, wait_s: float) -> None:
+    at.collector.fault(fault, retry_after=500)
+    with at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+    for _ in range(3):
+        with at.agent(only="licence") as product:
+            product.flush()
+            assert endpoint(product)["retry_in_s"] == wait_s
+    at.clock.advance(wait_s - 1)
+    at.collector.fault(None)
+    with at.agent(only="licence") as product:
+        product.flush()
+        assert at.seen() == 1
+        at.clock.advance(2)
+        assert product.flush().delivered == 1
+
+
+@pytest.mark.parametrize("change", ["api_key", "address"])
+def test_a_new_key_or_address_voids_a_pause(at: Desk, tmp_path: Path, change: str) -> None:
+    at.collector.fault("403-150", count=1)
+    with at.agent(only="licence", api_key="old-key") as product:
+        product.call_home()
+        assert product.flush().held == 1
+    if change == "api_key":
+        with at.agent(only="licence") as product:
+            assert product.flush().delivered == 1
+        return
+    with desk(at.state_dir, at.clock) as elsewhere, elsewhere.agent(only="licence") as product:
+        assert product.flush().delivered == 1
+
+
+def test_a_clock_set_back_voids_a_pause(at: Desk) -> None:
+    at.collector.fault("429-retry-after", retry_after=1000, count=1)
+    with at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+        at.clock.at -= 10
+        assert product.flush().delivered == 1
+
+
+def test_backoff_survives_a_restart_so_that_a_restart_loop_does_not_hammer(at: Desk) -> None:
+    at.collector.fault("500")
+    for _ in range(50):
+        with at.agent(only="licence") as product:
+            product.call_home()
+            pass_(product)  # what a worker does on start-up
+            at.clock.advance(0.5)
+    # 25 seconds; nothing is asked twice within 30.
+    assert at.seen() == 1
+    at.collector.fault(None)
+    at.clock.advance(HOUR_S)
+    with at.agent(only="licence") as product:
+        pass_(product)
+    assert len(at.collector.records()) == 50
+
+
+def test_backoff_grows_between_its_bounds(at: Desk) -> None:
+    at.collector.fault("500")
+    with at.agent(only="licence") as product:
+        product.call_home()
+        product.flush()
+        waits = work_until(product, at.clock, at.clock.at + 3 * DAY_S)
+        for failures, wait_s in enumerate(waits):
+            assert 30.0 <= wait_s <= min(6 * HOUR_S, 60.0 * 2**failures) + 0.001
+        assert at.seen() == len(waits) + 1
+        assert len(set(waits)) > len(waits) // 2  # jitter: no two products in step
+        # Once proven, the next failure starts from the beginning.
+        at.collector.fault(None)
+        assert product.flush().delivered == 1
+        at.collector.fault("500")
+        product.call_home()
+        product.flush()
+        assert 30 <= endpoint(product)["retry_in_s"] <= 60
+
+
+def test_one_endpoint_in_trouble_does_not_hold_the_other(at: Desk) -> None:
+    at.collector.fault("500", endpoint="getkeymanager")
+    with at.agent() as product:
+        product.call_home()
+        report = product.flush()
+        assert (report.delivered, report.pending) == (1, 1)
+        product.track("EXPORT")
+        pass_(product)
+        assert endpoint(product, "reo")["pending"] == 0
+    assert [r["endpoint"] for r in at.collector.requests()].count("getkeymanager") == 1
+
+
+def test_a_rejection_that_the_disk_cannot_keep_is_not_repeated_at_once(at: Desk) -> None:
+    """The record stays, as no dead letter could be written: the endpoint must not be asked in a loop."""
+    with at.agent(only="usage") as product:
+        product.track("BAD")
+        at.collector.fault("unsigned-400")
+        spool = engine_of(product).spool
+        spool.bury = lambda record, why: False  # type: ignore[method-assign]
+        product.flush()
+        assert endpoint(product, "reo")["waiting"] == "backoff"
+        for _ in range(5):
+            pass_(product)
+        assert at.seen() == 1
+
+
+class Raising:
+    """A vendor's transport that breaks its promises."""
+
+    def __init__(self, what: BaseException) -> None:
+        self.what = what
+
+    def send(self, request: Any, *, timeout_s: float) -> Any:
+        raise self.what
+
+    def rest(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+
+@pytest.mark.parametrize("what", [OSError("x"), ValueError("canary"), KeyError("y")])
+def test_a_transport_that_raises_anything_is_weather(at: Desk, what: BaseException) -> None:
+    with at.agent(only="licence", transport=Raising(what)) as product:
+        product.call_home()
+        assert product.flush().pending == 1
+        assert endpoint(product)["reason"] == "offline: transport: " + type(what).__name__
+    with at.agent(only="licence") as product:
+        assert product.flush().delivered == 1
+
+
+_PEM = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
+-----END PUBLIC KEY-----
+"""

@@ -1,0 +1,258 @@
+"""Weeks without an answer that counts: nothing is lost, nothing dies, and the server is asked as seldom as promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, desk, endpoint, engine_of, pass_, work_until
+
+import agent
+from agent import flushing
+from agent.transport import HttpTransport, Response
+
+pytestmark = pytest.mark.once
+
+HOUR_S, DAY_S = 3600.0, 86400.0
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+def gaps(at: Desk) -> list[float]:
+    times = [request["received_at"] for request in at.collector.requests()]
+    return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+def in_order_but_for_the_probe(texts: list[str]) -> bool:
+    """Whether the first to arrive was taken out of an otherwise ordered row."""
+    return texts[1:] == sorted(texts[1:])
+
+
+@pytest.mark.parametrize("fault, days", [("portal", 21), ("500", 2.5), ("refuse", 7)])
+def test_a_process_that_runs_on_through_an_outage(at: Desk, fault: str, days: float) -> None:
+    ends_at = at.clock.at + days * DAY_S
+    at.collector.fault(fault, keep_port=True)
+    waits: list[float] = []
+    with at.agent(only="licence") as product:
+        number = 0
+        while at.clock.at < ends_at:
+            product.record_text("%04d" % number, data_group="g")
+            number += 1
+            waits += work_until(product, at.clock, at.clock.at + DAY_S / 4)
+        probes = [wait for wait in waits if wait > 0]
+        # Recording wakes the deliverer; only what backoff allows reaches the server.
+        assert at.seen() == len(probes) + 1
+        assert min(gaps(at)) >= 30
+        for failures, gap_s in enumerate(gaps(at)):
+            assert gap_s <= min(6 * HOUR_S, 60 * 2.0 ** min(failures, 20)) + 0.001
+        # Full jitter around three hours.
+        assert 4 <= len(probes) / days <= 24
+        assert product.status()["dead"] == 0 and product.status()["pending"] == number
+        at.collector.clear()
+        work_until(product, at.clock, at.clock.at + 6 * HOUR_S)
+    texts = at.texts()
+    assert len(texts) == number == at.seen() and len(set(texts)) == number
+    assert in_order_but_for_the_probe(texts)
+
+
+def test_a_product_started_daily_for_three_weeks_behind_a_portal(at: Desk) -> None:
+    at.collector.fault("portal")
+    days = 21
+    for day in range(days):
+        with at.agent(state_dir=at.state_dir) as product:
+            product.call_home()
+            product.record_text("%02d" % day, data_group="g")
+            product.track("START", meta={"day": day})
+            for _ in range(3):
+                work_until(product, at.clock, at.clock.at + HOUR_S)
+        at.clock.advance(21 * HOUR_S)
+    endpoints = Counter(request["endpoint"] for request in at.collector.requests())
+    # A day gives at least one attempt; how many more depends on the jitter, never more than the backoff allows.
+    assert set(endpoints) == {"getkeymanager", "reo-usage"}
+    assert all(days / 2 <= count <= 3 * days for count in endpoints.values())
+    at.collector.clear()
+    at.clock.advance(6 * HOUR_S)
+    with at.agent() as product:
+        pass_(product)
+        status = product.status()
+        assert (status["pending"], status["dead"]) == (0, 0)
+    assert at.seen() == 4 * days
+    assert Counter(at.texts())["CALL HOME"] == days
+    numbered = [text for text in at.texts() if text != "CALL HOME"]
+    assert sorted(numbered) == ["%02d" % day for day in range(days)]
+
+
+def test_a_key_rotation_that_the_product_was_prepared_for_costs_nothing(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        for number in range(4):
+            product.record_text(str(number), data_group="g")
+            if number == 2:
+                at.collector.use_key(1)
+            assert product.flush().delivered == 1
+    assert at.texts() == ["0", "1", "2", "3"]
+
+
+def test_a_key_rotation_in_the_middle_costs_one_duplicate_for_each_backoff(at: Desk) -> None:
+    """The server takes records in and signs with a key that this version of the product does not know."""
+    old = at.collector.public_keys[:1]
+    with at.agent(only="licence", keys=old) as product:
+        product.record_text("00", data_group="g")
+        pass_(product)
+        at.collector.use_key(1)
+        for number in range(1, 20):
+            product.record_text("%02d" % number, data_group="g")
+        work_until(product, at.clock, at.clock.at + 10 * DAY_S)
+        assert product.status()["dead"] == 0 and product.status()["pending"] == 19
+        probes = at.seen() - 1
+        assert min(gaps(at)[1:]) >= 30
+    taken_in = Counter(at.texts())
+    assert sum(taken_in.values()) == probes + 1 and taken_in.pop("00") == 1
+    # None is tried again while another one was tried less often.
+    assert max(taken_in.values()) - min(taken_in.values()) <= 1
+    at.clock.advance(6 * HOUR_S)
+    with at.agent(only="licence") as product:  # the update that brings the new key
+        pass_(product)
+        assert product.status()["pending"] == 0 and product.status()["dead"] == 0
+    assert set(at.texts()) == {"%02d" % number for number in range(20)}
+    assert at.seen() == probes + 1 + 19
+
+
+class Poisoned(HttpTransport):
+    """The network, with a server at its end that fails over one record for ever."""
+
+    tried = 0
+
+    def send(self, request: Any, *, timeout_s: float) -> Response:
+        if b"POISON" in request.body:
+            self.tried += 1
+            return Response(500, {}, b"", True)
+        return super().send(request, timeout_s=timeout_s)
+
+
+def test_a_poison_record_blocks_nobody_and_dies_in_the_end(at: Desk) -> None:
+    network = Poisoned()
+    told: list[Any] = []
+    with at.agent(only="licence", transport=network, on_outcome=told.append) as product:
+        product.record_text("a", data_group="g")
+        poison = product.record_text("POISON", data_group="g")
+        for number in range(20):
+            product.record_text("b%02d" % number, data_group="g")
+        # A handful of backoffs, each of which lets a neighbour through; then it goes last.
+        work_until(product, at.clock, at.clock.at + 400)
+        assert at.texts() == ["a"] + ["b%02d" % number for number in range(20)]
+        assert product.status()["pending"] == 1 and product.status()["dead"] == 0
+        for number in range(30):
+            product.record_text("c%02d" % number, data_group="g")
+            work_until(product, at.clock, at.clock.at + 7 * HOUR_S)
+        # The first attempt says nothing; twelve more were each made after a proof for somebody else.
+        status = product.status()
+        assert (status["pending"], status["dead"]) == (0, 1)
+        assert len(at.texts()) == 51
+        dead_after = network.tried
+        assert dead_after >= 13
+        assert [o.verdict for o in told if o.event_id == poison] == ["rejected"]
+        product.flush()
+        assert network.tried == dead_after
+    with at.agent(only="licence") as product:  # the server was mended
+        report = flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5.0)
+        assert (report.delivered, report.dead, report.pending) == (1, 0, 0)
+    assert at.texts()[-1] == "POISON"
+
+
+def test_a_poison_record_that_is_alone_never_dies(at: Desk) -> None:
+    """Nothing tells it from a server that is down."""
+    network = Poisoned()
+    with at.agent(only="licence", transport=network) as product:
+        product.record_text("POISON", data_group="g")
+        work_until(product, at.clock, at.clock.at + 21 * DAY_S)
+        assert network.tried > 50
+        assert product.status()["dead"] == 0 and product.status()["pending"] == 1
+
+
+def test_a_revived_record_may_die_again_and_be_revived_again(at: Desk) -> None:
+    told: list[agent.Outcome] = []
+    with at.agent(only="usage", on_outcome=told.append) as product:
+        product.track("BAD")
+        at.collector.fault("unsigned-400")
+        assert product.flush().dead == 1
+        for _ in range(3):
+            report = flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5.0)
+            assert (report.dead, report.pending) == (1, 0)
+        at.collector.fault(None)
+        report = flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5.0)
+        assert (report.delivered, report.dead, report.pending) == (1, 0, 0)
+    assert [o.verdict for o in told] == ["rejected"] * 4 + ["delivered"]
+    assert len(at.collector.records()) == 1
+
+
+def test_age_takes_a_record_only_by_a_clock_that_a_proof_agrees_with(at: Desk) -> None:
+    with at.agent(only="licence", max_age_days=30) as product:
+        product.record_text("old", data_group="g")
+        at.collector.fault("500")
+        at.clock.advance(31 * DAY_S)
+        pass_(product)
+        assert product.status()["pending"] == 1
+        at.collector.fault(None)
+        product.record_text("new", data_group="g")
+        at.clock.advance(DAY_S)
+        # The probe proves the clock; what is over-aged goes, is counted, and reported once.
+        pass_(product)
+        pass_(product)
+        assert product.status()["pending"] == 0
+        assert product.status()["not_recorded"] == {"dropped": 1}
+    assert "old" not in at.texts() and "new" in at.texts()
+    reports = [
+        record["fields"]
+        for record in at.collector.records()
+        if record["fields"]["data_group"] == "agent-dropped"
+    ]
+    assert [report["numeric_data_single_value"] for report in reports] == ["1"]
+
+
+def test_without_keys_age_needs_two_runs_a_day_apart_each_time(at: Desk) -> None:
+    at.collector.fault("500")
+
+    def run(*, track: str = "") -> int:
+        with at.agent(only="usage", max_age_days=10) as product:
+            if track:
+                product.track(track)
+            pass_(product)
+            return int(product.status()["pending"])
+
+    assert run(track="first") == 1
+    at.clock.advance(5 * DAY_S)
+    assert run(track="second") == 2
+    at.clock.advance(6 * DAY_S)
+    assert run() == 2  # the first is over-aged by this clock, says this run
+    assert run() == 2  # says another one, too soon
+    at.clock.advance(DAY_S + 1)
+    assert run() == 1  # says another one, a day later
+    at.clock.advance(5 * DAY_S)
+    assert run() == 1  # now the second
+    at.clock.advance(DAY_S + 1)
+    assert run() == 0
+    assert not at.collector.records()
+
+
+def test_a_boot_ten_years_ahead_takes_nothing(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        product.record_text("x", data_group="g")
+    true_time = at.clock.at
+    at.collector.fault("stale", age_s=3650 * 86400)  # the server goes on in the true year
+    at.clock.advance(3650 * DAY_S)
+    with at.agent(only="licence") as product:
+        pass_(product)
+        assert endpoint(product)["reason"].startswith("skewed")
+        assert product.status()["pending"] == 1
+    at.collector.fault(None)
+    at.clock.at = true_time + 60
+    with at.agent(only="licence") as product:
+        pass_(product)
+        assert product.status()["pending"] == 0

@@ -1,0 +1,232 @@
+"""Real processes: sixteen first starts at once, a cold start's imports, and what must not change who a user is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.identity import DERIVED, MACHINE, NAMES
+
+from agent import identity
+
+ROOT = str(Path(__file__).resolve().parents[2])
+HEAVY = (
+    "hashlib hmac uuid typing dataclasses logging platform ctypes re json ssl threading subprocess inspect enum "
+    "collections contextlib functools pathlib random secrets tempfile socket sqlite3 urllib3 nacl platformdirs"
+).split()
+START = """
+import os, sys
+sys.path.insert(0, {root!r})
+before = set(sys.modules)
+from {package} import identity
+def start(state, root):
+    system = identity.System(platform="linux", root=root, user="1000", environ={{}})
+    return identity.resolve(state_dir=state, vendor="Acme", product_name="Studio", system=system)
+"""
+
+
+def run(code: str, *args: object, **given: Any) -> str:
+    """The standard output of a fresh interpreter without site-packages."""
+    program = START.format(root=ROOT, package=identity.__name__.rpartition(".")[0]) + code
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-W", "error", "-c", program, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        **given,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return str(done.stdout.strip())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text(MACHINE + "\n")
+    yield tmp_path
+
+
+# ``AGREE`` makes sixteen processes that all stand at the same line when a pipe closes, and prints every identifier
+# that any of them got, round by round.
+AGREE = """
+rounds, how, state, root = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+def refused(source, target):
+    raise PermissionError(1, "Operation not permitted")
+if "no-link" in how:
+    os.link = refused
+for number in range(rounds):
+    here = "%s/%d" % (state, number)
+    if "damaged" in how:
+        # Not made by a start of ours: what a parent drew at random its children would share.
+        os.makedirs(here, 0o700)
+        name = identity.store.file_name(identity.context("Acme", "Studio", user="1000"))
+        with open(os.path.join(here, name), "w") as file:
+            file.write("00000000 {}")
+    gate, opener = os.pipe()
+    answers, answer = os.pipe()
+    for _ in range(16):
+        if os.fork() == 0:
+            os.close(opener)
+            os.read(gate, 1)
+            found = start(here, root)
+            os.write(answer, b"%s %d\\n" % (found.value.encode(), found.stored))
+            os._exit(0)
+    os.close(answer); os.close(gate); os.close(opener)
+    text = b""
+    while True:
+        chunk = os.read(answers, 65536)
+        if not chunk:
+            break
+        text += chunk
+    os.close(answers)
+    for _ in range(16):
+        assert os.wait()[1] == 0
+    lines = text.split(b"\\n")[:-1]
+    assert len(lines) == 16
+    assert start(here, root).value.encode() + b" 1" in lines
+    assert not [name for name in os.listdir(here) if name.endswith(".tmp")]
+    print(" ".join(sorted({line.decode() for line in lines})))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("how", ["first", "damaged", "no-link", "no-link damaged"])
+@pytest.mark.parametrize("with_id", [True, False], ids=["machine id", "no machine id"])
+def test_sixteen_starts_at_once_agree(root: Path, how: str, with_id: bool) -> None:
+    state = root / "state"
+    state.mkdir()
+    machine = root if with_id else root / "nowhere"
+    rounds = run(AGREE, 5, how, state, machine).split("\n")
+    assert len(rounds) == 5
+    for found in rounds:
+        value, stored = found.split()
+        assert stored == "1"
+        assert (value == DERIVED) is with_id
+    if not with_id:
+        assert len(set(rounds)) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_resets_at_once_leave_one_whole_file(root: Path) -> None:
+    code = """
+for _ in range(8):
+    if os.fork() == 0:
+        system = identity.System(platform="linux", root="/nonexistent", user="1000", environ={})
+        names = {"vendor": "Acme", "product_name": "Studio"}
+        for _ in range(5):
+            assert identity.reset(state_dir=sys.argv[1], **names, system=system).stored
+        os._exit(0)
+for _ in range(8):
+    assert os.wait()[1] == 0
+found = start(sys.argv[1], "/nonexistent")
+print(found.quality, found.stored)
+"""
+    state = root / "state"
+    assert run(code, state) == "random True"
+    assert len(list(state.iterdir())) == 2  # the file and its lock
+
+
+def test_somebody_who_holds_the_lock_does_not_hold_up_the_start(root: Path) -> None:
+    from agent import files
+
+    state = root / "state"
+    state.mkdir(mode=0o700)
+    name = identity.resolve(state_dir=str(state), **NAMES, system=_system(root)).path
+    assert name is not None
+    Path(name).write_text("damaged")
+    fd = files.open_append(name + ".lock")
+    try:
+        if not files.lock(fd):
+            pytest.skip("no locks here")
+        found = identity.resolve(state_dir=str(state), **NAMES, system=_system(root))
+    finally:
+        os.close(fd)
+    assert found.value == DERIVED and not found.stored
+    assert Path(name).read_text() == "damaged"
+    assert identity.resolve(state_dir=str(state), **NAMES, system=_system(root)).stored
+
+
+def _system(root: Path) -> identity.System:
+    return identity.System(platform="linux", root=str(root), user="1000", environ={})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
+@pytest.mark.parametrize("with_id", [True, False], ids=["machine id", "no machine id"])
+def test_a_full_disk_leaves_nothing_behind(root: Path, with_id: bool) -> None:
+    # The nearest to a full disk that needs no root: no file may grow at all.
+    code = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+found, again = start(*sys.argv[1:]), start(*sys.argv[1:])
+assert found.value == again.value and not found.stored and found.note
+os.write(1, found.value.encode())
+"""
+    state = root / "state"
+    value = run(code, state, root if with_id else root / "nowhere")
+    assert len(value) == 32 and (value == DERIVED) is with_id
+    assert list(state.iterdir()) == []
+
+
+@pytest.mark.parametrize("with_id", [True, False], ids=["machine id", "no machine id"])
+def test_a_start_loads_nothing_heavy(root: Path, with_id: bool) -> None:
+    machine = root if with_id else root / "nowhere"
+    code = "\nprint(start(*sys.argv[1:]).value, *sorted(set(sys.modules) - before))"
+    values = set()
+    for _ in ("first start", "later start"):
+        value, *loaded = run(code, root / "state", machine).split()
+        values.add(value)
+        assert identity.__name__ + ".store" in loaded
+        assert [name for name in loaded if name.partition(".")[0] in HEAVY] == []
+    assert len(values) == 1
+
+
+def test_an_import_reads_nothing_of_the_machine() -> None:
+    code = "\nprint(*sorted(name.rpartition('.')[2] for name in set(sys.modules) - before))"
+    loaded = run(code).split()
+    assert not {"machine", "windows", "report"} & set(loaded)
+
+
+def test_names_locale_time_zone_and_directory_do_not_matter(root: Path) -> None:
+    code = "\nprint(start(None, sys.argv[1]).value)"
+    for environ, directory in (
+        ({}, "/"),
+        ({"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "TZ": "Asia/Kathmandu"}, str(root)),
+        ({"HOSTNAME": "another", "COMPUTERNAME": "ANOTHER", "USER": "x", "LOGNAME": "y"}, "/"),
+        ({"PYTHONHASHSEED": "7", "HOME": "/elsewhere"}, "/"),
+    ):
+        path = {"PATH": os.environ.get("PATH", "")}
+        assert run(code, root, env={**path, **environ}, cwd=directory) == DERIVED
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs namespaces")
+def test_a_host_name_that_really_changes(root: Path) -> None:
+    # In a namespace of its own, so that nobody else sees the new name; unshare is in util-linux.
+    code = START.format(root=ROOT, package=identity.__name__.rpartition(".")[0])
+    code += (
+        "\nimport socket\nsocket.sethostname('renamed')\nassert socket.gethostname() == 'renamed'"
+    )
+    code += "\nprint(start(None, sys.argv[1]).value)"
+    command = [
+        "unshare",
+        "--uts",
+        "--map-root-user",
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code,
+        str(root),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if "unshare" in done.stderr:
+        pytest.skip("no namespaces here: " + done.stderr.strip())
+    assert done.stdout.strip() == DERIVED

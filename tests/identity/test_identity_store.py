@@ -1,0 +1,411 @@
+"""What is stored against what can be derived: the decision table cell by cell, damage, foreign homes, moves, resets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+from support.identity import (
+    CONTEXT,
+    DERIVED,
+    MACHINE,
+    NAMES,
+    OTHER_MACHINE,
+    USER,
+    bare,
+    machine,
+)
+
+from agent import jsonline
+from agent.identity import Identity, System, context, derive, explain, reset, resolve, store
+from agent.spool import names as spool_names
+
+STORED = "5" * 16 + "a" * 16
+TAG_OF_ELSEWHERE = "0123456789abcdef"
+posix = pytest.mark.skipif(sys.platform == "win32", reason="links, FIFOs, owners")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def file_of(state: Path) -> Path:
+    return state / store.file_name(CONTEXT)
+
+
+def plant(state: Path, **changes: Any) -> bytes:
+    """An intact file, as another run or another version may have left it."""
+    record = {"v": 1, "id": STORED, "source": "machine-id", "quality": "strong", "tag": None}
+    line = jsonline.encode({**record, **changes})
+    file_of(state).write_bytes(line)
+    return line
+
+
+def ask(state: Path, system: System) -> Identity:
+    return resolve(state_dir=str(state), **NAMES, system=system)
+
+
+def told(state: Path, system: System) -> dict[str, Any]:
+    found = explain(state_dir=str(state), **NAMES, system=system)
+    json.dumps(found)
+    return found
+
+
+# stored -> (what lies there, does it decide, may its file change)
+def _none(state: Path) -> None: ...
+
+
+def _intact_match(state: Path) -> None:
+    from agent.identity import derivation
+
+    plant(state, tag=derivation.tag(MACHINE, CONTEXT))
+
+
+def _intact_mismatch(state: Path) -> None:
+    plant(state, tag=TAG_OF_ELSEWHERE)
+
+
+def _random(state: Path) -> None:
+    plant(state, source="random", quality="random")
+
+
+def _damaged(state: Path) -> None:
+    file_of(state).write_bytes(plant(state)[:-30] + b"\n")
+
+
+def _newer(state: Path) -> None:
+    plant(state, v=2, tag={"another": "kind"}, more=list(range(9000)))
+
+
+def _newer_without_id(state: Path) -> None:
+    plant(state, v=3, id={"parts": []})
+
+
+def _directory(state: Path) -> None:
+    file_of(state).mkdir()
+
+
+STATES: dict[str, tuple[Callable[[Path], None], Optional[bool], bool]] = {
+    # name: (make it, moved_or_cloned with a machine id, does it give the identifier)
+    "none": (_none, False, False),
+    "intact, match": (_intact_match, False, True),
+    "intact, mismatch": (_intact_mismatch, True, True),
+    "random": (_random, None, True),
+    "damaged": (_damaged, False, False),
+    "newer": (_newer, None, True),
+    "newer without id": (_newer_without_id, None, False),
+    "no file can be there": (_directory, None, False),
+}
+REPLACED = ("none", "damaged")
+
+
+@pytest.mark.parametrize("found", ["id", "weak id", "no id"])
+@pytest.mark.parametrize("name", STATES)
+def test_decision_table(tmp_path: Path, state: Path, name: str, found: str) -> None:
+    make, moved, decides = STATES[name]
+    make(state)
+    file = file_of(state)
+    before = file.read_bytes() if file.is_file() else None
+    system = bare() if found == "no id" else machine(tmp_path, container=found == "weak id")
+
+    identity = ask(state, system)
+
+    if decides:
+        assert identity.value == STORED
+    elif found == "no id":
+        assert identity.value not in (STORED, DERIVED) and len(identity.value) == 32
+        assert (identity.source, identity.quality) == ("random", "random")
+    else:
+        assert identity.value == DERIVED
+        quality = "weak" if found == "weak id" else "strong"
+        assert (identity.source, identity.quality) == ("machine-id", quality)
+
+    assert identity.stored == (decides or name in REPLACED)
+    after = file.read_bytes() if file.is_file() else None
+    if name in REPLACED:
+        assert after == store.encode(identity) and after != before
+    else:
+        assert after == before
+    for _ in range(2):  # and so it stays
+        assert ask(state, system).value == identity.value
+    report = told(state, system)
+    assert report["user_identifier"] == identity.value
+    assert report["moved_or_cloned"] is (None if found == "no id" else moved)
+    assert report["in_container"] is (found == "weak id")
+    assert not [path.name for path in state.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_the_file_is_one_private_checksummed_line(tmp_path: Path, state: Path) -> None:
+    identity = ask(state, machine(tmp_path))
+    content = file_of(state).read_bytes()
+    record = jsonline.decode(content[:-1])
+    assert content.endswith(b"\n") and content.count(b"\n") == 1
+    assert list(record) == ["v", "id", "source", "quality", "tag"]
+    assert record["v"] == 1 and record["id"] == identity.value == DERIVED
+    assert len(record["tag"]) == 16
+    if os.name == "posix":
+        assert file_of(state).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in state.iterdir()] == [file_of(state).name]
+
+
+def test_deleting_the_store_gives_the_same_identity(tmp_path: Path, state: Path) -> None:
+    system = machine(tmp_path)
+    first = ask(state, system)
+    file_of(state).unlink()
+    assert ask(state, system).value == first.value == DERIVED
+    elsewhere = resolve(state_dir=str(tmp_path / "a/new/place"), **NAMES, system=system)
+    nowhere = resolve(state_dir=None, **NAMES, system=system)
+    assert elsewhere.value == nowhere.value == first.value
+    assert elsewhere.stored and not nowhere.stored
+
+
+@pytest.mark.parametrize("change", ["user", "machine", "vendor", "product_name", "identity_name"])
+def test_another_user_machine_or_name_is_another_identity_in_one_state_directory(
+    tmp_path: Path, state: Path, change: str
+) -> None:
+    first = ask(state, machine(tmp_path))
+    if change == "machine":
+        file_of(state).unlink()
+        other = ask(state, machine(tmp_path, OTHER_MACHINE))
+    elif change == "user":
+        other = ask(state, machine(tmp_path, user="1001"))
+    else:
+        names = {**NAMES, change: "something else"}
+        other = resolve(state_dir=str(state), **names, system=machine(tmp_path))
+    assert other.value != first.value
+    assert other.stored
+
+
+def test_a_stored_identity_is_read_without_looking_at_the_machine(state: Path) -> None:
+    looks = []
+
+    def look() -> str:
+        looks.append(1)
+        return MACHINE
+
+    system = System(user=USER, sources=[("machine-id", look)])
+    plant(state, tag=TAG_OF_ELSEWHERE)
+    assert ask(state, system).value == STORED
+    assert looks == []
+    assert told(state, system)["moved_or_cloned"] is True
+    assert looks == [1]
+
+
+def test_a_changed_machine_id_is_shown_and_changes_nothing(tmp_path: Path, state: Path) -> None:
+    first = ask(state, machine(tmp_path))
+    assert told(state, machine(tmp_path))["moved_or_cloned"] is False
+    moved = machine(tmp_path, OTHER_MACHINE)
+    assert ask(state, moved).value == first.value
+    report = told(state, moved)
+    assert report["moved_or_cloned"] is True
+    assert report["user_identifier"] == first.value
+    assert "reset" in " ".join(report["advice"])
+
+
+def test_reset_derives_this_machines_identity(tmp_path: Path, state: Path) -> None:
+    ask(state, machine(tmp_path))
+    moved = machine(tmp_path, OTHER_MACHINE)
+    fresh = reset(state_dir=str(state), **NAMES, system=moved)
+    assert fresh.stored
+    assert fresh.value == derive(OTHER_MACHINE, CONTEXT)
+    assert ask(state, moved).value == fresh.value
+    assert told(state, moved)["moved_or_cloned"] is False
+
+
+def test_reset_without_a_machine_id_is_a_new_random_identity(state: Path) -> None:
+    first = ask(state, bare())
+    second = reset(state_dir=str(state), **NAMES, system=bare())
+    assert second.value != first.value
+    assert ask(state, bare()).value == second.value
+
+
+def test_reset_after_a_machine_id_appeared(tmp_path: Path, state: Path) -> None:
+    first = ask(state, bare())
+    system = machine(tmp_path)
+    assert ask(state, system).value == first.value
+    assert "reset" in " ".join(told(state, system)["advice"])
+    assert reset(state_dir=str(state), **NAMES, system=system).value == DERIVED
+
+
+def test_reset_leaves_the_file_of_a_newer_version(tmp_path: Path, state: Path) -> None:
+    line = plant(state, v=2)
+    assert reset(state_dir=str(state), **NAMES, system=machine(tmp_path)).value == STORED
+    assert file_of(state).read_bytes() == line
+    plant(state, v=2, id=None)
+    fresh = reset(state_dir=str(state), **NAMES, system=machine(tmp_path))
+    assert fresh.value == DERIVED and not fresh.stored
+
+
+def test_reset_without_a_state_directory(tmp_path: Path) -> None:
+    fresh = reset(state_dir=None, **NAMES, system=machine(tmp_path))
+    assert fresh.value == DERIVED and not fresh.stored
+    unknown = bare(user="reset-nowhere")
+    first = resolve(state_dir=None, **NAMES, system=unknown)
+    assert reset(state_dir=None, **NAMES, system=unknown).value != first.value
+
+
+def test_every_single_bit_flip_and_every_cut_is_found(tmp_path: Path, state: Path) -> None:
+    system = machine(tmp_path)
+    whole = plant(state)
+    damaged = [whole[:end] for end in range(0, len(whole) - 1, 5)]
+    for position in range(len(whole) - 1):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        damaged.append(bytes(flipped))
+    damaged += [b"\0" * len(whole), b"\n", b"\xff" * 9000, whole[9:], b"[" * 4000]
+    senseless: list[Any] = [None, [], 7, {}, {"v": True}, {"v": 0}]
+    damaged += [jsonline.encode(value) for value in senseless]
+    for content in damaged:
+        file_of(state).write_bytes(content)
+        assert ask(state, system).value == DERIVED, content
+        assert file_of(state).read_bytes() == store.encode(ask(state, system))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": STORED[1:]},
+        {"id": STORED.upper()},
+        {"id": None},
+        {"id": ["x"] * 32},
+        {"v": "1"},
+    ],
+)
+def test_an_intact_line_that_makes_no_sense_is_damage(
+    tmp_path: Path, state: Path, changes: dict[str, Any]
+) -> None:
+    plant(state, **changes)
+    assert ask(state, machine(tmp_path)).value == DERIVED
+
+
+def test_an_intact_line_in_another_shape_is_read(tmp_path: Path, state: Path) -> None:
+    record = {"quality": "weak", "id": STORED, "source": 'o"dd', "v": 1, "tag": None, "more": [1]}
+    for content in (jsonline.encode(record), plant(state)[:-1]):
+        file_of(state).write_bytes(content)
+        assert ask(state, machine(tmp_path)).value == STORED
+        assert file_of(state).read_bytes() == content
+
+
+@posix
+@pytest.mark.parametrize("what", ["link", "dangling link", "fifo"])
+def test_a_planted_link_or_pipe_is_neither_followed_nor_waited_for(
+    tmp_path: Path, state: Path, what: str
+) -> None:
+    target = tmp_path / "target"
+    if what == "fifo":
+        os.mkfifo(file_of(state))
+    else:
+        if what == "link":
+            target.write_bytes(plant(state))
+            file_of(state).unlink()
+        file_of(state).symlink_to(target)
+    before = target.read_bytes() if target.exists() else None
+    identity = ask(state, machine(tmp_path))
+    assert identity.value == DERIVED and not identity.stored and identity.note
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
+@pytest.mark.parametrize("with_id", [True, False])
+def test_an_unusable_state_directory_keeps_the_identity_in_memory(
+    tmp_path: Path, with_id: bool
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    system = machine(tmp_path) if with_id else bare(user="unusable")
+    found = set()
+    for state in (
+        tmp_path / "file",
+        tmp_path / "file/below",
+        tmp_path / ("x" * 300),
+        tmp_path / "a\0b",
+        tmp_path / "\udfff\ud800",
+    ):
+        identity = ask(state, system)
+        assert not identity.stored and identity.note
+        report = told(state, system)
+        assert report["note"] and report["advice"]
+        found.add(identity.value)
+        found.add(report["user_identifier"])
+    assert len(found) == 1  # one process shows one identity
+    assert not with_id or found == {DERIVED}
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("exists", [True, False])
+def test_in_the_home_of_another_user_nothing_is_written(tmp_path: Path, exists: bool) -> None:
+    # What sudo does: root, with the HOME of the user.
+    home = tmp_path / "home"
+    state = home / "state" if exists else home / "not/yet/there"
+    home.mkdir()
+    if exists:
+        state.mkdir()
+    for path in (home, *home.iterdir()):
+        os.chown(path, 4321, 4321)
+    identity = ask(state, machine(tmp_path, user="0"))
+    assert identity.value == derive(MACHINE, context(**NAMES, user="0"))
+    assert not identity.stored
+    assert [path for path in home.rglob("*") if path != state] == []
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_file_of_another_user_is_neither_believed_nor_touched(
+    tmp_path: Path, state: Path
+) -> None:
+    line = plant(state)
+    os.chown(file_of(state), 4321, 4321)
+    identity = ask(state, machine(tmp_path))
+    assert identity.value == DERIVED and not identity.stored
+    assert file_of(state).read_bytes() == line
+
+
+def test_whoever_erases_knows_our_files_by_their_names() -> None:
+    name = store.file_name(CONTEXT)
+    for ours in (name, name + ".lock", name + ".0123456789abcdef.tmp"):
+        assert spool_names.is_ours(ours)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_raw_machine_id_is_nowhere(tmp_path: Path, state: Path, stored: bool) -> None:
+    raw = bytes.fromhex(MACHINE)
+    dashed = "-".join((MACHINE[:8], MACHINE[8:12], MACHINE[12:16], MACHINE[16:20], MACHINE[20:]))
+    system = machine(tmp_path, "{%s}" % dashed.upper())
+    where = str(state) if stored else None
+    identity = resolve(state_dir=where, **NAMES, system=system)
+    report = explain(state_dir=where, **NAMES, system=system)
+    again = reset(state_dir=where, **NAMES, system=system)
+    assert identity.value == again.value == report["user_identifier"] == DERIVED
+    shown = repr((identity, again, system, system.read(), report)) + json.dumps(report)
+    shown += "".join(str(getattr(identity, slot)) for slot in identity.__slots__)
+    kept = b"".join(path.read_bytes() + path.name.encode() for path in state.iterdir())
+    haystack = (shown.encode() + kept).lower()
+    assert bool(kept) is stored
+    for needle in (MACHINE, dashed, MACHINE[:16], MACHINE[16:], MACHINE[::-1]):
+        assert needle.encode() not in haystack
+    assert raw not in haystack
+
+
+def test_explain_says_what_was_wrong_with_each_source(tmp_path: Path, state: Path) -> None:
+    report = told(state, machine(tmp_path, "uninitialized\n", dbus=MACHINE))
+    assert report["source"] == "dbus-machine-id"
+    assert report["sources"] == [
+        {"source": "machine-id", "problem": "uninitialized"},
+        {"source": "dbus-machine-id", "problem": ""},
+    ]
+    assert report["path"] == str(file_of(state))
+    assert report["advice"] == []
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_explain_in_a_container(tmp_path: Path, state: Path, inside: bool) -> None:
+    report = told(state, machine(tmp_path, container=inside))
+    assert report["in_container"] is inside
+    assert report["quality"] == ("weak" if inside else "strong")
+    assert bool(report["advice"]) is inside

@@ -1,0 +1,390 @@
+"""``deliver="detached"``: what programs that live for an instant leave to a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import ROOT, Desk, FakeClock, child_environ, desk, engine_of
+from support.collector import wait_until
+from support.keyring import ring
+from test_process_life import PRODUCT, run
+
+import agent
+from agent import detached
+from agent.clock import Clock
+from agent.transport import HttpTransport
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="looks into /proc")
+MARK = "AGENT_TEST_MARK"
+DEAD = "http://127.0.0.1:9"  # discard: nobody listens
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
+    wait_until(lambda: not living(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these processes and their children have in the environment, and no other."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+
+
+def living(mark: Path) -> list[Path]:
+    """The processes of one test, by /proc; zombies have no environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if ("%s=%s" % (MARK, mark)).encode() in (place / "environ").read_bytes():
+                found.append(place)
+        except OSError:
+            pass  # gone, or another user's
+    return found
+
+
+def is_zombie(processes: set[int]) -> bool:
+    (process,) = processes
+    return Path("/proc/%d/stat" % process).read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def handles(process: Path) -> dict[str, str]:
+    """Descriptor -> what it is."""
+    found = {}
+    for entry in (process / "fd").iterdir():
+        try:
+            found[entry.name] = os.readlink(entry)
+        except OSError:
+            pass  # closed meanwhile
+    return found
+
+
+def ended(at: Desk, code: str, **settings: Any) -> float:
+    """A product that ended well and quietly; its seconds."""
+    found, took_s = run(at, code, deliver="detached", **settings)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    return took_s
+
+
+@pytest.mark.parametrize(
+    "code", ["t.call_home()", "t.call_home(); t.close()", "t.call_home(); time.sleep(0.2)"]
+)
+def test_a_program_that_ends_before_a_server_can_answer(at: Desk, code: str) -> None:
+    ended(at, code)
+    wait_until(lambda: at.seen() == 2)
+    with at.agent(clock=Clock()) as later:
+        wait_until(lambda: later.status()["pending"] == 0)
+        wait_until(lambda: len(later.history()) == 2)
+        assert {one["verdict"] for one in later.history()} == {"delivered"}
+
+
+def test_counts_of_a_program_that_ends_at_once(at: Desk) -> None:
+    ended(at, "t.count('RENDER', 3)")
+    wait_until(lambda: at.seen() == 1)
+    (record,) = at.collector.records()
+    assert record["fields"]["count"] == 3
+
+
+def test_many_short_runs_behind_a_dead_server_shrink_to_nothing_once_it_is_back(at: Desk) -> None:
+    at.collector.fault("refuse")
+    for _ in range(4):
+        ended(at, "t.call_home()")
+    wait_until(lambda: not living(Path(os.environ[MARK])))
+    at.collector.fault(None)
+    with at.agent(clock=Clock()) as later:  # what a later hour would find
+        assert later.status()["pending"] == 8
+        assert later.flush().drained
+    found = [record["endpoint"] for record in at.collector.records() if record["answer"] == 830]
+    ids = {r["fields"]["event_id"] for r in at.collector.records() if r["endpoint"] != found[0]}
+    assert (len(found), len(ids)) == (4, 4)
+
+
+def test_a_server_that_asks_for_rest_is_not_asked_by_a_process_for_each_run(at: Desk) -> None:
+    at.collector.fault("500")
+    ended(at, "t.call_home()")
+    wait_until(lambda: at.seen() == 2)
+    wait_until(lambda: not living(Path(os.environ[MARK])))
+    for code in ("t.call_home()", "t.call_home(); time.sleep(0.1)", "t.call_home(); t.close()"):
+        ended(at, code)
+        assert not living(Path(os.environ[MARK])) and at.seen() == 2
+
+
+def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is_inherited(
+    at: Desk, tmp_path: Path
+) -> None:
+    at.collector.fault("blackhole")
+    planted = tmp_path / "handle"
+    began = time.monotonic()
+    ended(
+        at,
+        "t.call_home(); os.set_inheritable(os.open(%r, os.O_CREAT | os.O_RDWR), True)"
+        % str(planted),
+    )
+    assert time.monotonic() - began < 5  # the pipes of this test are not held open either
+    wait_until(lambda: len(living(tmp_path)) == 1)
+    (child,) = living(tmp_path)
+    wait_until(lambda: "socket:" in str(handles(child)))  # it delivers, and so holds the lock
+    told = (child / "cmdline").read_bytes() + (child / "environ").read_bytes()
+    assert b"demo-api-key" not in told and b"demo-license-key" not in told
+    for path in at.state_dir.iterdir():
+        assert b"demo-api-key" not in path.read_bytes()
+    opened = handles(child)
+    assert str(planted) not in opened.values()
+    assert [opened[n] for n in "012"] == [os.devnull] * 3
+    pid = int(child.name)
+    assert os.getsid(pid) not in (pid, os.getsid(0)) and os.getpriority(os.PRIO_PROCESS, pid) >= 10
+    # One at a time: who comes now finds it at work.
+    ended(at, "t.call_home(); time.sleep(0.2)")
+    ended(at, "t.call_home()")
+    assert living(tmp_path) == [child]
+    os.kill(pid, 9)
+    at.collector.fault(None)
+    ended(at, "t.call_home()")
+    wait_until(lambda: at.seen() >= 8)
+
+
+@pytest.mark.parametrize("sign", ["sys.frozen = True", "sys.executable = '/usr/bin/studio'"])
+def test_a_frozen_product_never_starts_itself(at: Desk, tmp_path: Path, sign: str) -> None:
+    code = """
+import atexit
+%s
+t = agent.Agent(config, ("demo-license-key", "a"))
+t.call_home()
+assert t.flush(10).drained
+assert "no Python interpreter" in t.status()["trouble"]["spool"], t.status()["trouble"]
+"""
+    ended(at, code % sign, start_delay_s=0)
+    assert at.seen() == 2 and living(tmp_path) == []
+
+
+def test_a_frozen_product_names_a_command_of_its_own(at: Desk, tmp_path: Path) -> None:
+    helper = tmp_path / "helper.py"
+    helper.write_text(
+        "import sys; sys.path.insert(0, %r)\nimport agent\nsys.exit(agent.deliver_detached())\n"
+        % str(ROOT)
+    )
+    code = "sys.frozen = True\nt = agent.Agent(config, 'demo-license-key'); t.call_home()"
+    ended(at, code, detached_command=(sys.executable, str(helper)))
+    wait_until(lambda: at.seen() == 2)
+
+
+ONE_FILE = """\
+test "$PYINSTALLER_RESET_ENVIRONMENT" = 1 || exit 3
+cp -r "$1" "$2"
+"$3" -c '
+import sys
+sys.path.insert(0, sys.argv[1]); sys._MEIPASS = sys.argv[1]; sys.dont_write_bytecode = True
+import agent
+sys.exit(agent.deliver_detached())' "$2"
+rm -rf "$2"
+"""
+
+
+def test_a_program_in_one_file_that_takes_its_files_away_at_its_end(
+    at: Desk, tmp_path: Path
+) -> None:
+    unpacked = tmp_path / "_MEI123456"
+    unpacked.mkdir()
+    words = [
+        ONE_FILE,
+        "sh",
+        str(ROOT / agent.__name__.split(".")[0]),
+        str(unpacked),
+        sys.executable,
+    ]
+    code = """
+sys.frozen, sys._MEIPASS = True, "/nonexistent/_MEI000001"
+t = agent.Agent(config, "demo-license-key")
+t.call_home()
+"""
+    ended(at, code, detached_command=("/bin/sh", "-c", *words))
+    wait_until(lambda: at.seen() == 2)
+    wait_until(lambda: not unpacked.exists())
+
+
+@pytest.mark.parametrize(
+    "command", [("/nonexistent/helper",), (sys.executable, "-c", "import sys; sys.exit(3)")]
+)
+def test_a_command_that_fails_leaves_delivering_to_the_thread(
+    at: Desk, command: tuple[str, ...]
+) -> None:
+    code = """
+t.call_home()
+ends = time.monotonic() + 20
+while t.status()["pending"] and time.monotonic() < ends:
+    time.sleep(0.01)
+assert "start a process" in t.status()["trouble"]["spool"], t.status()["trouble"]
+"""
+    ended(at, code, detached_command=command, start_delay_s=0)
+    assert at.seen() == 2
+
+
+def test_a_product_under_packages_that_must_not_run_again(at: Desk, tmp_path: Path) -> None:
+    vendored = tmp_path / "tree" / "studio" / "_vendor"
+    vendored.mkdir(parents=True)
+    (vendored / "__init__.py").write_text("")
+    (vendored.parent / "__init__.py").write_text("open(%r, 'a').write('x')" % str(tmp_path / "ran"))
+    (vendored / "telemetry").symlink_to(ROOT / "agent")
+    code = """
+sys.path.insert(0, %r)
+from studio._vendor import telemetry
+agent = telemetry
+""" % str(tmp_path / "tree")
+    code += PRODUCT.replace("import agent\n", "") + "t.call_home()"
+    ended(at, code)
+    wait_until(lambda: at.seen() == 2)
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+NO_ENDPOINTS = agent.Config(vendor="A", product_name="B", product_id="1", product_version="1")
+
+
+# What makes a Config of its names and sets none of them.
+UNSET = (
+    b"\x80\x04cagent.config\nConfig\n)%s\x92."
+    % pickle.dumps(NO_ENDPOINTS._fields(), protocol=2)[2:-1]
+)
+
+
+class Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 3",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        pickle.dumps(Planted()),
+        json.dumps({"config": pickle.dumps(Planted()).decode("latin-1")}).encode(),
+        json.dumps({"config": pickle.dumps([]).decode("latin-1")}).encode(),
+        json.dumps({"config": pickle.dumps(NO_ENDPOINTS).decode("latin-1")}).encode(),
+        json.dumps({"config": UNSET.decode("latin-1"), "environ": None}).encode(),
+    ],
+    ids=[
+        "nothing",
+        "no fields",
+        "a list",
+        "a pickle",
+        "code in the configuration",
+        "another value",
+        "no environment",
+        "no values",
+    ],
+)
+def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:
+    code = "import sys; import agent; sys.exit(agent.deliver_detached())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], input=content, capture_output=True, env=child_environ()
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"")
+
+
+def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None:
+    whole = at.config(
+        keys=ring(at), domain=agent.dns_domain, proxy="http://u:p@127.0.0.1:1", ca_bundle=tmp_path
+    )
+    for config in (whole, at.config(keys=()), at.config(only="usage", usage_consent=lambda: True)):
+        told = json.loads(detached._message(config, {"A": "b"}, config.usage_consent))
+        assert detached.read_config(told["config"]) == config.replace(
+            usage_consent=True, deliver="manual", start_delay_s=0
+        )
+
+
+def test_windows_gives_it_no_console_and_a_low_priority() -> None:
+    assert detached.options("nt") == {"creationflags": 0x08004200}
+    assert detached.options("posix") == {"start_new_session": True}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "os.chdir(%r); sys.path = [p for p in sys.path if p != %r]; sys.path.insert(0, '.')",
+        "where = tempfile.mkdtemp(); os.chdir(where); os.rmdir(where)",
+    ],
+    ids=["relative", "removed"],
+)
+def test_a_path_of_modules_that_means_something_else_in_another_directory(
+    at: Desk, how: str
+) -> None:
+    how = how % (str(ROOT), str(ROOT)) if "%" in how else how
+    ended(at, "import tempfile; %s; t.call_home()" % how)
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_command_that_is_named_by_a_relative_path(at: Desk, tmp_path: Path) -> None:
+    helper = tmp_path / "bin" / "helper"
+    helper.parent.mkdir()
+    helper.write_text(
+        "#!%s\nimport sys; sys.path.insert(0, %r)\nimport agent\nagent.deliver_detached()\n"
+        % (sys.executable, str(ROOT))
+    )
+    helper.chmod(0o700)
+    code = "os.chdir(%r); t = agent.Agent(config, 'demo-license-key'); os.chdir('/'); t.call_home()"
+    ended(at, code % str(tmp_path), detached_command=("bin/helper",))
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_command_that_reads_nothing_holds_up_no_exit() -> None:
+    reading, writing = os.pipe()
+    try:
+        detached._tell(writing, b"short", 0.1)
+        with pytest.raises(TimeoutError):
+            detached._tell(writing, b"x" * (4 << 20), 0.1)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_what_is_longer_than_a_pipe_arrives(at: Desk) -> None:
+    code = "agent.Agent(config, 'k', environ={**os.environ, 'LONG': 'x' * 300000}).call_home()"
+    ended(at, code, exit_timeout_s=10)  # it ends once the message is told, however busy the machine
+    wait_until(lambda: at.seen() == 2)
+
+
+def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
+    at: Desk, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        with agent.Agent(at.config(deliver="detached"), "demo-license-key") as product:
+            starter = engine_of(product).detached
+            assert starter is not None
+            starter.last(True)  # as if no thread had come so far
+            assert len(detached._unwaited) == 1  # the one before was reaped
+            wait_until(lambda: is_zombie(detached._unwaited))
+            wait_until(lambda: not living(tmp_path))  # else the next finds it delivering
+    detached._reap()
+    assert not detached._unwaited
+
+
+@pytest.mark.parametrize("request_number", [1, 2])
+def test_what_is_recorded_while_another_is_sent_is_sent_too(at: Desk, request_number: int) -> None:
+    """Whoever recorded it found the lock held, started nobody, and may be gone."""
+
+    class Wire(HttpTransport):
+        sent = 0
+
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            self.sent += 1
+            if self.sent == request_number:
+                with at.agent() as other:
+                    other.call_home()
+            return super().send(request, timeout_s=timeout_s)
+
+    with at.agent() as first:
+        first.call_home()
+        with at.agent(transport=Wire()) as sender:
+            detached.deliver(engine_of(sender).courier)
+        assert (first.status()["pending"], at.seen()) == (0, 4)

@@ -1,0 +1,102 @@
+"""Fork while another thread loads a module for us: its lock is held in the child for ever, unless the fork waits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from support.agent import run_python
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+
+# argv: state directory, module. A thread that calls ``use`` loads the module, which takes a while; then ``fork``.
+PRODUCT = """
+import os, signal, sys, threading, time
+import agent
+state_dir, wanted, gap = sys.argv[1:]
+t = agent.Agent(agent.Config(
+    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
+    state_dir=state_dir, deliver="manual", endpoints=(
+        agent.Reo(base_url="http://127.0.0.1:9", api_key="k", domain="acme.example"),)))
+if wanted == "agent.flushing":
+    t.track("EXPORT")
+    use = lambda: t.flush(0)
+else:
+    sys.modules.pop("fcntl", None)
+    use = lambda: t.track("EXPORT")
+loading, loaded = threading.Event(), []
+if gap:
+    # Between two modules the thread opens a file of ours, for which a fork waits.
+    from agent import files
+    claim = t._engine.spool.claim
+    def between():
+        found = claim()
+        with files._still:
+            time.sleep(0.05)
+        return found
+    t._engine.spool.claim = between
+class Slow:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in (wanted, gap) and not (loading.is_set() and name == wanted):
+            loading.set()
+            time.sleep(0.3)
+            loaded.append(name)
+sys.meta_path.insert(0, Slow)
+thread = threading.Thread(target=use)
+thread.start()
+assert loading.wait(10)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    __import__(gap) if gap else use()  # the parent delivers: a flush of the child would load nothing
+    os._exit(0 if loaded else 3)
+_, status = os.waitpid(pid, 0)
+thread.join()
+assert status == 0, status
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "gap"), [("fcntl", ""), ("agent.flushing", ""), ("agent.flushing", "agent.delivery")]
+)
+def test_a_child_does_not_wait_for_a_thread_that_is_not_there(
+    tmp_path: Path, module: str, gap: str
+) -> None:
+    # From 3.12 on a fork beside the host's threads warns.
+    options = ("-W", "ignore::DeprecationWarning")
+    found = run_python(PRODUCT, str(tmp_path / "state"), module, gap, options=options)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+# A program may run for hours inside the import of its main module, and use us there.
+INSIDE = """
+import os, sys, threading, time
+import agent
+from agent import exits
+class Main:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "main_program":
+            at_work.set()
+            done.wait(20)
+sys.meta_path.insert(0, Main)
+at_work, done = threading.Event(), threading.Event()
+def run():
+    try:
+        import main_program
+    except ImportError:
+        pass
+thread = threading.Thread(target=run)
+thread.start()
+assert at_work.wait(10)
+assert not exits._is_importing()
+done.set()
+thread.join()
+"""
+
+
+def test_a_fork_does_not_wait_for_what_the_host_loads() -> None:
+    found = run_python(INSIDE)
+    assert (found.returncode, found.stderr) == (0, "")

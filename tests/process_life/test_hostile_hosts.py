@@ -1,0 +1,345 @@
+"""Hosts and gateways that keep no promise: exceptions at the worst place, connections cut, clocks that jump."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import gc
+import inspect
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Optional
+
+import pytest
+from support.agent import Desk, FakeClock, desk
+
+import agent
+from agent import files
+from agent.clock import Clock
+from agent.transport import HttpTransport, Request, Response, Unreachable
+
+DAY_S = 86400.0
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+class Gateway:
+    """A real transport behind a gateway that drops every request but the first of a connection."""
+
+    def __init__(self) -> None:
+        self._real = HttpTransport(environ={})
+        self._used = False
+
+    def send(self, request: Request, *, timeout_s: float) -> Response:
+        if self._used:
+            raise Unreachable("the server closed the connection without an answer", "answer")
+        self._used = True
+        return self._real.send(request, timeout_s=timeout_s)
+
+    def rest(self) -> None:
+        self._used = False
+        self._real.rest()
+
+    def close(self) -> None:
+        self._real.close()
+
+    def interrupt(self) -> None:
+        self._real.interrupt()
+
+
+def test_a_gateway_that_ends_each_connection_makes_no_dead_letters(at: Desk) -> None:
+    with at.agent(only="licence", transport=Gateway()) as product:
+        for n in range(40):
+            product.record_text("r%d" % n, data_group="g")
+        for _ in range(80):
+            report = product.flush()
+            if report.drained:
+                break
+        assert report.drained and report.dead == 0
+    assert sorted(at.texts()) == sorted("r%d" % n for n in range(40))
+
+
+def test_a_clock_that_jumps_ahead_after_a_proof_ages_nothing_out(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        product.record_text("proves the clock", data_group="g")
+        assert product.flush().drained
+        for n in range(5):
+            product.record_text("r%d" % n, data_group="g")
+        at.clock.at += 3650 * DAY_S  # the wall clock alone
+        at.clock.since_boot += 60
+        at.collector.fault("500")
+        product.flush()
+        at.collector.fault(None)
+        at.clock.at -= 3650 * DAY_S
+        assert product.flush().drained
+        assert product.status()["not_recorded"] == {}
+    assert sorted(at.texts()[1:]) == ["r%d" % n for n in range(5)]
+
+
+@pytest.mark.parametrize("mode", ["thread", "manual"])
+def test_an_outcome_callback_that_cancels_stops_nothing(
+    at: Desk, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cancelled(outcome: agent.Outcome) -> None:
+        raise asyncio.CancelledError
+
+    with at.agent(only="licence", on_outcome=cancelled, deliver=mode) as product:
+        for n in range(3):
+            product.record_text("r%d" % n, data_group="g")
+        assert product.flush(10).drained
+    assert capsys.readouterr() == ("", "")
+
+
+class Rude:
+    """A vendor's transport that raises ``what`` out of the ``verb`` that is called."""
+
+    def __init__(self, verb: str, what: type[BaseException]) -> None:
+        self._verb, self._what = verb, what
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: Any, **__: Any) -> Optional[Response]:
+            if name == self._verb or name == "send":
+                raise self._what("rude") if name == self._verb else Unreachable("off")
+            return None
+
+        return call
+
+
+@pytest.mark.parametrize("what", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("verb", ["send", "rest", "interrupt", "close"])
+def test_a_vendors_transport_that_raises_costs_no_record(
+    at: Desk, verb: str, what: type[BaseException]
+) -> None:
+    with at.agent(only="licence", transport=Rude(verb, what)) as product:
+        product.record_text("kept", data_group="g")
+        assert product.flush().pending == 1
+        product._engine.courier.break_off()
+    with at.agent(only="licence") as product:
+        assert product.flush().drained
+    assert at.texts() == ["kept"]
+
+
+def test_a_domain_callable_that_ends_the_program_ends_no_flush(at: Desk) -> None:
+    def leave() -> str:
+        raise SystemExit(3)
+
+    with at.agent(only="usage", domain=leave) as product:
+        product.count("RENDER")
+        assert product.flush().pending == 1
+
+
+def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(at: Desk) -> None:
+    from agent import exits
+
+    product: list[agent.Agent] = []
+
+    def read() -> str:
+        product[0].close()
+        return "key"
+
+    hooks = atexit._ncallbacks()
+    with at.agent(license_key=read) as found:
+        product.append(found)
+        assert found.call_home()
+    assert atexit._ncallbacks() == hooks
+    assert id(found._engine) not in exits._forkables
+
+
+def test_an_import_after_close_leaves_nothing_open(at: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "records.export"
+    with at.agent() as product:
+        product.record_text("carried", data_group="g")
+        product.export_spool(path, move=True)
+    hooks = atexit._ncallbacks()
+    with at.agent() as product:
+        product.close()
+        assert product.import_spool(path) == 1
+        assert atexit._ncallbacks() == hooks
+        # Whoever comes next may deliver and remove it: nobody holds it.
+        with at.agent() as other:
+            assert other.flush().drained
+    assert not [name for name in os.listdir(at.state_dir) if name.endswith(".seg")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_inside_an_outcome_callback_leaves_the_child_usable(at: Desk) -> None:
+    statuses: list[int] = []
+
+    def fork(outcome: agent.Outcome) -> None:
+        if statuses:
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            try:
+                statuses.append(0)
+                product.record_text("child", data_group="g")
+                product.flush(0)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        statuses.append(os.waitpid(pid, 0)[1])
+
+    with at.agent(only="licence", on_outcome=fork) as product:
+        product.record_text("a", data_group="g")
+        product.record_text("b", data_group="g")
+        assert product.flush().pending == 1 or not statuses[0]
+        product.flush()
+    assert statuses == [0]
+    assert sorted(at.texts()) == ["a", "b", "child"]
+
+
+@pytest.mark.parametrize("repeated", [str, str.strip, str.lower, str.upper, str.title])
+def test_a_licence_key_that_a_server_repeats_is_masked_everywhere(
+    tmp_path: Path, repeated: Callable[[str], str]
+) -> None:
+    key = " Licence-CANARY-0001\n"
+    said: list[agent.Outcome] = []
+
+    class Echo:
+        def send(self, request: Request, *, timeout_s: float) -> Response:
+            heard = repeated(key.strip() if repeated is not str else key)
+            texts = ["no: %s!" % heard, "x" * 190 + heard]
+            inner = {"code": 831, "message": "", "errors": {heard: texts}, "timestamp": 1}
+            return Response(200, {}, json.dumps({"response": inner}).encode())
+
+        rest = close = interrupt = lambda self: None
+
+    with desk(tmp_path / "state") as at:
+        with at.agent(
+            license_key=key, only="licence", keys=(), transport=Echo(), on_outcome=said.append
+        ) as product:
+            product.call_home()
+            assert product.flush().flagged == 1
+            shown = json.dumps([product.history(), product.status(), product.diagnostics()])
+        assert "****" in shown
+        for text in (shown, repr(said)):
+            assert key.strip()[:8].lower() not in text.lower()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+# A socket that was being opened is left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_lock_that_ctrl_c_left_behind_is_waited_for_once(tmp_path: Path) -> None:
+    """Between two calls of ours an interrupt leaves it taken; each later file cost 0.2 s, in every other thread."""
+    interrupted = threading.Thread(target=files.hold_still)
+    interrupted.start()
+    interrupted.join()
+    left = files._still
+    files.write_new(str(tmp_path / "file"), b"x")
+    assert files._still is not left
+    others = []
+    other = threading.Thread(target=lambda: others.append(files._still.acquire(False)))
+    other.start()
+    other.join()
+    assert others == [True]
+    files._still = type(left)()  # that thread has it still
+
+
+def interrupted(call: Callable[[], object], at: int) -> bool:
+    """``call()`` with a KeyboardInterrupt where its ``at``-th function of ours begins; False where there are fewer.
+
+    There, and behind each call of a C function, is where an interpreter looks for signals.
+    """
+    left = at
+
+    def trace(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal left
+        ours = (str(frame.f_globals["__name__"]) + ".").startswith(agent.__name__ + ".")
+        if ours and not frame.f_code.co_flags & inspect.CO_GENERATOR:  # they are closed noisily
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+@pytest.mark.parametrize("what", ["count", "keep", "track", "record_text", "call_home"])
+def test_ctrl_c_at_any_call_leaves_no_lock_taken(tmp_path: Path, what: str) -> None:
+    with contextlib.ExitStack() as stack:
+        at = stack.enter_context(desk(tmp_path / "state", FakeClock(time.time())))
+        product = stack.enter_context(at.agent(clock=Clock(), durability="process"))
+        engine = product._engine
+
+        def counted(write: Callable[[], object]) -> Callable[[], object]:
+            def call() -> None:
+                product.count("RENDER")
+                write()
+
+            return call
+
+        calls: dict[str, Callable[[], object]] = {
+            "count": counted(engine.counting.fold),
+            "keep": counted(engine.counting.keep),
+            "track": lambda: product.track("EXPORT"),
+            "record_text": lambda: product.record_text("x", data_group="g"),
+            "call_home": product.call_home,
+        }
+        locks = [engine.counting._writing, engine.spool._lock, engine.spool.consent._lock]
+        taken: list[Any] = []
+
+        def take_each() -> None:
+            for lock in locks:
+                taken.append(lock.acquire(False))
+                lock.release()
+
+        calls[what]()
+        for count in range(60):  # each may begin another segment, and more calls the next time
+            if not interrupted(calls[what], count):
+                break
+            other = threading.Thread(target=take_each)
+            other.start()
+            other.join()
+            assert taken == [True] * 3, count
+            taken.clear()
+        assert count > 5
+        assert product.flush().drained
+
+
+# Between the making of a socket and the first line that could close it an interrupt leaves it to the collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_ctrl_c_in_a_flush_stops_no_later_flush(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with desk(tmp_path / "state", FakeClock(time.time())) as at:
+            with at.agent(only="licence", clock=Clock(), durability="process") as product:
+                for n in range(25):
+                    product.record_text("r%d" % n, data_group="g")
+                    ctrl_c = threading.Timer(
+                        1e-5 + n * 1e-4, os.kill, (os.getpid(), signal.SIGUSR1)
+                    )
+                    try:
+                        ctrl_c.start()
+                        product.flush()
+                        ctrl_c.join()
+                        time.sleep(0)  # where a signal that came now is seen
+                    except KeyboardInterrupt:
+                        ctrl_c.join()
+                for _ in range(3):
+                    report = product.flush()
+                assert report.drained
+            assert set(at.texts()) == {"r%d" % n for n in range(25)}
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        gc.collect()

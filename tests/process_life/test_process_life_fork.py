@@ -1,0 +1,580 @@
+"""Fork: what the parent recorded is sent once, by the parent; a child starts afresh, whatever was going on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from support.agent import ROOT, Desk, FakeClock, child_environ, desk
+from support.collector import wait_until
+from test_process_life import PRODUCT, UNDER_WAY, quiet, run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
+
+
+# ``fork(work)`` runs ``work`` in a child, which is killed when it takes longer than 30 s; gives the child's pid.
+FORK = """
+def fork(work):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        try:
+            work()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return pid
+def join(pid):
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, status
+def idle():
+    deadline = time.monotonic() + 30
+    engine = t._engine
+    while engine.courier.due or engine.counting.unsynced:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+"""
+# From 3.12 on a fork beside a thread warns, into the host: never because of a worker that has nothing to send.
+STRICT = ("-W", "error::DeprecationWarning")
+# Where threads are the point of the test.
+LAX = ("-W", "ignore::DeprecationWarning")
+
+
+def everything_arrived_once(at: Desk, texts: list[str]) -> None:
+    with at.agent() as product:
+        assert product.flush(timeout=20).pending == 0
+    assert Counter(at.texts()) == Counter(texts)
+
+
+def test_beside_an_idle_worker(at: Desk) -> None:
+    code = """
+t.record_text("parent before", data_group="g")
+t.count("RENDER", 3)
+assert t.flush(10).pending == 0
+idle()
+def work():
+    assert threading.active_count() == 1
+    assert t.record_text("child", data_group="g")
+    t.count("RENDER", 4)
+    while t.flush(10).pending:  # what the parent records meanwhile is none of ours
+        pass
+pid = fork(work)
+t.record_text("parent after", data_group="g")
+t.flush(10)
+join(pid)
+"""
+    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=0)
+    quiet(found)
+    everything_arrived_once(at, ["parent before", "child", "parent after"])
+    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 7
+
+
+def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk) -> None:
+    """Forked in the middle of a pass: the lock of the deliverer is open in the child too."""
+    at.collector.answer_delay_s = 0.05
+    code = """
+for n in range(6):
+    t.record_text(str(n), data_group="g")
+deadline = time.monotonic() + 10
+while not (t._engine.courier.delivery and t._engine.courier.delivery.in_flight):
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+told, told_w = os.pipe()
+def work():
+    t.record_text("child", data_group="g")
+    os.read(told, 1)
+pid = fork(work)
+t.record_text("parent", data_group="g")
+report = t.flush(10)
+os.write(told_w, b"x")
+join(pid)
+assert (report.pending, report.drained) in ((0, True), (1, False)), report
+"""
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
+    quiet(found)
+    at.collector.answer_delay_s = 0
+    everything_arrived_once(at, [str(n) for n in range(6)] + ["child", "parent"])
+
+
+def test_while_other_threads_hold_the_locks(at: Desk) -> None:
+    code = """
+going, made = [True], []
+def record(number):
+    n = 0
+    while going[0]:
+        text = "%d-%d" % (number, n)
+        if t.record_text(text, data_group="g"):
+            made.append(text)
+        t.count("RENDER")
+        t.track("EXPORT")
+        n += 1
+threads = [threading.Thread(target=record, args=(n,), daemon=True) for n in range(3)]
+for thread in threads:
+    thread.start()
+for n in range(15):
+    def work():
+        assert t.record_text("child-%d" % n, data_group="g")
+        t.count("CHILD")
+        assert t.track("CHILD")
+        t.close()
+    pid = fork(work)
+    made.append("child-%d" % n)
+    join(pid)
+going[0] = False
+for thread in threads:
+    thread.join(10)
+t.close()
+print(json.dumps(made))
+"""
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
+    assert (found.returncode, found.stderr) == (0, "")
+    everything_arrived_once(at, json.loads(found.stdout))
+    counts: Counter[str] = Counter()
+    for record in at.collector.records():
+        fields = record["fields"]
+        if "count" in fields:
+            counts[fields["activity_type"]] += fields["count"]
+    assert counts["CHILD"] == 15
+
+
+def test_a_child_has_empty_counters_and_the_parents_are_counted_once(at: Desk) -> None:
+    code = """
+t.count("RENDER", 5)
+def work():
+    t.close()
+for _ in range(3):
+    join(fork(work))
+t.count("RENDER", 6)
+t.close()
+"""
+    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=60)
+    quiet(found)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 11
+
+
+def test_a_child_that_exits_in_the_ordinary_way_keeps_its_counts(at: Desk) -> None:
+    code = """
+t.call_home()
+idle() if t._engine.worker._run else None
+pid = os.fork()
+if pid == 0:
+    t.count("CHILD", 2)
+    sys.exit(0)
+join(pid)
+t.count("PARENT", 3)
+"""
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
+    quiet(found)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    sums = {
+        r["fields"]["activity_type"]: r["fields"]["count"]
+        for r in at.collector.records()
+        if "count" in r["fields"]
+    }
+    assert sums == {"CHILD": 2, "PARENT": 3}
+
+
+def test_an_outcome_that_forks(at: Desk) -> None:
+    """In the child the pass is over: it sends nothing of the parent's."""
+    code = """
+def on_outcome(outcome):
+    if not children:
+        children.append(fork(lambda: None))
+children = []
+t = agent.Agent(config, ("demo-license-key", "a"), on_outcome=on_outcome)
+for n in range(5):
+    t.record_text(str(n), data_group="g")
+assert t.flush(10).pending == 0
+join(children[0])
+"""
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
+    quiet(found)
+    everything_arrived_once(at, [str(n) for n in range(5)])
+
+
+def test_many_forks_beside_an_idle_worker(at: Desk) -> None:
+    """The worker parks and goes on; every record of parent and children arrives once."""
+    code = """
+for n in range(12):
+    t.record_text("p%d" % n, data_group="g")
+    assert t.flush(10).pending == 0
+    idle()
+    def work():
+        t.record_text("c%d" % n, data_group="g")
+        t.flush(10)  # a child that ends between an answer and its settlement has it sent again
+    join(fork(work))
+t.record_text("last", data_group="g")
+deadline = time.monotonic() + 10
+while t.status()["pending"]:
+    assert time.monotonic() < deadline, t.status()
+    time.sleep(0.01)
+"""
+    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=0)
+    quiet(found)
+    everything_arrived_once(at, ["%s%d" % (w, n) for w in "pc" for n in range(12)] + ["last"])
+
+
+def test_ctrl_c_while_a_fork_waits_for_the_worker_prints_nothing_and_stops_no_delivery(
+    at: Desk,
+) -> None:
+    code = """
+inside, done = threading.Event(), threading.Event()
+def on_outcome(outcome):
+    inside.set()
+    done.wait(20)  # the pass lasts for as long as the fork would wait for its end
+t = agent.Agent(config, on_outcome=on_outcome)
+t.record_text("first", data_group="g")
+assert inside.wait(20)
+t.record_text("second", data_group="g")
+from agent import courier
+courier.PARK_S = 20
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    join(fork(lambda: None))
+except KeyboardInterrupt:  # it came to nobody, or to the fork itself
+    pass
+done.set()
+deadline = time.monotonic() + 20
+while t.status()["pending"]:
+    assert time.monotonic() < deadline, t.status()
+    time.sleep(0.01)
+"""
+    found, took_s = run(at, FORK + code, options=LAX, start_delay_s=0)
+    quiet(found)
+    assert took_s < 15
+    everything_arrived_once(at, ["first", "second"])
+
+
+# -- locks ---------------------------------------------------------------------------------------
+
+
+# Every lock of the package, by module: whoever adds one says here, and in LOCKS, what becomes of it in a child.
+KNOWN = {
+    "cli/progress.py": 1,  # of the command line, which forks nothing
+    "counting.py": 1,
+    "courier.py": 1,  # of one flush: a child forgets the flushes of its parent
+    "files.py": 3,  # and the same again for a child, and in place of one that nobody gives back
+    "origin.py": 1,  # of one look-up; a child asks for itself
+    "spool/consent.py": 1,
+    "spool/store.py": 1,
+    "transport/dial.py": 1,  # of one look-up, by a thread that is not inherited
+    "transport/wire.py": 2,  # of a transport, and of one connection: a child has its own
+    "worker.py": 3,  # starting; the bell that a thread sleeps on, and its end: a child has no thread
+}
+# (what is taken, by a thread, while the main thread forks)
+LOCKS = [
+    "t._engine.spool._lock",
+    "t._engine.spool.consent._lock",
+    "t._engine.counting._writing",
+    "t._engine.worker._starting",
+    "t._engine.courier.transport._deadline._lock",
+    "files._still",
+]
+
+
+def test_every_lock_is_known() -> None:
+    found = {}
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        name = path.relative_to(ROOT / "agent").as_posix()
+        made = re.findall(
+            r"\b(?:R?Lock|allocate_lock|Condition|Event|Semaphore)\(", path.read_text("utf-8")
+        )
+        if made and not name.startswith("collector/"):
+            found[name] = len(made)
+    assert found == KNOWN
+
+
+def test_while_each_lock_is_held(at: Desk) -> None:
+    """By a thread that the child has no copy of: there it is never given back."""
+    code = """
+from agent import files
+t.call_home(); t.count("RENDER")
+assert t.flush(10).pending == 0
+idle()
+for n, name in enumerate(%r):
+    taken, done = threading.Event(), threading.Event()
+    def hold():
+        with eval(name):
+            taken.set()
+            done.wait(10)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait(10)
+    def work():
+        assert t.record_text("child-%%d" %% n, data_group="g") and t.track("CHILD")
+        t.count("CHILD")
+        t.status(), t.preview(), t.set_usage_consent(True)
+        t.flush(0.1)  # the parent may be delivering, and waiting for this very lock
+        t.close(5)
+    pid = fork(work)
+    join(pid)
+    done.set()
+    holder.join(10)
+""" % (LOCKS,)
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
+    quiet(found)
+    everything_arrived_once(at, ["CALL HOME", *("child-%d" % n for n in range(len(LOCKS)))])
+
+
+def test_while_another_thread_finds_out_who_the_user_is(at: Desk) -> None:
+    code = """
+from agent import identity
+resolve, resolving, done = identity.resolve, threading.Event(), threading.Event()
+def slow(**names):
+    if names["state_dir"] is not None and not done.is_set():
+        resolving.set()
+        done.wait(10)
+    return resolve(**names)
+identity.resolve = slow
+first = threading.Thread(target=t.call_home)
+first.start()
+resolving.wait(10)
+def work():
+    done.set()
+    t.call_home()
+    assert t._engine.identity.stored
+t._engine.hook()
+pid = fork(work)
+join(pid)
+done.set()
+first.join(10)
+"""
+    found, _ = run(at, FORK + code, options=LAX, deliver="manual")
+    quiet(found)
+
+
+def test_beside_a_flush_that_waits_for_a_server(at: Desk) -> None:
+    """The worker, and the thread that waits for it, are the parent's: the child has neither, nor their flush."""
+    code = """
+t.record_text("before", data_group="g")
+while t.flush(20).pending:  # what is being loaded during a fork, a child would wait for in vain
+    pass
+idle()
+print("ready", flush=True)
+sys.stdin.readline()
+t.record_text("parent", data_group="g")
+waiting = threading.Thread(target=t.flush, args=(20,))
+waiting.start()
+%s
+told, told_w = os.pipe()
+def work():
+    assert threading.active_count() == 1
+    assert t.record_text("child", data_group="g")
+    os.read(told, 1)
+    began = time.monotonic()
+    while t.flush(5).pending:
+        assert time.monotonic() < began + 30
+    t.close()
+pid = fork(work)
+waiting.join(20)
+t.close()
+os.write(told_w, b"x")
+join(pid)
+""" % UNDER_WAY
+    with start(at, code, start_delay_s=0, request_timeout_s=0.5) as parent:
+        assert line(parent.stdout) == "ready"
+        at.collector.fault("blackhole", count=1)
+        parent.communicate("go\n", timeout=50)
+        assert parent.returncode == 0
+    everything_arrived_once(at, ["before", "child", "parent"])
+
+
+# -- what a child holds --------------------------------------------------------------------------
+
+
+def test_no_file_that_is_being_opened_reaches_a_child(tmp_path: Path) -> None:
+    """Opening lets other threads run, and one of them forks before anybody knows of the descriptor."""
+    code = """
+import os, sys, threading
+from agent import exits, files
+place = sys.argv[1]
+class Forked:
+    def before_fork(self): pass
+    after_fork_in_parent = after_fork_in_child = before_fork
+forked, going = Forked(), [1]
+exits.watch_forks(forked)
+def open_and_lock(number):
+    n = 0
+    while going:
+        fd = files.open_append("%s/%d-%d" % (place, number, n % 10))
+        files.lock(fd)
+        files.release(fd)
+        n += 1
+threads = [threading.Thread(target=open_and_lock, args=(n,)) for n in range(2)]
+for thread in threads:
+    thread.start()
+found = 0
+for _ in range(60):
+    sum(range(20_000))  # for as long as others want to go on
+    pid = os.fork()
+    if not pid:
+        known = {entry.stat().st_ino for entry in os.scandir(place)}
+        held = 0
+        for fd in range(3, 100):
+            try:
+                held += os.fstat(fd).st_ino in known
+            except OSError:
+                pass
+        os._exit(held)
+    found += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+going.clear()
+for thread in threads:
+    thread.join()
+print(found)
+"""
+    found = subprocess.run(
+        [sys.executable, *LAX, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=child_environ(),
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "0\n", "")
+
+
+def start(at: Desk, code: str, **settings: object) -> subprocess.Popen[str]:
+    """A product whose end somebody else decides."""
+    pem = at.collector.keys[0]["public_key"]
+    arguments = [at.collector.url, pem, str(at.state_dir), json.dumps(settings)]
+    return subprocess.Popen(
+        [sys.executable, *LAX, "-c", PRODUCT + FORK + code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=child_environ(),
+    )
+
+
+def line(stream: "IO[str] | None") -> str:
+    assert stream is not None
+    return stream.readline().strip()
+
+
+def locked(at: Desk) -> list[str]:
+    """The files that somebody holds the lock of, seen from outside."""
+    found = []
+    for path in sorted(at.state_dir.iterdir()):
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(path.name)
+    return found
+
+
+DAEMON = """
+t.record_text("parent", data_group="g"); t.track("EXPORT"); t.count("RENDER"); t.status()
+t._engine.counting.keep()
+print("ready", flush=True)
+sys.stdin.readline()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        sys.stdin.read()
+        assert t.record_text("daemon", data_group="g")
+        t.close()
+        os._exit(0)
+    os._exit(0)
+os.wait()
+time.sleep(30)
+"""
+
+
+def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None:
+    """Forked in the middle of a request, with segments, sidecar and the deliverer's lock open."""
+    at.collector.fault("blackhole")
+    with start(at, DAEMON, start_delay_s=0) as parent:
+        assert line(parent.stdout) == "ready" and parent.stdin is not None
+        wait_until(lambda: at.seen() > 0)
+        parent.stdin.write("go\n")
+        parent.stdin.flush()
+        daemon = int(line(parent.stdout))
+        assert len([name for name in locked(at) if name.endswith(".seg")]) >= 3
+        assert "lock" in locked(at)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(30)
+        at.collector.fault(None)
+        assert locked(at) == []
+        if sys.platform == "linux":
+            names = [os.readlink(entry.path) for entry in os.scandir("/proc/%d/fd" % daemon)]
+            assert not [n for n in names if n.startswith((str(at.state_dir), "socket:"))]
+        everything_arrived_once(at, ["parent"])
+        parent.stdin.close()
+        assert parent.stdout is not None and parent.stdout.read() == ""  # the daemon's end
+    everything_arrived_once(at, ["parent", "daemon"])
+
+
+def test_programs_that_are_started_inherit_no_descriptor(at: Desk) -> None:
+    """Not even where somebody asked for all of them, in the middle of a request."""
+    at.collector.fault("blackhole")
+    code = """
+import subprocess
+t.record_text("parent", data_group="g"); t.track("EXPORT"); t.count("RENDER")
+t._engine.counting.keep()
+%s
+look = "import os; print([os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2])"
+command = [sys.executable, "-S", "-c", look.replace("os.readlink", "(lambda p: os.path.lexists(p) and os.readlink(p))")]
+subprocess.run(command, close_fds=False, check=True)
+pid = os.posix_spawn(sys.executable, command, os.environ)
+os.waitpid(pid, 0)
+t.close(0)
+""" % UNDER_WAY
+    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
+    assert (found.returncode, found.stderr) == (0, "")
+    lines = found.stdout.splitlines()
+    assert len(lines) == 2
+    for text in lines:
+        assert str(at.state_dir) not in text and "socket:" not in text
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_process_of_multiprocessing_keeps_its_counts(
+    at: Desk, tmp_path: Path, method: str
+) -> None:
+    """Such a process ends by ``os._exit``, whatever was registered for its exit."""
+    (tmp_path / "program.py").write_text(PRODUCT + """
+def work():
+    t.count("CHILD", 2)
+if __name__ == "__main__":
+    import multiprocessing
+    t.count("PARENT", 3)
+    process = multiprocessing.get_context(%r).Process(target=work)
+    process.start()
+    process.join()
+""" % method)
+    pem = at.collector.keys[0]["public_key"]
+    arguments = [at.collector.url, pem, str(at.state_dir), json.dumps({"start_delay_s": 60})]
+    command = [sys.executable, *LAX, str(tmp_path / "program.py"), *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, env=child_environ())
+    quiet(found)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    sums = {
+        r["fields"]["activity_type"]: r["fields"]["count"]
+        for r in at.collector.records()
+        if "count" in r["fields"]
+    }
+    assert sums == {"CHILD": 2, "PARENT": 3}

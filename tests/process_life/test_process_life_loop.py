@@ -1,0 +1,89 @@
+"""An event loop that records: what it is made to wait for, and what a cancelled wait leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agent import Desk, FakeClock, desk
+from test_process_life import quiet, run
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
+
+
+def test_recording_on_a_loop_costs_it_one_sync_and_no_network(at: Desk) -> None:
+    """Beside a delivery that is under way all the time."""
+    code = """
+import asyncio
+me, fsync, synced = threading.get_ident(), os.fsync, []
+def counting(fd):
+    if threading.get_ident() == me:
+        synced.append(fd)
+    fsync(fd)
+os.fsync = counting
+recording = []
+sys.addaudithook(lambda event, args: event.startswith(("socket.", "subprocess.")) and recording
+                 and threading.get_ident() == me and os._exit(9))
+costs = {}
+def cost(name, call, *arguments, **more):
+    synced.clear()
+    recording.append(True)
+    call(*arguments, **more)
+    recording.clear()
+    costs[name] = max(costs.get(name, 0), len(synced))
+async def main():
+    t.call_home()
+    flush = asyncio.ensure_future(asyncio.to_thread(t.flush, 20))
+    for _ in range(10):
+        cost("value", t.record_value, 1, data_group="g")
+        cost("home", t.call_home)
+        cost("track", t.track, "EXPORT")
+        cost("count", t.count, "RENDER")
+        await asyncio.sleep(0)
+    await flush
+    assert (await asyncio.to_thread(t.flush, 20)).drained
+    await asyncio.to_thread(t.close)
+asyncio.run(main(), debug=False)
+print(json.dumps(costs))
+"""
+    found, _ = run(at, code, start_delay_s=0)
+    assert (found.returncode, found.stderr) == (0, "")
+    costs = json.loads(found.stdout)
+    assert (costs["track"], costs["count"]) == (0, 0)
+    assert costs["value"] <= 1 and costs["home"] <= 1
+
+
+@pytest.mark.parametrize("deliver", ["thread", "manual"])
+def test_a_cancelled_flush_keeps_neither_the_loop_nor_a_record(at: Desk, deliver: str) -> None:
+    """The thread cannot be cancelled; closing ends its wait, or the loop would wait a minute for it."""
+    at.collector.fault("blackhole")
+    code = """
+import asyncio
+async def main():
+    t.record_text("before", data_group="g")
+    flush = asyncio.ensure_future(asyncio.to_thread(t.flush, 60))
+    while not (t._engine.courier.delivery and t._engine.courier.delivery.in_flight):
+        await asyncio.sleep(0.005)
+    flush.cancel()
+    try:
+        await flush
+    except asyncio.CancelledError:
+        pass
+    t.record_text("after", data_group="g")
+    await asyncio.to_thread(t.close)
+asyncio.run(main())
+"""
+    found, took_s = run(at, code, start_delay_s=0, deliver=deliver, request_timeout_s=60)
+    quiet(found)
+    assert took_s < 20
+    at.collector.fault(None)
+    with at.agent() as product:
+        assert product.flush().pending == 0
+    assert sorted(at.texts()) == ["after", "before"]

@@ -1,0 +1,128 @@
+"""The worker is rung once for many records: none may be left lying until the next one is made."""
+
+from __future__ import annotations
+
+import dis
+import linecache
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, FakeClock, desk, engine_of
+from support.collector import wait_until
+
+import agent
+from agent import worker
+from agent.clock import Clock
+from agent.engine import Engine
+
+# What a recording thread runs around the moment in which it decides whether to ring.
+WATCHED = {f.__code__ for f in (Engine.put, Engine.news, Engine.wake)}
+LINES = sorted({line for code in WATCHED for _, line in dis.findlinestarts(code) if line})
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
+
+
+def idle(product: agent.Agent) -> bool:
+    engine = engine_of(product)
+    return not (product.status()["pending"] or engine.courier.hint or engine.counting.unsynced)
+
+
+class Recorder(threading.Thread):
+    """Records once, and before one line of the engine waits until it is let go, or gets a Ctrl-C."""
+
+    def __init__(self, product: agent.Agent, line: int, *, interrupted: bool) -> None:
+        super().__init__(daemon=True)
+        self._product, self._line, self._interrupted = product, line, interrupted
+        self.there, self.go_on = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        sys.settrace(self._trace)
+        try:
+            self._product.call_home()
+        except KeyboardInterrupt:
+            pass
+        sys.settrace(None)
+        self.there.set()  # a line that this way does not pass
+
+    def _trace(self, frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code not in WATCHED:
+            return None
+        if event == "line" and frame.f_lineno == self._line and not self.there.is_set():
+            self.there.set()
+            assert self.go_on.wait(20)
+            if self._interrupted:
+                raise KeyboardInterrupt
+        return self._trace
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["waits", "interrupted"])
+def test_a_record_beside_one_that_is_held_up_anywhere(at: Desk, interrupted: bool) -> None:
+    """Beside it another is made, and the worker looks and falls asleep; then it goes on, and a third is made."""
+    with at.agent(deliver="thread", clock=Clock(), durability="process", only="licence") as product:
+        courier, engine_file = engine_of(product).courier, Engine.put.__code__.co_filename
+        for line in LINES:
+            if interrupted and "self._news = True" in linecache.getline(engine_file, line):
+                continue  # no Ctrl-C comes here, between two lines that only put things away
+            held = Recorder(product, line, interrupted=interrupted)
+            held.start()
+            assert held.there.wait(20)
+            product.call_home()
+            ends_at = time.monotonic() + 0.3  # where it is the one that has to ring, nothing comes
+            while product.status()["pending"] > 1 or courier.hint or courier._inside:
+                if time.monotonic() > ends_at:
+                    break
+                time.sleep(0.002)
+            held.go_on.set()
+            held.join()
+            product.call_home()
+            wait_until(lambda: idle(product))
+
+
+def test_many_threads_that_record_while_the_worker_delivers(at: Desk) -> None:
+    with at.agent(deliver="thread", clock=Clock(), durability="process") as product:
+        for _ in range(2):
+            threads = [
+                threading.Thread(target=how)
+                for how in (product.call_home, lambda: product.track("EXPORT")) * 2
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            wait_until(lambda: idle(product))
+
+
+def test_a_backoff_that_ended_while_the_machine_slept(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LOOK_AGAIN_S", 0.2)
+    at.collector.fault("refuse")
+    with at.agent(deliver="thread", only="licence", start_delay_s=0) as product:
+        product.call_home()
+        wait_until(lambda: product.status()["endpoints"][0]["failures"] == 1)
+        at.collector.clear()
+        # Its clock went on; the one that the thread waits by stood still.
+        at.clock.at += 7 * 3600
+        wait_until(lambda: not product.status()["pending"])
+    assert len(at.collector.records()) == 1
+
+
+def test_what_is_imported_wakes_a_worker_that_sleeps(at: Desk, tmp_path: Path) -> None:
+    with at.agent(state_dir=tmp_path / "elsewhere") as other:
+        other.call_home()
+        assert other.export_spool(tmp_path / "carried") == 2
+    with at.agent(deliver="thread", clock=Clock()) as product:
+        product.call_home()
+        wait_until(lambda: idle(product))
+        assert product.import_spool(tmp_path / "carried") == 2
+        wait_until(lambda: idle(product))
+        assert at.seen() == 4

@@ -1,0 +1,428 @@
+"""Spools of other versions: replayed when they are older, left alone byte for byte when they are newer.
+
+``golden/spool_v1`` holds every kind of file and line of ``vendor_notes/SPOOL.md``; it is never made anew, only a new
+version gets a directory of its own. ``golden/spool_newer`` is what some later version might leave behind. And spools
+that are carried from a machine without a network to another one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support.agent import START, Desk, config, desk, engine_of
+from support.cli import Site, collector, spawn
+from support.spool import look, segments, spool
+
+import agent
+from agent import jsonline
+from agent.errors import EventError
+from agent.spool import names, records, transfer
+from agent.spool.consent import ConsentMark
+from agent.spool.facts import Facts, History
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def unpack(name: str, place: Path) -> dict[str, bytes]:
+    """A golden spool as a state directory; its files."""
+    shutil.copytree(GOLDEN / name, place)
+    place.chmod(0o700)
+    for path in place.iterdir():
+        path.chmod(0o600)
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+def id(pair: str) -> str:
+    return pair * 16
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def at(place: Path) -> Iterator[Desk]:
+    with desk(place) as found:
+        yield found
+
+
+# --- version 1 ------------------------------------------------------------------------------------
+
+
+def test_the_golden_spool_of_version_1_holds_every_kind_of_file_and_line() -> None:
+    found = [path.name for path in (GOLDEN / "spool_v1").iterdir()]
+    assert {name[0] for name in found if names.is_segment(name)} == set(names.EVICTION)
+    kinds = ("facts", "history", "damaged", "lock", "consent-1", "imported-fedcba9876543210")
+    assert set(kinds) <= set(found) and any(names.is_sidecar(name) for name in found)
+    lines = [
+        jsonline.decode(line)
+        for path in (GOLDEN / "spool_v1").iterdir()
+        for line in path.read_bytes().split(b"\n")
+    ]
+    entries = {value[0] for value in lines if isinstance(value, list)}
+    assert entries == {"b", "a", "s", "f", "z"}
+    objects = [value for value in lines if isinstance(value, dict)]
+    assert {value.get("k") for value in objects} >= {
+        *records.KINDS,
+        "count",
+        "lane",
+        "origin",
+        "export",
+    }
+    fields = {
+        name for value in objects if value.get("k") in (*records.KINDS, "count") for name in value
+    }
+    assert fields >= {"v", "k", "e", "id", "at", "b", "r", "c", "end", "why", "g", "n"}
+    assert None in lines, "damage"
+
+
+def test_the_golden_spool_of_version_1_is_read(place: Path) -> None:
+    unpack("spool_v1", place)
+    found = look(place)
+    waiting = {record.id: record for record in found.records()}
+    pairs = ("a1", "a7", "c3", "c9", "d0", "d4", "e5")
+    assert sorted(waiting) == [id(pair) for pair in pairs]
+    assert waiting[id("a1")].body["license_key"] == "demo-license-key"
+    assert waiting[id("a7")].key == ("getkeymanager", id("a7") + "#1")
+    assert waiting[id("c3")].body["activity_type"] == "EXPORT" and waiting[id("c3")].epoch == 1
+    assert waiting[id("c9")].epoch == 0
+    assert (waiting[id("d4")].body["count"], waiting[id("d4")].ended_at) == (7, START + 3600)
+    assert waiting[id("e5")].body["count"] == 3  # frozen, whatever was counted later
+    tried = found.attempts(waiting[id("a1")])
+    assert tried is not None
+    assert (tried.failed, tried.counted, tried.proofs, tried.suspicion) == (2, 1, 5, 2)
+    dead = {record.id: record.why for record in found.records(dead=True)}
+    assert dead == {id("f6"): "rejected: HTTP 400", id("b8"): "rejected: HTTP 422"}
+    assert sum(len(view.damaged) for view in found.views()) == 1
+    assert sum(view.newer for view in found.views()) == 1
+    assert ConsentMark(str(place)).current() == 1
+    lanes = Facts(str(place))
+    lanes.refresh()
+    assert lanes.lane("00112233445566aa").remaining_s(START + 60) == 3540
+    assert lanes.origin() == "00000000deadbeef"
+    answers = History(str(place)).last(9)
+    assert [answer["verdict"] for answer in answers] == ["held", "delivered", "rejected"]
+    old, new = (
+        transfer.read_export(place / name) for name in ("export.spool", "export-with-origin.spool")
+    )
+    assert (old.id, old.origin, [r.id for r in old.records()]) == (
+        "0123456789abcdef",
+        "",
+        [id("a1")],
+    )
+    assert new.origin == "00000000deadbeef" and len(list(new.records())) == 3
+    assert transfer.put_import(spool(place), transfer.Export("fedcba9876543210", "", new.path)) == 0
+
+
+def test_the_golden_spool_of_version_1_is_delivered(at: Desk) -> None:
+    before = unpack("spool_v1", at.state_dir)
+    at.clock.advance(4000)
+    with at.agent() as product:
+        status = product.status()
+        # One line in a segment, two that were set aside; what was refused is not pending.
+        assert (status["pending"], status["dead"], status["damaged"], status["newer"]) == (
+            6,
+            2,
+            3,
+            1,
+        )
+        report = product.flush()
+        # The server flags a licence without an activation.
+        assert (report.delivered, report.flagged, report.pending, report.dead) == (4, 2, 0, 2)
+        got = {
+            r["fields"]["event_id"]: r["fields"]
+            for r in at.collector.records()
+            if "reo" in r["endpoint"]
+        }
+        assert {i: f["activity_type"] for i, f in got.items()} == {
+            id("c3"): "EXPORT",
+            id("d0"): "PRINT",
+            id("d4"): "RENDER",
+            id("e5"): "RENDER",
+        }
+        assert (got[id("d4")]["count"], got[id("e5")]["count"]) == (7, 3)
+        assert got[id("d4")]["meta"] == got[id("e5")]["meta"]
+        assert at.texts() == ["CALL HOME", "CALL HOME"]
+        from agent import flushing
+
+        assert flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5).dead == 0
+        assert len(at.collector.records()) == 8
+        assert product.status()["newer"] == 1
+    # All that is done is gone, but for the segment that holds a line of a newer version.
+    kept = "l-0199c82cc000-0000000000000001.seg"
+    assert [path.name for path in segments(at.state_dir)] == [kept]
+    assert (at.state_dir / kept).read_bytes() == before[kept]
+    assert b'{"v":1,"k":"moon","phase":3}' in (at.state_dir / "facts").read_bytes()
+
+
+# --- a newer version ------------------------------------------------------------------------------
+
+
+def unknown_lines(files_: dict[str, bytes], place: Path) -> None:
+    """Every line of a sidecar and of the facts that is not ours to judge is where it was."""
+    for name, content in files_.items():
+        if name == "facts" or name.endswith(".ack"):
+            now = (place / name).read_bytes()
+            assert all(line in now for line in content.split(b"\n")), name
+
+
+def untouched(files_: dict[str, bytes], place: Path) -> None:
+    now = {path.name: path.read_bytes() for path in place.iterdir()}
+    for name, content in files_.items():
+        if name.endswith((".seg", ".spool")) or name == "journal":
+            assert now[name] == content, name
+    unknown_lines(files_, place)
+
+
+def test_what_a_newer_version_wrote_is_left_alone_whatever_happens(at: Desk) -> None:
+    """Start, recording, delivery, quota, ageing, sweep, refusal: byte for byte; only ``erase`` takes it."""
+    before = unpack("spool_newer", at.state_dir)
+    tight: dict[str, Any] = {"max_bytes": 40_000, "max_records": 200}
+    with at.agent(**tight) as product:
+        assert product.status()["newer"] == 8 and product.status()["damaged"] == 0
+        untouched(before, at.state_dir)
+        at.collector.fault("refuse")
+        for n in range(70):
+            product.record_text("%03d" % n + "x" * 300, data_group="g")
+            product.track("EXPORT")
+        product.count("RENDER", 3)
+        product.flush()
+        assert product.status()["not_recorded"]["dropped"] > 0, "the quota was reached"
+        untouched(before, at.state_dir)
+    with at.agent(**tight) as product:
+        at.collector.fault(None)
+        assert product.flush(timeout=20).pending == 0
+        untouched(before, at.state_dir)
+        at.clock.advance(200 * 86400)
+        product.call_home()
+        product.flush()
+        at.clock.advance(200 * 86400)
+        assert product.flush().pending == 0
+        untouched(before, at.state_dir)
+        product.set_usage_consent(False)
+        untouched(before, at.state_dir)
+        assert product.status()["newer"] == 8
+    # What we know in between the lines of others was delivered, once.
+    # An "s" that is longer than ours is unknown: what it settles is sent again rather than lost.
+    assert at.texts().count("CALL HOME") == 3
+    left = agent.erase(at.config())
+    assert left == [] and {path.name for path in at.state_dir.iterdir()} == {
+        "journal",
+        "export.spool",
+        "export-of-newer-lines.spool",
+        "z-0199c82cd388-0000000000000017.seg",
+    }
+
+
+@pytest.mark.parametrize("name", ["export.spool", "export-of-newer-lines.spool"])
+def test_an_export_of_a_newer_version_is_refused_whole(place: Path, name: str) -> None:
+    with pytest.raises(EventError):
+        transfer.read_export(GOLDEN / "spool_newer" / name)
+
+
+# --- up and down ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """This package as a later version: it writes format 2 and reads both."""
+    vendored = tmp_path / "vendored" / "later_agent"
+    shutil.copytree(ROOT / "agent", vendored, ignore=shutil.ignore_patterns("__pycache__"))
+    path = vendored / "spool" / "records.py"
+    text = path.read_text(encoding="utf-8")
+    for old, new in (
+        ("FORMAT_VERSION = 1", "FORMAT_VERSION = 2"),
+        ('{"v":1,"k":"', '{"v":2,"k":"'),
+        ("version != 1", "version not in (1, 2)"),
+        ("version == 1", "version in (1, 2)"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(vendored.parent))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield importlib.import_module("later_agent")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "later_agent"]:
+        del sys.modules[name]
+
+
+def later_product(later: ModuleType, at: Desk) -> Any:
+    ours = config(at.collector.url, (), at.state_dir)
+    server, usage = ours.endpoints
+    pem = at.collector.keys[0]["public_key"]
+    keys = (later.PublicKey.from_pem(pem, name="global"),)
+    ends = (
+        later.GetKeyManager(base_url=server.base_url, api_key="demo-api-key", keys=keys),
+        later.Reo(base_url=usage.base_url, api_key="demo-api-key", domain="acme.example"),
+    )
+    given = {name: getattr(ours, name) for name in ("vendor", "product_name", "product_id")}
+    return later.Agent(
+        later.Config(
+            **given,
+            product_version="5.2.5",
+            endpoints=ends,
+            usage_consent=True,
+            state_dir=ours.state_dir,
+            deliver="manual",
+        ),
+        ("demo-license-key", "activation-1"),
+        clock=at.clock,
+    )
+
+
+def record_some(product: Any, prefix: str) -> None:
+    for n in range(3):
+        product.record_text("%s%d" % (prefix, n), data_group="g")
+        product.track("EXPORT", meta={"n": "%s%d" % (prefix, n)})
+    product.count("RENDER-" + prefix, 5)
+
+
+def test_an_update_and_a_way_back(at: Desk, later: ModuleType) -> None:
+    """Both versions record on one state directory, in turns: each record arrives once, none is touched by the older."""
+    at.collector.fault("refuse")
+    with at.agent() as product:
+        record_some(product, "old")
+        product.flush()
+    with later_product(later, at) as product:
+        record_some(product, "new")
+        product.flush()
+    newer = {p.name: p.read_bytes() for p in segments(at.state_dir) if b'"v":2' in p.read_bytes()}
+    assert newer and all(b'"v":1' not in content for content in newer.values())
+    at.collector.fault(None)
+
+    # Down again: the older version delivers what it knows and counts the rest.
+    with at.agent() as product:
+        record_some(product, "back")
+        assert product.flush().pending == 0
+        assert product.status()["newer"] == 7
+        with pytest.raises(OSError):
+            product.export_spool(at.state_dir / "none" / "x")
+    assert {p.name: p.read_bytes() for p in segments(at.state_dir)} == newer
+    texts = ["%s%d" % (prefix, n) for prefix in ("old", "back") for n in range(3)]
+    assert sorted(at.texts()) == sorted(texts)
+
+    # And up: everything that was left is delivered.
+    with later_product(later, at) as product:
+        report = product.flush()
+        assert (report.delivered, report.pending, report.dead) == (7, 0, 0)
+    assert not segments(at.state_dir)
+    assert sorted(at.texts()) == sorted([*texts, "new0", "new1", "new2"])
+    usage = [r["fields"] for r in at.collector.records() if r["endpoint"] == "reo-usage"]
+    assert len({fields["event_id"] for fields in usage}) == len(usage) == 9
+    sums = {
+        r["fields"]["activity_type"]: r["fields"]["count"]
+        for r in at.collector.records()
+        if r["endpoint"] == "reo-aggregate"
+    }
+    assert sums == {"RENDER-old": 5, "RENDER-new": 5, "RENDER-back": 5}
+
+
+# --- from a machine without a network to another ----------------------------------------------------
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
+    """Two machines; the second one reaches the collector, and the first one not yet."""
+    with collector() as server:
+        for name in ("hidden", "open"):
+            (tmp_path / name).mkdir()
+        hidden, open_ = Site(server, tmp_path / "hidden"), Site(server, tmp_path / "open")
+        hidden.write(proxy="http://127.0.0.1:9")
+        yield hidden, open_
+
+
+def recorded(site: Site) -> int:
+    """What a product on this machine records."""
+    site.run("call-home", "--no-send")
+    for n in range(3):
+        site.run("record", "--value", str(n), "--data-group", "g", "--no-send")
+        site.run("track", "EXPORT", "--meta", '{"n": %d}' % n, "--no-send")
+    site.run("count", "RENDER", "--n", "12", "--no-send")
+    return 9
+
+
+def arrived(site: Site) -> Counter[str]:
+    """How often each event arrived, whatever the content."""
+    found: Counter[str] = Counter()
+    for record in site.server.records():
+        fields = record["fields"]
+        fields = {name: value for name, value in fields.items() if name != "event_at"}
+        found[record["endpoint"] + repr(sorted(fields.items(), key=repr))] += 1
+    return found
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_what_was_carried_out_arrives_once_from_elsewhere(
+    sites: tuple[Site, Site], tmp_path: Path, move: bool
+) -> None:
+    hidden, open_ = sites
+    n = recorded(hidden)
+    assert hidden.run("spool", "replay").status == 1
+    assert not hidden.server.records()
+    file = str(tmp_path / "carried.spool")
+    done = hidden.run("spool", "export", *(["--move"] if move else []), file, "--json")
+    assert (done.status, done.json["records"]) == (0, n)
+    pending = hidden.run("spool", "status", "--json").json["pending"]
+    assert pending == (0 if move else n)
+
+    first = open_.run("spool", "import", file, "--json")
+    again = spawn("spool", "import", file, "--json", "--config", open_.file)
+    assert (first.json["records"], again.json["records"]) == (n, 0)
+    assert open_.run("spool", "replay", "--json").json["delivered"] == n
+    once = arrived(open_)
+    assert len(once) == n and set(once.values()) == {1}
+    # Imported once more, after everything was delivered.
+    assert open_.run("spool", "import", file, "--json").json["records"] == 0
+    assert open_.run("spool", "replay").status == 0 and arrived(open_) == once
+
+    # Now the first machine gets a network. What was moved is not there any more. What was copied is sent again,
+    # event by event the same: the same ids, the same sum.
+    hidden.write()
+    assert hidden.run("spool", "replay").status == 0
+    assert set(arrived(open_)) == set(once)
+    assert set(arrived(open_).values()) == {1 if move else 2}
+    # And home again: what is known to be delivered is not taken up once more.
+    home = hidden.run("spool", "import", file, "--json")
+    assert hidden.run("spool", "replay").status == 0
+    assert home.status == 0
+
+
+def test_two_files_of_one_copy_and_two_machines_at_once(
+    sites: tuple[Site, Site], tmp_path: Path
+) -> None:
+    """Exported twice, both files imported: one record, sent once."""
+    hidden, open_ = sites
+    n = recorded(hidden)
+    paths = [str(tmp_path / ("%d.spool" % number)) for number in range(2)]
+    for path in paths:
+        assert hidden.run("spool", "export", path, "--json").json["records"] == n
+    for path in paths:
+        assert open_.run("spool", "import", path, "--json").json["records"] == n
+    assert open_.run("spool", "status", "--json").json["pending"] == n
+    recorded(open_)
+    assert open_.run("spool", "replay").status == 0
+    assert sum(arrived(open_).values()) == 2 * n
+    assert os.listdir(open_.state) and not segments(open_.state)
+
+
+def test_a_golden_export_is_imported_and_delivered(at: Desk) -> None:
+    path = GOLDEN / "spool_v1" / "export-with-origin.spool"
+    at.clock.advance(4000)
+    with at.agent() as product:
+        assert (product.import_spool(path), product.import_spool(path)) == (3, 0)
+        report = product.flush()
+        assert (report.delivered, report.flagged, report.pending) == (2, 1, 0)
+    assert at.texts() == ["CALL HOME"]
+    (total,) = [r["fields"] for r in at.collector.records() if r["endpoint"] == "reo-aggregate"]
+    assert (total["count"], total["event_id"]) == (3, id("e5"))

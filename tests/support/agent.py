@@ -1,0 +1,170 @@
+"""An agent, a collector and a clock that belong together, for the tests of the whole.
+
+The collector is a real one on loopback; time is what ``FakeClock`` says, for both sides; a background worker is
+replaced by ``pass_`` and ``work_until`` where a test needs to say when something happens.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import parse_qs
+
+from support.spool import START, FakeClock
+
+import agent
+from agent.collector import Collector
+from agent.engine import Engine
+
+__all__ = ["START", "FakeClock"]  # shared with the tests of the spool
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(url: str, keys: Any, state_dir: Any, **changes: Any) -> agent.Config:
+    """A product with a licence server and a usage collector, both at ``url``; ``only`` leaves one of them."""
+    only = changes.pop("only", None)
+    api_key = changes.pop("api_key", "demo-api-key")
+    domain = changes.pop("domain", "acme.example")
+    endpoints: tuple[Any, ...] = (
+        agent.GetKeyManager(base_url=url, api_key=api_key, keys=keys, allow_unsigned=not keys),
+        agent.Reo(base_url=url, api_key=api_key, domain=domain),
+    )
+    if only is not None:
+        endpoints = (endpoints[0 if only == "licence" else 1],)
+    settings: dict[str, Any] = {
+        "vendor": "Acme",
+        "product_name": "Studio",
+        "product_id": "42",
+        "product_version": "5.2.5",
+        "endpoints": endpoints,
+        "usage_consent": True,
+        "state_dir": state_dir,
+        "deliver": "manual",
+        "start_delay_s": 0,
+    }
+    return agent.Config(**{**settings, **changes})
+
+
+class Desk:
+    """A collector, a state directory and a clock."""
+
+    def __init__(self, collector: Collector, state_dir: Path, clock: FakeClock) -> None:
+        self.collector, self.state_dir, self.clock = collector, state_dir, clock
+
+    def config(self, **changes: Any) -> agent.Config:
+        changes.setdefault("state_dir", self.state_dir)
+        keys = changes.pop("keys", self.collector.public_keys)
+        return config(self.collector.url, keys, **changes)
+
+    @contextmanager
+    def agent(
+        self,
+        *,
+        license_key: Any = ("demo-license-key", "activation-1"),
+        on_outcome: Optional[Callable[[agent.Outcome], None]] = None,
+        clock: Any = None,
+        transport: Any = None,
+        environ: Any = None,
+        **changes: Any,
+    ) -> Iterator[agent.Agent]:
+        """A run of the product: closed at the end."""
+        product = agent.Agent(
+            self.config(**changes),
+            license_key,
+            on_outcome=on_outcome,
+            clock=clock or self.clock,
+            transport=transport,
+            environ=environ,
+        )
+        with product:
+            yield product
+
+    def seen(self) -> int:
+        """Requests so far, swallowed ones too."""
+        return len(self.collector.requests())
+
+    def bodies(self) -> list[str]:
+        return [request["body"] for request in self.collector.requests()]
+
+    def texts(self) -> list[str]:
+        """The texts of the licence records taken in, in order of arrival."""
+        return [
+            record["fields"].get("text_data", "")
+            for record in self.collector.records()
+            if record["endpoint"] == "getkeymanager"
+        ]
+
+
+@contextmanager
+def desk(state_dir: Path, clock: Optional[FakeClock] = None, **options: Any) -> Iterator[Desk]:
+    clock = clock or FakeClock()
+    with Collector(clock=clock, **options) as collector:
+        yield Desk(collector, state_dir, clock)
+
+
+def engine_of(product: agent.Agent) -> Engine:
+    return product._engine
+
+
+def endpoint(product: agent.Agent, name: str = "getkeymanager") -> dict[str, Any]:
+    """One endpoint's part of ``status()``."""
+    found: dict[str, Any] = next(e for e in product.status()["endpoints"] if e["name"] == name)
+    return found
+
+
+def pass_(product: agent.Agent) -> None:
+    """What the worker would do now: a pass that skips no wait."""
+    assert engine_of(product).courier.deliver(skip=(), timeout_s=lambda: 5.0)
+
+
+def work_until(product: agent.Agent, clock: FakeClock, at: float) -> list[float]:
+    """What the worker would do until then: a pass whenever one is due; the waits between them."""
+    courier = engine_of(product).courier
+    waits: list[float] = []
+    while True:
+        wait_s = courier.next_in_s()
+        if wait_s is None or clock.at + wait_s > at:
+            clock.advance(at - clock.at)
+            return waits
+        clock.advance(wait_s)
+        waits.append(wait_s)
+        pass_(product)
+
+
+def fields(request: dict[str, Any]) -> dict[str, str]:
+    """A licence request's form fields."""
+    form = parse_qs(request["body"], keep_blank_values=True, strict_parsing=True)
+    return {name: values[0] for name, values in form.items()}
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """Every file below ``directory`` with its content."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def run_python(
+    code: str, *arguments: str, options: tuple[str, ...] = (), timeout_s: float = 30
+) -> subprocess.CompletedProcess[str]:
+    """A program in a fresh interpreter, with this package and nothing of ours around it."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=child_environ(),
+    )
+
+
+def child_environ() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,110 @@
+"""Running the command line: in this process for speed, in another where the process itself is what matters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent import Config, cli
+from agent.collector import Collector
+
+ROOT = Path(__file__).resolve().parents[2]
+API_KEY = "canary-api-key-7f3a"
+LICENSE_KEY = "canary-licence-91c2"
+COMMANDS = """\
+demo|id|call-home|track|count|record|preview|history|spool|spool status|spool list|spool show|spool replay|\
+spool export|spool import|spool purge|verify|keys|keys new|keys sign|keys inspect|keys check|\
+collector|doctor|vendor|erase""".split("|")
+
+
+class Result(NamedTuple):
+    """What one command did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The value on stdout, which holds nothing else."""
+        return json.loads(self.out)
+
+
+def run(*argv: str, config: Config | None = None) -> Result:
+    """One command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main(argv, config=config)
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def command(*argv: str, package: str = "agent") -> list[str]:
+    """The command line of a process of its own."""
+    return [sys.executable, "-m", package, *argv]
+
+
+def spawn(*argv: str, cwd: Path = ROOT, env: dict[str, str] | None = None, **more: Any) -> Result:
+    """One command in a process of its own, as a user types it."""
+    done = subprocess.run(
+        command(*argv, **more),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=40,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def collector(**given: Any) -> Collector:
+    """A collector that knows the canaries."""
+    return Collector(api_keys=(API_KEY,), license_keys=(LICENSE_KEY,), **given)
+
+
+class Site:
+    """A configuration file for a collector, and commands that use it."""
+
+    def __init__(self, server: Collector, place: Path) -> None:
+        self.server, self.place = server, place
+        self.state = place / "state"
+        self.write()
+
+    def document(self, **changes: Any) -> dict[str, Any]:
+        keys = [{"name": key["name"], "pem": key["public_key"]} for key in self.server.keys]
+        address = {"base_url": self.server.url, "api_key": API_KEY}
+        base = {
+            "vendor": "Acme",
+            "product_name": "Studio",
+            "product_id": "42",
+            "product_version": "5.2.5",
+            "usage_consent": True,
+            "state_dir": str(self.state),
+            "license_key": LICENSE_KEY,
+            "activation_identifier": "desk-1",
+            "endpoints": [
+                {"kind": "getkeymanager", "keys": keys, **address},
+                {"kind": "reo", "domain": "acme.example", **address},
+            ],
+        }
+        return {**base, **changes}
+
+    def write(self, **changes: Any) -> str:
+        """Write the file anew; its path."""
+        self.file = str(self.place / "agent.json")
+        Path(self.file).write_text(json.dumps(self.document(**changes)))
+        return self.file
+
+    def run(self, *argv: str) -> Result:
+        return run(*argv, "--config", self.file)
+
+    def answers(self, endpoint: str) -> Sequence[int]:
+        return [r["answer"] for r in self.server.records() if r["endpoint"] == endpoint]

@@ -1,0 +1,106 @@
+"""A machine of its own for a test's process: its name, its ``/etc/hosts``, its resolver, no network but loopback.
+
+For root on Linux, by namespaces of util-linux; nothing of it is seen outside of the process and its children.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+from support.agent import ROOT, child_environ
+
+_SPACES = ("unshare", "--uts", "--mount", "--net", "--")
+PTR = 12
+
+
+def why_not() -> str:
+    """Why no such machine can be had here; "" where it can."""
+    if sys.platform != "linux":
+        return "no namespaces here"
+    if os.geteuid() or shutil.which("unshare") is None:
+        return "needs root and unshare"
+    done = subprocess.run([*_SPACES, "true"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "namespaces are not allowed here"
+
+
+def run(code: str, place: Path, timeout_s: float = 40) -> subprocess.CompletedProcess[str]:
+    """A program on a machine of its own, ``machine = Machine(place)`` at hand."""
+    start = "import sys\nsys.path.insert(0, %r)\n" % str(ROOT / "tests")
+    start += "from support.machine import Machine\nmachine = Machine(%r)\n" % str(place)
+    return subprocess.run(
+        [*_SPACES, sys.executable, "-W", "error", "-c", start + code],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=child_environ(),
+    )
+
+
+class Machine:
+    """What the process it is made in takes for its machine; ``asked`` holds (name, type) of each DNS question."""
+
+    def __init__(self, place: str) -> None:
+        self._place = Path(place)
+        self.asked: list[tuple[str, int]] = []
+        self.names: dict[str, str] = {}  # what the resolver knows
+        self.silent = threading.Event()
+        self._unanswered: list[tuple[bytes, Any]] = []
+        for name in ("hosts", "resolv.conf", "nsswitch.conf"):
+            (self._place / name).write_text("")
+            if not os.path.exists("/etc/" + name):
+                raise SystemExit("no /etc/%s to cover" % name)
+            subprocess.run(["mount", "--bind", self._place / name, "/etc/" + name], check=True)
+        (self._place / "nsswitch.conf").write_text("hosts: files dns\n")
+        (self._place / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:20\n")
+        with socket.socket() as sock:
+            import fcntl
+
+            flags = struct.pack("16sh14x", b"lo", 0x1 | 0x40)  # IFF_UP, IFF_RUNNING
+            fcntl.ioctl(sock, 0x8914, flags)  # SIOCSIFFLAGS
+        self._dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._dns.bind(("127.0.0.1", 53))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def is_called(self, host: str, hosts: str = "", search: str = "") -> None:
+        """Take another name, another ``/etc/hosts``, another search list."""
+        socket.sethostname(host)
+        (self._place / "hosts").write_text("127.0.0.1 localhost\n" + hosts)
+        text = "nameserver 127.0.0.1\noptions timeout:20\n" + "search %s\n" % search * bool(search)
+        (self._place / "resolv.conf").write_text(text)
+
+    def speak(self) -> None:
+        """Answer now, also what was asked before."""
+        self.silent.clear()
+        while self._unanswered:
+            self._answer(*self._unanswered.pop())
+
+    def _serve(self) -> None:
+        while True:
+            question, address = self._dns.recvfrom(4096)
+            if self.silent.is_set():
+                self._unanswered.append((question, address))
+            self._answer(question, address)
+
+    def _answer(self, question: bytes, address: Any) -> None:
+        labels, at = [], 12
+        while question[at]:
+            labels.append(question[at + 1 : at + 1 + question[at]].decode())
+            at += 1 + question[at]
+        name, kind = ".".join(labels).lower(), struct.unpack(">H", question[at + 1 : at + 3])[0]
+        self.asked.append((name, kind))
+        if self.silent.is_set():
+            return
+        found: Optional[str] = self.names.get(name)
+        has = found is not None and kind == 1
+        head = question[:2] + struct.pack(">HHHHH", 0x8180 | 3 * (found is None), 1, has, 0, 0)
+        record = struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(found or "0.0.0.0")
+        self._dns.sendto(head + question[12 : at + 5] + record * has, address)

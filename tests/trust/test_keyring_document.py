@@ -1,0 +1,343 @@
+"""Keyring documents: who may sign one, what it may say, and every way of talking around that."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.keyring import CONTEXT, NEW, OLD, ROOTS, content, document, entry, signature
+from support.signatures import NOW, RSA_2048, RSA_3072, Ed25519Signer, envelope, text64
+
+import agent
+from agent.errors import ConfigError, EnvelopeMalformed, SignatureInvalid, Unverifiable
+from agent.signatures.keyring import MAX_DOCUMENT_BYTES, Keyring, read_document
+from agent.signatures.trust import TrustedKeys
+
+KEYS = tuple(root.key for root in ROOTS)
+
+
+def read(data: bytes, threshold: int = 1) -> Any:
+    return read_document(data, KEYS, threshold)
+
+
+def refused(data: bytes, reason: type[Exception], threshold: int = 1) -> str:
+    with pytest.raises(reason) as caught:
+        read(data, threshold)
+    assert type(caught.value) is reason
+    return str(caught.value)
+
+
+def test_a_document_is_read_as_it_was_signed() -> None:
+    found = read(document(content(expires=NOW + 9, threshold=2), ROOTS[:2]), 2)
+    assert (found.version, found.issued, found.expires, found.threshold) == (2, NOW, NOW + 9, 2)
+    assert found.keys == (NEW,) and found.signed_by == ("root-0", "root-1")
+
+
+# --- who signed ---------------------------------------------------------------------------------
+
+TEXT = json.dumps(content()).encode()
+STRANGER = Ed25519Signer(b"\x66" * 32, "stranger")
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    {
+        "nobody we know": [signature(STRANGER, TEXT)],
+        "a stranger under a root's fingerprint": [
+            {**signature(STRANGER, TEXT), "root": ROOTS[0].key.fingerprint}
+        ],
+        "a root under another's fingerprint": [
+            {**signature(ROOTS[0], TEXT), "root": ROOTS[1].key.fingerprint}
+        ],
+        "a root, without the context": [signature(ROOTS[0], TEXT, b"")],
+        "a root, another text": [signature(ROOTS[0], TEXT + b" ")],
+        "a signature of no length": [{"root": ROOTS[0].key.fingerprint, "signature": ""}],
+    }.items(),
+)
+def test_a_document_that_no_root_signed_is_refused(name: str, pairs: list[Any]) -> None:
+    assert "0 of the 1" in refused(document(TEXT, signatures=pairs), SignatureInvalid)
+
+
+def test_one_root_signing_often_is_one_root() -> None:
+    pairs = [signature(ROOTS[0], TEXT)] * 5
+    assert "1 of the 2" in refused(document(TEXT, signatures=pairs), SignatureInvalid, 2)
+
+
+def test_a_bad_signature_beside_enough_good_ones_does_no_harm() -> None:
+    pairs = [signature(STRANGER, TEXT), signature(ROOTS[1], TEXT + b" "), signature(ROOTS[1], TEXT)]
+    assert read(document(TEXT, signatures=pairs)).signed_by == ("root-1",)
+
+
+def test_a_document_may_ask_for_more_roots_and_never_for_fewer() -> None:
+    assert "1 of the 2" in refused(document(content(threshold=2)), SignatureInvalid)
+    assert "1 of the 2" in refused(document(content(threshold=1)), SignatureInvalid, 2)
+
+
+def test_an_answer_is_no_document_and_a_document_no_answer() -> None:
+    # A vendor who uses one Ed25519 key for both must not have made each forge the other.
+    root = ROOTS[0]
+    text = text64(json.dumps(content()).encode()).encode()
+    pairs = [{"root": root.key.fingerprint, "signature": text64(root.sign(text))}]
+    refused(document(text, signatures=pairs), SignatureInvalid)
+    signed = envelope(signature=text64(root.sign(CONTEXT + text)))
+    with pytest.raises(SignatureInvalid):
+        agent.verify(signed, [root.key])
+
+
+# --- what it is ---------------------------------------------------------------------------------
+
+MALFORMED: dict[str, bytes] = {
+    "nothing": b"",
+    "a page": b"<html>",
+    "a list": b"[]",
+    "a number": b"7",
+    "cut": document()[:-1],
+    "followed": document() + b"{}",
+    "a mark in front": b"\xef\xbb\xbf" + document(),
+    "UTF-16": document().decode().encode("utf-16"),
+    "too large": document(pad="x" * MAX_DOCUMENT_BYTES),
+    "deep": b"[" * 60_000,
+    "no text": document(signed=...),
+    "text that is none": document().replace(b'"signed": "', b'"signed": {"a": "', 1),
+    "text twice": document()[:-1] + b', "signed": "{}"}',
+    "text not ASCII": document().replace(b"keyring/1", b"keyring/\\u00e9"),
+    "no signatures": document(signatures=...),
+    "empty signatures": document(signatures=[]),
+    "signatures as an object": document(signatures={"root": "signature"}),
+    "signatures as text": document(signatures="abc"),
+    "too many signatures": document(signatures=[signature(ROOTS[0], TEXT)] * 33),
+    "a signature not canonical": document(
+        TEXT, signatures=[{**signature(ROOTS[0], TEXT), "signature": "AA="}]
+    ),
+    "a signature that is a number": document(
+        TEXT, signatures=[{"root": ROOTS[0].key.fingerprint, "signature": 7}]
+    ),
+    "a signature without a root": document(TEXT, signatures=[{"signature": "AAAA"}]),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_no_document_is_refused_in_no_time(name: str) -> None:
+    began = time.monotonic()
+    refused(MALFORMED[name], EnvelopeMalformed)
+    assert time.monotonic() - began < 5
+
+
+BAD: tuple[dict[str, Any], ...] = (
+    {"format": "keyring/2"},
+    {"format": ...},
+    {"version": 0},
+    {"version": -1},
+    {"version": True},
+    {"version": 2.0},
+    {"version": "2"},
+    {"version": 1 << 60},
+    {"version": ...},
+    {"issued": ...},
+    {"issued": "today"},
+    {"expires": "never"},
+    {"threshold": 0},
+    {"threshold": 33},
+    {"threshold": None},
+    {"keys": ...},
+    {"keys": []},
+    {"keys": {}},
+    {"keys": [None]},
+    {"keys": [entry(NEW, RSA_3072.pem, name="")]},
+    {"keys": [entry(NEW, RSA_3072.pem, name=7)]},
+    {"keys": [entry(NEW, RSA_3072.pem, name=...)]},
+    {"keys": [entry(NEW, RSA_3072.pem, algorithm="ed25519")]},
+    {"keys": [entry(NEW, RSA_3072.pem, algorithm=...)]},
+    {"keys": [entry(NEW, ROOTS[0].pem)]},
+    {"keys": [entry(NEW, "x")]},
+    {"keys": [entry(NEW, RSA_3072.pem, public_key=...)]},
+    {"keys": [entry(NEW, RSA_3072.pem, valid_from="x")]},
+    {"keys": [entry(NEW, RSA_3072.pem, valid_from=2, valid_until=1)]},
+    {"keys": [entry(NEW, RSA_3072.pem)] * 2},
+    {"keys": [entry(NEW, RSA_3072.pem, name=str(n)) for n in range(33)]},
+)
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        b"{}",
+        b"[]",
+        b"7",
+        b"nonsense",
+        json.dumps(content()).encode().replace(b'"version": 2', b'"version": 2, "version": 3'),
+        *(content(**changes) for changes in BAD),
+    ],
+)
+def test_signed_nonsense_is_refused(signed: Any) -> None:
+    assert "is signed, but" in refused(document(signed), EnvelopeMalformed)
+
+
+def test_unsigned_nonsense_is_not_even_read() -> None:
+    refused(document(b"nonsense", by=[STRANGER]), SignatureInvalid)
+
+
+def test_names_that_a_later_version_adds_are_left_alone() -> None:
+    assert read(document(content(comment="hello"), note="outer")).version == 2
+
+
+# --- a key's validity ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "valid_until", "good"),
+    [
+        (None, None, True),
+        (NOW, NOW, True),
+        (NOW + 1, None, False),
+        (None, NOW - 1, False),
+    ],
+)
+def test_a_key_is_trusted_for_answers_of_its_time(
+    valid_from: Any, valid_until: Any, good: bool
+) -> None:
+    key = agent.PublicKey.from_pem(RSA_2048.pem, valid_from=valid_from, valid_until=valid_until)
+    if good:
+        assert agent.verify(envelope(), [key]).key_name == "global"
+        return
+    with pytest.raises(SignatureInvalid, match="outside of its validity"):
+        agent.verify(envelope(), [key])
+    # The same key without the bound: somebody vouches for it.
+    other = agent.PublicKey.from_pem(RSA_2048.pem, name="other")
+    assert agent.verify(envelope(), [key, other]).key_name == "other"
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "0", 1 << 60])
+def test_a_validity_that_is_no_time_is_a_mistake(value: Any) -> None:
+    for field in ("valid_from", "valid_until"):
+        with pytest.raises(ConfigError, match="Unix seconds"):
+            agent.PublicKey.from_pem(RSA_2048.pem, **{field: value})
+
+
+# --- the keyring in a product's source ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("keys", {"keys": ()}),
+        ("keys", {"keys": (RSA_2048.pem,)}),
+        ("keys", {"keys": RSA_2048.pem}),
+        ("keys", {"keys": (OLD,) * 33}),
+        ("roots", {"roots": (OLD,)}),
+        ("roots", {"roots": (KEYS[0], KEYS[0])}),
+        ("roots", {"document": document()}),
+        ("roots", {"url": "https://keys.acme.example/keyring.json"}),
+        ("threshold", {"roots": KEYS, "threshold": 4}),
+        ("threshold", {"roots": KEYS, "threshold": 0}),
+        ("threshold", {"roots": KEYS, "threshold": True}),
+        ("version", {"version": -1}),
+        ("document", {"roots": KEYS, "document": 7}),
+        ("document", {"roots": KEYS, "document": ""}),
+        ("document", {"roots": KEYS, "document": document().decode()}),
+        ("document", {"roots": KEYS, "document": b"x" * (MAX_DOCUMENT_BYTES + 1)}),
+        ("url", {"roots": KEYS, "url": "http://keys.acme.example/keyring.json"}),
+        ("url", {"roots": KEYS, "url": 7}),
+    ],
+)
+def test_a_mistake_is_named(field: str, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Keyring(**{"keys": (OLD,), **given})
+    assert caught.value.field == field and str(caught.value).startswith(field + ": ")
+
+
+def test_a_keyring_is_a_value_and_shows_no_bytes() -> None:
+    ring = Keyring((OLD,), roots=KEYS, document=document(), threshold=2)
+    assert pickle.loads(pickle.dumps(ring)) == ring and hash(ring) == hash(ring)
+    assert "signed" not in repr(ring) and "threshold=2" in repr(ring)
+    with pytest.raises(AttributeError):
+        ring.threshold = 1  # type: ignore[misc]
+    assert isinstance(Keyring((OLD,), roots=KEYS, document="x.json").document, str)
+
+
+def test_a_keyring_given_to_verify_is_a_mistake() -> None:
+    # Its embedded keys may have been replaced: who verifies by hand says which ones are meant.
+    with pytest.raises(TypeError, match="iterable of PublicKey"):
+        agent.verify(envelope(), Keyring((OLD,)))  # type: ignore[arg-type]
+
+
+# --- what is in force ---------------------------------------------------------------------------
+
+
+def offered(*documents: bytes, newest: int = 0, **given: Any) -> TrustedKeys:
+    trust = TrustedKeys(Keyring((OLD,), roots=KEYS, **given))
+    for data in documents:
+        trust.offer(data, source="test", newest=newest)
+    return trust
+
+
+def version(number: int, **changes: Any) -> bytes:
+    return document(content(version=number, **changes))
+
+
+def test_versions_only_go_up() -> None:
+    trust = offered(version(3), version(2))
+    assert (trust.version, trust.keys) == (3, (NEW,)) and "older than 3" in trust.trouble
+    trust = offered(version(2), newest=3)  # seen by an earlier run
+    assert (trust.version, trust.keys) == (0, (OLD,)) and "older than 3" in trust.trouble
+    trust = offered(version(2), version(3), newest=2)
+    assert (trust.version, trust.trouble) == (3, "")
+
+
+def test_a_document_that_the_product_has_overtaken_is_left() -> None:
+    trust = offered(version(2), version=2)
+    assert trust.keys == (OLD,) and "not newer than the product's own" in trust.trouble
+
+
+def test_an_unproven_document_changes_nothing() -> None:
+    for data in (b"", document(by=[STRANGER]), version(0)):
+        trust = offered(version(2), data)
+        assert (trust.version, trust.keys) == (2, (NEW,)) and trust.trouble
+
+
+def test_an_expired_document_works_and_says_so() -> None:
+    trust = offered(version(2, expires=NOW))
+    assert trust.keys == (NEW,)
+    assert [trust.report(at)["expired"] for at in (NOW, NOW + 1)] == [False, True]
+
+
+BLOCKED = """
+import sys
+sys.modules["nacl"] = None
+sys.path.insert(0, sys.argv[1])
+from support.signatures import PublicKey
+from agent.errors import Unverifiable
+from agent.signatures.keyring import Keyring, read_document
+from agent.signatures.trust import TrustedKeys
+roots = tuple(PublicKey.from_pem(pem, name=str(n)) for n, pem in enumerate(sys.argv[3:]))
+data = open(sys.argv[2], "rb").read()
+try:
+    read_document(data, roots, 1)
+except Unverifiable as error:
+    trust = TrustedKeys(Keyring(roots[:1], roots=roots))
+    trust.offer(data, source="here", newest=0)
+    print(trust.version, trust.trouble)
+"""
+
+
+def test_without_pynacl_the_embedded_keys_stay(tmp_path: Path) -> None:
+    (tmp_path / "keyring.json").write_bytes(document())
+    here = Path(__file__).resolve().parents[1]
+    found = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(here), str(tmp_path / "keyring.json")]
+        + [root.pem for root in ROOTS],
+        capture_output=True,
+        text=True,
+        cwd=here.parent,
+        env={"PYTHONPATH": str(here.parent)},
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("0 here: PyNaCl fails")
+    assert issubclass(Unverifiable, agent.VerificationError)

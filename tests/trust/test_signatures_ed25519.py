@@ -1,0 +1,189 @@
+"""Ed25519: Wycheproof, small-order keys, and what happens where PyNaCl is missing or is not PyNaCl."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import subprocess
+import sys
+import types
+from typing import Any
+
+import pytest
+from support.shared import PROJECT_ROOT, shared_path
+from support.signatures import (
+    ED25519_ALGORITHM,
+    RSA_2048,
+    Ed25519Signer,
+    envelope,
+    pem,
+    spki,
+)
+
+from agent.errors import SignatureInvalid, Unverifiable
+from agent.signatures import PublicKey, verify
+
+MESSAGE = b"eyJjb2RlIjo4MzB9"
+SIGNER = Ed25519Signer()
+
+
+def key_of(public: bytes) -> PublicKey:
+    return PublicKey.from_pem(pem(spki(public, ED25519_ALGORITHM)))
+
+
+def test_wycheproof() -> None:
+    path = shared_path("vectors", "wycheproof", "ed25519_test.json")
+    suite = json.loads(path.read_text(encoding="utf-8"))
+    wrong, seen = [], 0
+    for group in suite["testGroups"]:
+        key = PublicKey.from_pem(group["publicKeyPem"])
+        for test in group["tests"]:
+            seen += 1
+            try:
+                key.verify(bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
+                accepted = True
+            except SignatureInvalid:
+                accepted = False
+            if accepted != (test["result"] == "valid"):
+                wrong.append(test["tcId"])
+    assert (wrong, seen) == ([], suite["numberOfTests"])
+
+
+def test_a_signed_answer_verifies() -> None:
+    assert verify(envelope(signer=SIGNER), (SIGNER.key,)).code == 830
+
+
+def test_a_flipped_bit_is_refused() -> None:
+    good = SIGNER.sign(MESSAGE)
+    for bit in range(0, 512, 5):
+        signature = bytearray(good)
+        signature[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(SignatureInvalid):
+            SIGNER.key.verify(MESSAGE, bytes(signature))
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        "01" + "00" * 31,
+        "00" * 32,
+        "00" * 31 + "80",
+        "ec" + "ff" * 30 + "7f",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    ],
+)
+def test_a_small_order_key_signs_nothing(public: str) -> None:
+    """Under the neutral element the signature (neutral, 0) would fit every message."""
+    for start in ("01" + "00" * 31, public):
+        with pytest.raises(SignatureInvalid):
+            key_of(bytes.fromhex(public)).verify(MESSAGE, bytes.fromhex(start) + bytes(32))
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 65, 128, 256])
+def test_a_signature_of_another_length_is_refused_without_pynacl(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block(monkeypatch, ImportError("blocked"))
+    with pytest.raises(SignatureInvalid):
+        SIGNER.key.verify(MESSAGE, bytes(size))
+
+
+def block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    real = builtins.__import__
+
+    def refusing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == "nacl":
+            raise error
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nacl"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", refusing)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("no module"),
+        OSError("libsodium.so.23: cannot open shared object file"),
+        RuntimeError("could not initialize sodium"),
+        SystemError("subinterpreter"),
+        AttributeError("half a package"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_broken_pynacl_is_never_an_acceptance(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, forged = SIGNER.sign(MESSAGE), bytes(64)
+    answer = envelope(signer=SIGNER)
+    block(monkeypatch, error)
+    for signature in (good, forged):
+        with pytest.raises(Unverifiable, match=type(error).__name__):
+            SIGNER.key.verify(MESSAGE, signature)
+    with pytest.raises(Unverifiable):
+        verify(answer, (SIGNER.key,))
+    with pytest.raises(Unverifiable):
+        verify(answer, (RSA_2048.key, SIGNER.key, RSA_2048.key))
+    # RSA does not need it, and a signature that fits is enough.
+    assert verify(envelope(), (SIGNER.key, RSA_2048.key)).code == 830
+
+
+@pytest.mark.parametrize("answer", [None, b"", True, MESSAGE + b"x"], ids=repr)
+def test_something_else_called_nacl_is_never_an_acceptance(
+    answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bindings = types.ModuleType("nacl.bindings")
+    bindings.crypto_sign_open = lambda signed, key: answer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nacl.bindings", bindings)
+    with pytest.raises(Unverifiable):
+        SIGNER.key.verify(MESSAGE, bytes(64))
+
+
+def test_a_pynacl_that_fails_in_the_call_is_never_an_acceptance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(signed: bytes, key: bytes) -> bytes:
+        raise MemoryError
+
+    bindings = types.ModuleType("nacl.bindings")
+    bindings.crypto_sign_open = failing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nacl.bindings", bindings)
+    with pytest.raises(Unverifiable, match="MemoryError"):
+        SIGNER.key.verify(MESSAGE, SIGNER.sign(MESSAGE))
+
+
+def test_an_algorithm_is_never_taken_from_the_answer() -> None:
+    """An RSA answer under an Ed25519 key and the other way round, whatever the envelope claims."""
+    for signer, other in ((SIGNER, RSA_2048.key), (RSA_2048, SIGNER.key)):
+        for claim in ({}, {"algorithm": other.algorithm}, {"alg": "none"}, {"key": "x"}):
+            with pytest.raises(SignatureInvalid):
+                verify(envelope(signer=signer, **claim), (other,))
+        with pytest.raises(SignatureInvalid):
+            verify(envelope(signer=signer, algorithm="none", signature=""), (other,))
+
+
+def test_importing_and_checking_rsa_loads_nothing_heavy() -> None:
+    program = """
+import sys
+before = set(sys.modules)
+import agent.signatures
+heavy = {"json", "re", "hashlib", "base64", "typing", "enum", "dataclasses", "nacl", "logging", "ssl", "cffi"}
+print(sorted(heavy & (set(sys.modules) - before)))
+key = agent.signatures.PublicKey.from_pem(sys.stdin.read())
+try:
+    key.verify(b"", b"0" * 256)
+except agent.signatures.keys.rsa.SignatureInvalid:
+    print(sorted(heavy & (set(sys.modules) - before)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        input=RSA_2048.pem,
+        capture_output=True,
+        text=True,
+        cwd=PROJECT_ROOT,
+        check=True,
+    )
+    assert done.stdout.split("\n") == ["[]", "[]", ""]
+    assert done.stderr == ""

@@ -1,0 +1,585 @@
+"""Envelopes: every way an answer can be ambiguous, forged or odd, and the one reason it is refused for."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from support.signatures import (
+    NOW,
+    RSA_2048,
+    RSA_3072,
+    Ed25519Signer,
+    content,
+    envelope,
+    sealed,
+    text64,
+)
+
+from agent import errors
+from agent.errors import (
+    AnswerStale,
+    CodeUnknown,
+    EnvelopeMalformed,
+    SignatureInvalid,
+    VerificationError,
+)
+from agent.signatures import PublicKey, Receipt, verify
+
+KEY = RSA_2048.key
+GOOD = envelope()
+SEALED = sealed(json.dumps(content()).encode())
+TEXT, SIGNATURE = SEALED["response_base64"], SEALED["signature"]
+
+
+def with_raw(**raw: str) -> bytes:
+    """An envelope whose values are given as JSON text, so that it may hold anything."""
+    found = {name: json.dumps(value) for name, value in SEALED.items()}
+    found.update(raw)
+    return ("{%s}" % ",".join('"%s":%s' % item for item in found.items())).encode("utf-8")
+
+
+def refused(data: bytes, reason: type[VerificationError], keys: Any = (KEY,), **now: Any) -> str:
+    with pytest.raises(VerificationError) as caught:
+        verify(data, keys, **now)
+    assert type(caught.value) is reason, caught.value
+    message = str(caught.value)
+    assert 0 < len(message) < 160
+    return message
+
+
+def test_a_good_answer() -> None:
+    receipt = verify(GOOD, (KEY,), now=NOW)
+    assert receipt == Receipt(
+        code=830,
+        message="Correct format data saved",
+        errors={},
+        timestamp=NOW,
+        key_name="global",
+    )
+
+
+# What is not signed decides nothing.
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "null",
+        "true",
+        "[]",
+        '"830"',
+        "1e999",
+        "-0",
+        "9" * 6000,
+        '{"code":101,"message":"Inactive API Key","timestamp":1}',
+        '{"code":830,"code":101}',
+        '{"response_base64":"x","signature":"y","private_key_used":"z"}',
+        '{"a":' * 50 + "1" + "}" * 50,
+        "[" + "[]," * 200 + "[]]",
+        '"' + "[{" * 100 + '"',
+        '"\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["',
+        '"\\ud800"',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_the_outer_response_decides_nothing(response: str) -> None:
+    assert verify(with_raw(response=response), (KEY,)).code == 830
+
+
+@pytest.mark.parametrize("name", ["response", "private_key_used"])
+def test_unsigned_members_may_be_missing_or_duplicated(name: str) -> None:
+    assert verify(envelope(**{name: ...}), (KEY,)).code == 830
+    assert verify(b'{"%s":{"code":100},' % name.encode() + GOOD[1:], (KEY,)).code == 830
+    assert verify(GOOD[:-1] + b',"%s":7}' % name.encode(), (KEY,)).code == 830
+
+
+@pytest.mark.parametrize("hint", ['"product"', '"no such key"', "null", "5", "[]", '"next"', '""'])
+def test_the_hint_decides_nothing(hint: str) -> None:
+    data = with_raw(private_key_used=hint)
+    other = RSA_3072.key
+    for keys in ((KEY,), (KEY, other), (other, KEY), [other, other, KEY], iter((other, KEY))):
+        assert verify(data, keys).key_name == "global"
+    renamed = PublicKey.from_pem(RSA_3072.pem, name="next")
+    refused(data, SignatureInvalid, (renamed,))
+
+
+def test_rotation_old_and_new_key_are_both_believed_and_named() -> None:
+    new = PublicKey.from_pem(RSA_3072.pem, name="next")
+    assert verify(envelope(), (KEY, new)).key_name == "global"
+    assert verify(envelope(signer=RSA_3072), (KEY, new)).key_name == "next"
+    edwards = Ed25519Signer(name="edwards")
+    assert verify(envelope(signer=edwards), (KEY, new, edwards.key)).key_name == "edwards"
+    refused(envelope(signer=Ed25519Signer(b"\2" * 32)), SignatureInvalid, (KEY, new, edwards.key))
+
+
+def test_escapes_are_another_spelling_of_the_same_string() -> None:
+    """PHP writes every slash as ``\\/``."""
+    slashes = with_raw(signature=json.dumps(SIGNATURE).replace("/", "\\/"))
+    assert b"\\/" in slashes
+    assert verify(slashes, (KEY,)).code == 830
+    escaped = '"%s"' % "".join("\\u%04x" % ord(char) for char in TEXT)
+    assert verify(with_raw(response_base64=escaped), (KEY,)).code == 830
+
+
+def test_white_space_and_order_do_not_matter() -> None:
+    pretty = json.dumps(dict(reversed(list(SEALED.items()))), indent=4)
+    assert verify(("\r\n" + pretty + "\n\t ").encode(), (KEY,)).code == 830
+
+
+# Not an envelope.
+
+BAD_ENVELOPES = {
+    "empty": b"",
+    "white space": b" \n",
+    "NUL": b"\0",
+    "HTML": b"<html><body>Please sign in</body></html>",
+    "array": b"[" + GOOD + b"]",
+    "pairs that look like an object": json.dumps([list(item) for item in SEALED.items()]).encode(),
+    "string": json.dumps(GOOD.decode()).encode(),
+    "number": b"830",
+    "null": b"null",
+    "cut": GOOD[:-1],
+    "trailing brace": GOOD + b"}",
+    "two answers": GOOD + GOOD,
+    "trailing NUL": GOOD + b"\0",
+    "trailing comma": GOOD[:-1] + b",}",
+    "single quotes": GOOD.replace(b'"', b"'"),
+    "comment": b"/**/" + GOOD,
+    "byte order mark": b"\xef\xbb\xbf" + GOOD,
+    "UTF-16": GOOD.decode().encode("utf-16"),
+    "UTF-16-LE": GOOD.decode().encode("utf-16-le"),
+    "UTF-16-BE": GOOD.decode().encode("utf-16-be"),
+    "UTF-32": GOOD.decode().encode("utf-32"),
+    "UTF-7": b"+AHs-" + GOOD[1:],
+    "Latin-1": GOOD[:-1] + b',"x":"\xe9"}',
+    "overlong": GOOD[:-1] + b',"x":"\xc0\xaf"}',
+    "surrogate in UTF-8": GOOD[:-1] + b',"x":"\xed\xa0\x80"}',
+    "half a character": GOOD[:-1] + b',"x":"\xe2\x82"}',
+    "control character": GOOD[:-1] + b',"x":"\n"}',
+    "NaN": with_raw(response="NaN"),
+    "Infinity": with_raw(response="[Infinity]"),
+    "-Infinity": with_raw(private_key_used="-Infinity"),
+    "leading zero": with_raw(response="01"),
+    "deep arrays": with_raw(response="[" * 20000 + "]" * 20000),
+    "deep objects": with_raw(response='{"a":' * 10000 + "1" + "}" * 10000),
+    "unclosed arrays": b"[" * 65536,
+    "unclosed objects": b'{"":' * 16384,
+    "deep behind a string": with_raw(response='["]]]]]]]]\\\\",' * 257 + "1" + "]" * 257),
+    "too large": GOOD + b" " * 65536,
+    "huge": b"{" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENVELOPES)
+def test_what_is_no_envelope_is_malformed(name: str) -> None:
+    started = time.perf_counter()
+    refused(BAD_ENVELOPES[name], EnvelopeMalformed)
+    assert time.perf_counter() - started < 1
+
+
+def test_the_largest_answer_is_read_and_one_byte_more_is_not() -> None:
+    assert verify(GOOD.ljust(65536), (KEY,)).code == 830
+    refused(GOOD.ljust(65537), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("limit", [250, 1_000_000])
+def test_deep_nesting_is_refused_whatever_the_host_s_recursion_limit(limit: int) -> None:
+    """With a raised limit the parser would overflow the small stack of a thread and kill the host."""
+    outcomes: list[str] = []
+
+    def run() -> None:
+        sys.setrecursionlimit(limit)
+        try:
+            for data in (b"[" * 65536, with_raw(response="[" * 30000 + "]" * 30000)):
+                outcomes.append(refused(data, EnvelopeMalformed))
+        finally:
+            sys.setrecursionlimit(before)
+
+    before = sys.getrecursionlimit()
+    size = threading.stack_size(256 * 1024)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(size)
+        sys.setrecursionlimit(before)
+    assert len(outcomes) == 2
+
+
+@pytest.mark.parametrize("name", ["response_base64", "signature"])
+class TestSignedMembers:
+    def test_missing(self, name: str) -> None:
+        assert name in refused(envelope(**{name: ...}), EnvelopeMalformed)
+
+    @pytest.mark.parametrize("other", ["upper", "title", "swapcase"])
+    def test_spelled_otherwise(self, name: str, other: str) -> None:
+        data = GOOD.replace(b'"%s"' % name.encode(), b'"%s"' % getattr(name, other)().encode())
+        refused(data, EnvelopeMalformed)
+
+    def test_only_inside_the_outer_response(self, name: str) -> None:
+        refused(envelope(response=SEALED, **{name: ...}), EnvelopeMalformed)
+
+    @pytest.mark.parametrize("value", ["null", "true", "5", "[]", "{}", "1.5", "1e999"])
+    def test_of_another_type(self, name: str, value: str) -> None:
+        assert name in refused(with_raw(**{name: value}), EnvelopeMalformed)
+
+    def test_in_an_array(self, name: str) -> None:
+        refused(envelope(**{name: [SEALED[name]]}), EnvelopeMalformed)
+
+    def test_twice(self, name: str) -> None:
+        again = json.dumps(SEALED[name]).encode()
+        for value in (again, b"null", b'""'):
+            for data in (
+                GOOD[:-1] + b',"%s":%s}' % (name.encode(), value),
+                b'{"%s":%s,' % (name.encode(), value) + GOOD[1:],
+                b'{"\\u00%02x%s":%s,' % (ord(name[0]), name[1:].encode(), value) + GOOD[1:],
+            ):
+                assert name in refused(data, EnvelopeMalformed)
+
+    @pytest.mark.parametrize("char", ["\u00e9", "\\ud800", "\u0430", "\u212a"])
+    def test_not_ascii(self, name: str, char: str) -> None:
+        data = with_raw(**{name: '"%s%s"' % (char, SEALED[name][1:])})
+        refused(data, EnvelopeMalformed)
+
+
+def other_base64(text: str) -> dict[str, str]:
+    """Texts that a lenient decoder reads as the same bytes."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = text.rstrip("=")[-1]
+    loose = text.rstrip("=")[:-1] + alphabet[alphabet.index(last) + 1] + "=" * text.count("=")
+    return {
+        "no padding": text.rstrip("="),
+        "more padding": text + "=",
+        "a whole group of padding": text + "====",
+        "unused bits": loose,
+        "new line at the end": text + "\n",
+        "new lines": "\n".join(text[at : at + 64] for at in range(0, len(text), 64)),
+        "spaces": " " + text,
+        "a foreign character": text[:8] + "!" + text[8:],
+        "a dash": text[:8] + "-" + text[8:],
+        "text behind the padding": text + "AAAA",
+        "URL-safe": text.replace("/", "_").replace("+", "-"),
+    }
+
+
+@pytest.mark.parametrize("name", other_base64(SIGNATURE))
+def test_another_spelling_of_the_signature_is_malformed(name: str) -> None:
+    other = other_base64(SIGNATURE)[name]
+    assert other != SIGNATURE
+    refused(envelope(signature=other), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("name", ["no padding", "unused bits", "new line at the end", "spaces"])
+def test_another_spelling_of_the_text_is_malformed_even_when_signed(name: str) -> None:
+    inside = dict(content(), message="x")
+    while not sealed(json.dumps(inside).encode())["response_base64"].endswith("="):
+        inside["message"] += "x"
+    text = sealed(json.dumps(inside).encode())["response_base64"]
+    other = other_base64(text)[name]
+    data = envelope(inside, response_base64=other)
+    refused(data, SignatureInvalid)
+    signature = text64(RSA_2048.sign(other.encode()))
+    refused(envelope(response_base64=other, signature=signature), EnvelopeMalformed)
+
+
+# The signature comes first.
+
+
+def test_without_a_key_nothing_is_proven() -> None:
+    none_at_all: list[Any] = [(), [], {}, iter(())]
+    for keys in none_at_all:
+        assert "no key is configured" in refused(GOOD, SignatureInvalid, keys)
+    refused(b"x", EnvelopeMalformed, ())
+
+
+@pytest.mark.parametrize("signature", ["", "AA==", SIGNATURE[:-4] + "AAA=", "AAAA" * 1000])
+def test_a_signature_that_fits_no_key(signature: str) -> None:
+    refused(envelope(signature=signature), SignatureInvalid)
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        b"not json",
+        b"\xff",
+        b'{"code":999}',
+        b'{"code":830,"code":830}',
+        json.dumps(content()).encode(),
+    ],
+)
+def test_unsigned_content_is_not_even_read(signed: bytes) -> None:
+    refused(envelope(signed, RSA_3072), SignatureInvalid, now=0)
+
+
+def test_the_signature_covers_the_text_not_the_decoded_json() -> None:
+    wrong = text64(RSA_2048.sign(json.dumps(content()).encode()))
+    refused(envelope(signature=wrong), SignatureInvalid)
+
+
+# The signed text.
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"830",
+        b'"x"',
+        b"{}",
+        b'[["code",830],["message","x"],["timestamp",1]]',
+        b"\xef\xbb\xbf" + json.dumps(content()).encode(),
+        json.dumps(content()).encode("utf-16"),
+        json.dumps(content(message="\u00e9"), ensure_ascii=False).encode("latin-1"),
+        json.dumps(content()).encode() + b"x",
+        json.dumps(content()).encode()[:-1],
+        json.dumps(content(x=math.nan)).encode(),
+        json.dumps(content(x=[math.inf])).encode(),
+        json.dumps(content(x=-math.inf)).encode(),
+        b'{"code":101,' + json.dumps(content()).encode()[1:],
+        b'{"\\u0063ode":830,' + json.dumps(content()).encode()[1:],
+        json.dumps(content()).encode()[:-1] + b',"timestamp":1790000000}',
+        json.dumps(content()).encode()[:-1] + b',"x":{"a":1,"a":1}}',
+        json.dumps(content()).encode()[:-1] + b',"x":[[{"a":[{"b":1,"b":2}]}]]}',
+        json.dumps(content()).encode()[:-1] + b',"x":' + b"[" * 256 + b"]" * 256 + b"}",
+        json.dumps(content()).encode()[:-1] + b',"x":' + b"[" * 9000 + b"]" * 9000 + b"}",
+    ],
+    ids=lambda data: repr(data[:30]),
+)
+def test_signed_text_with_no_or_a_second_reading_is_malformed(signed: bytes) -> None:
+    refused(envelope(signed), EnvelopeMalformed)
+
+
+def raw_content(**raw: str) -> bytes:
+    found = {name: json.dumps(value) for name, value in content().items()}
+    found.update(raw)
+    return ("{%s}" % ",".join('"%s":%s' % item for item in found.items())).encode()
+
+
+@pytest.mark.parametrize("name", ["code", "timestamp"])
+@pytest.mark.parametrize(
+    "value",
+    ["830.0", "8.3e2", '"830"', "true", "false", "null", "[]", "[830]", "{}", "-1", "-830"]
+    + ["9007199254740993", "9" * 20, "9" * 6000, "1e999", "-" + "9" * 20],
+    ids=lambda text: text[:20],
+)
+def test_a_number_that_is_no_plain_integer_is_malformed(name: str, value: str) -> None:
+    assert name in refused(envelope(raw_content(**{name: value})), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("name", ["code", "message", "timestamp"])
+def test_a_missing_name_is_malformed(name: str) -> None:
+    assert name in refused(envelope(content(**{name: ...})), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("value", ["null", "5", "true", "[]", "{}", '"\\ud800"', '["x"]'])
+def test_a_message_that_is_no_text_is_malformed(value: str) -> None:
+    assert "message" in refused(envelope(raw_content(message=value)), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["null", "5", "true", "false", '""', '"x"', '["x"]', "[[]]", "[{}]", '{"a":"x"}', '{"a":null}']
+    + ['{"a":[5]}', '{"a":[null]}', '{"a":{"b":[]}}', '{"a":[["x"]]}', '{"a":["\\udc00"]}']
+    + ['{"\\udc00":[]}', '{"a":[],"a":[]}', "0"],
+)
+def test_errors_of_another_shape_are_malformed(value: str) -> None:
+    refused(envelope(raw_content(errors=value)), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("[]", {}),
+        ("{}", {}),
+        ('{"a":[]}', {"a": []}),
+        ('{"a":["x","y"],"b":["\u00e9\\n"]}', {"a": ["x", "y"], "b": ["\u00e9\n"]}),
+    ],
+)
+def test_errors(value: str, expected: dict[str, list[str]]) -> None:
+    assert verify(envelope(raw_content(errors=value)), (KEY,)).errors == expected
+    assert verify(envelope(content(errors=...)), (KEY,)).errors == {}
+
+
+def test_further_names_in_the_signed_text_are_left_alone() -> None:
+    signed = raw_content(data='{"a":[1.5,null,{"b":' + "9" * 6000 + "}]}")
+    assert verify(envelope(signed), (KEY,)).code == 830
+    assert verify(envelope(content(message="")), (KEY,)).message == ""
+
+
+@pytest.mark.parametrize("code", [830, 831, 100, 101, 102, 103, 150])
+def test_known_codes(code: int) -> None:
+    assert verify(envelope(content(code=code)), (KEY,)).code == code
+
+
+@pytest.mark.parametrize("code", [0, 1, 99, 104, 151, 200, 829, 832, 8300, 1 << 53])
+def test_a_signed_code_that_is_no_receipt_is_unknown(code: int) -> None:
+    with pytest.raises(CodeUnknown) as caught:
+        verify(envelope(content(code=code, timestamp=1)), (KEY,), now=NOW)
+    assert caught.value.code == code and str(code) in str(caught.value)
+
+
+# Time.
+
+
+@pytest.mark.parametrize("skew", [-86400, -1, 0, 1, 86400])
+@pytest.mark.parametrize("kind", [int, float])
+def test_an_answer_within_a_day_of_now(skew: int, kind: Any) -> None:
+    assert verify(envelope(), (KEY,), now=kind(NOW - skew)).timestamp == NOW
+
+
+@pytest.mark.parametrize(
+    "skew, shown",
+    [(-86401, -86401), (86401, 86401), (86400.5, 86400), (-315360000, -315360000), (NOW, NOW)],
+)
+def test_an_answer_more_than_a_day_from_now_is_stale(skew: float, shown: int) -> None:
+    with pytest.raises(AnswerStale) as caught:
+        verify(envelope(), (KEY,), now=NOW - skew)
+    assert caught.value.skew_s == shown and type(caught.value.skew_s) is int
+    assert "%+d s" % shown in str(caught.value)
+
+
+def test_without_now_time_is_not_judged() -> None:
+    for timestamp in (0, 1 << 53):
+        assert verify(envelope(content(timestamp=timestamp)), (KEY,)).timestamp == timestamp
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize("value", ["text", None, 5, {}, [1]], ids=repr)
+def test_an_envelope_that_is_not_bytes_is_a_mistake(value: Any) -> None:
+    with pytest.raises(TypeError, match="envelope: .*" + type(value).__name__):
+        verify(value, (KEY,))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_every_kind_are_read(kind: Any) -> None:
+    assert verify(kind(GOOD), (KEY,)).code == 830
+    refused(kind(b"\xff"), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("keys", [None, KEY, 5, "global", (KEY, None), [RSA_2048.pem], {"a": 1}])
+def test_keys_of_another_type_are_a_mistake(keys: Any) -> None:
+    with pytest.raises(TypeError, match="keys: "):
+        verify(GOOD, keys)
+
+
+@pytest.mark.parametrize("now", ["now", True, 1j, b"1", ()])
+def test_a_time_of_another_type_is_a_mistake(now: Any) -> None:
+    with pytest.raises(TypeError, match="now: .*" + type(now).__name__):
+        verify(GOOD, (KEY,), now=now)
+
+
+@pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf])
+def test_a_time_that_is_no_number_is_never_fresh(now: float) -> None:
+    with pytest.raises(ValueError, match="now: "):
+        verify(GOOD, (KEY,), now=now)
+
+
+# Nothing else ever comes out.
+
+
+@settings(max_examples=150)
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    with pytest.raises(VerificationError):
+        verify(data, (KEY,))
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_change_of_an_answer_raises_anything_else_or_changes_what_is_believed(
+    data: st.DataObject,
+) -> None:
+    at = data.draw(st.integers(0, len(GOOD)))
+    gone = data.draw(st.integers(0, 6))
+    changed = GOOD[:at] + data.draw(st.binary(max_size=6)) + GOOD[at + gone :]
+    try:
+        receipt = verify(changed, (KEY,), now=NOW)
+    except VerificationError:
+        return
+    assert receipt == verify(GOOD, (KEY,))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=30)
+@given(st.fixed_dictionaries({}, optional={name: json_values for name in content()}))
+def test_no_signed_content_raises_anything_else(changes: dict[str, Any]) -> None:
+    signed = json.dumps(dict(content(), **changes)).encode()
+    try:
+        receipt = verify(envelope(signed), (KEY,), now=NOW)
+    except VerificationError:
+        return
+    assert type(receipt.code) is int and type(receipt.message) is str
+
+
+def test_a_receipt_is_a_value() -> None:
+    receipt = verify(envelope(content(code=831, errors={"a": ["x"]})), (KEY,))
+    for copied in (copy.copy(receipt), copy.deepcopy(receipt)):
+        assert copied == receipt
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(receipt, protocol)) == receipt
+    for attribute in ("code", "message", "errors", "timestamp", "key_name", "other"):
+        with pytest.raises(AttributeError):
+            setattr(receipt, attribute, 830)
+        with pytest.raises(AttributeError):
+            delattr(receipt, attribute)
+    assert receipt != verify(GOOD, (KEY,)) and receipt != 831
+    assert "831" in repr(receipt) and "'a': ['x']" in repr(receipt)
+
+
+@pytest.mark.parametrize(
+    "data, keys, now",
+    [
+        (b"", (KEY,), None),
+        (GOOD, (), None),
+        (GOOD, (RSA_3072.key,), None),
+        (envelope(content(code=7)), (KEY,), None),
+        (GOOD, (KEY,), 0),
+    ],
+    ids=["malformed", "no key", "invalid", "unknown", "stale"],
+)
+def test_errors_survive_pickling_with_their_facts(data: bytes, keys: Any, now: Any) -> None:
+    with pytest.raises(VerificationError) as caught:
+        verify(data, keys, now=now)
+    error = caught.value
+    assert isinstance(error, errors.AgentError)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is type(error)
+        assert str(again) == str(error) and vars(again) == vars(error)
+
+
+def test_errors_quote_nothing_of_the_answer() -> None:
+    canary = "CANARY-7f3a"
+    for data in (
+        canary.encode(),
+        envelope(response_base64=canary),
+        envelope(signature=canary),
+        envelope(content(message=5, **{canary: 1})),
+        envelope(canary.encode()),
+        envelope(content(errors={canary: canary})),
+        GOOD[:-1] + ('"%s":NaN' % canary).encode(),
+    ):
+        with pytest.raises(VerificationError) as caught:
+            verify(data, (KEY,))
+        assert canary not in str(caught.value) and canary not in repr(caught.value)

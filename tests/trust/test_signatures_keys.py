@@ -1,0 +1,414 @@
+"""Keys: which PEM texts are one, and how every other is refused: quickly, by name, without quoting it."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
+from hypothesis import given, settings, strategies as st
+from support.signatures import (
+    ED25519_ALGORITHM,
+    PRIMES,
+    RSA_2048,
+    RSA_3072,
+    RSA_4096,
+    RSA_ALGORITHM,
+    Ed25519Signer,
+    RsaSigner,
+    der,
+    integer,
+    pem,
+    sequence,
+    spki,
+)
+
+from agent.errors import ConfigError
+from agent.signatures import PublicKey, rsa as our_rsa
+
+N, E = RSA_2048.n, RSA_2048.e
+ED = Ed25519Signer()
+ED_SPKI = spki(ED.public, ED25519_ALGORITHM)
+BODY = RSA_2048.pem.split("\n")[1]
+
+
+def refusal(text: Any, **name: Any) -> str:
+    started = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        PublicKey.from_pem(text, **name)
+    assert time.perf_counter() - started < 1
+    assert caught.value.field == "keys"
+    message = str(caught.value)
+    assert message.startswith("keys: ") and len(message) < 200
+    return message
+
+
+@pytest.mark.parametrize("signer", [RSA_2048, RSA_3072, RSA_4096], ids=["2048", "3072", "4096"])
+def test_both_rsa_forms_are_the_same_key(signer: RsaSigner) -> None:
+    key = PublicKey.from_pem(signer.pem)
+    assert PublicKey.from_pem(pem(signer.pkcs1, "RSA PUBLIC KEY")) == key
+    other = serialization.load_pem_public_key(signer.pem.encode())
+    content = other.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert key.fingerprint == hashlib.sha256(content).hexdigest()
+    assert (key.name, key.algorithm) == ("global", "rsa-pkcs1v15-sha256")
+
+
+def test_ed25519() -> None:
+    key = PublicKey.from_pem(ED.pem, name="next")
+    assert (key.name, key.algorithm) == ("next", "ed25519")
+    assert key.fingerprint == hashlib.sha256(ED_SPKI).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text,
+        lambda text: text.encode(),
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\n\n" + text.replace("\n", "\n        ") + "\t\n",
+        lambda text: text.replace("\n", "\n\n"),
+    ],
+    ids=["str", "bytes", "no newline", "CRLF", "indented", "blank lines"],
+)
+def test_spellings_that_people_paste(change: Any) -> None:
+    assert PublicKey.from_pem(change(RSA_2048.pem)) == RSA_2048.key
+
+
+def test_the_line_length_does_not_matter() -> None:
+    text = base64.b64encode(spki(RSA_2048.pkcs1)).decode()
+    for width in (1, 76, len(text)):
+        lines = [text[at : at + width] for at in range(0, len(text), width)]
+        wide = "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----"])
+        assert PublicKey.from_pem(wide) == RSA_2048.key
+
+
+def cut(text: str, start: int, count: int = 1) -> str:
+    return text[:start] + text[start + count :]
+
+
+P = RSA_2048.pem
+BAD_TEXTS = {
+    "empty": "",
+    "white space": " \n\n",
+    "a file name": "/etc/ssl/key.pem",
+    "ssh": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ user@host",
+    "text before": "key:\n" + P,
+    "text after": P + "thanks",
+    "two blocks": P + P,
+    "two keys": P + RSA_3072.pem,
+    "nested": P.replace(BODY, P),
+    "no END": P.replace("-----END PUBLIC KEY-----", ""),
+    "no BEGIN": P.replace("-----BEGIN PUBLIC KEY-----", ""),
+    "END first": "\n".join(reversed(P.split("\n"))),
+    "labels differ": P.replace("END PUBLIC", "END RSA PUBLIC"),
+    "four dashes": P.replace("KEY-----\n", "KEY----\n"),
+    "six dashes": P.replace("-----BEGIN", "------BEGIN"),
+    "lower case": P.lower(),
+    "lower-case label": P.replace("PUBLIC KEY", "public key"),
+    "empty label": P.replace("PUBLIC KEY", ""),
+    "certificate": P.replace("PUBLIC KEY", "CERTIFICATE"),
+    "EC label": P.replace("PUBLIC KEY", "EC PUBLIC KEY"),
+    "no content": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
+    "header": P.replace(BODY, "Proc-Type: 4,ENCRYPTED\n\n" + BODY),
+    "star": P.replace(BODY, "*" + BODY[1:]),
+    "url-safe": P.replace("/", "_").replace("+", "-"),
+    "inner space": P.replace(BODY, BODY[:9] + " " + BODY[9:]),
+    "a character missing": cut(P, 100),
+    "padding missing": ED.pem.replace("=", ""),
+    "padding added": P.replace("\n-----END", "=\n-----END"),
+    "padding in the middle": P.replace(BODY, BODY[:60] + "===="),
+    "NUL": P.replace(BODY, BODY[:9] + "\0" + BODY[9:]),
+    "not ASCII": P.replace("BEGIN", "BEGIN\u00a0"),
+    "lone surrogate": P + "\udcff",
+    "byte order mark": "\ufeff" + P,
+    "UTF-16": P.encode("utf-16"),
+    "bytes that are no text": b"\xff\xfe" + P.encode(),
+    "escaped newlines": P.replace("\n", "\\n"),
+    "huge white space": P + "\n" * 2_000_000,
+    "huge": P.replace(BODY, "A" * 2_000_000),
+    "many marks": b"-----BEGIN PUBLIC KEY-----\n" * 600,
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+def test_a_text_that_is_not_exactly_one_block_is_refused(name: str) -> None:
+    refusal(BAD_TEXTS[name])
+
+
+@pytest.mark.parametrize(
+    "given_value", [None, 5, Path("key.pem"), bytearray(b"x"), ["x"]], ids=repr
+)
+def test_something_that_is_no_text_is_refused_by_its_type(given_value: Any) -> None:
+    assert type(given_value).__name__ in refusal(given_value)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"global", "", "x" * 65, "a\nb", "a\x1b[2J", "\ud800"])
+def test_a_name_that_cannot_be_shown_is_refused(name: Any) -> None:
+    refusal(RSA_2048.pem, name=name)
+
+
+def key_of(n: int = N, e: int = E) -> bytes:
+    return spki(sequence(integer(n), integer(e)))
+
+
+def rsa_bits(content: bytes, unused: bytes = b"\0") -> bytes:
+    return sequence(RSA_ALGORITHM, der(3, unused + content))
+
+
+def algorithm(content: str) -> bytes:
+    return spki(RSA_2048.pkcs1, sequence(bytes.fromhex(content)))
+
+
+RSA_OID = "06092a864886f70d010101"
+GOOD = spki(RSA_2048.pkcs1)
+N_BYTES = N.to_bytes(256, "big")
+BAD_DER = {
+    "nothing": b"",
+    "one byte": b"\x30",
+    "trailing byte": GOOD + b"\0",
+    "trailing copy": GOOD + GOOD,
+    "last byte missing": GOOD[:-1],
+    "trailing in SPKI": sequence(GOOD[4:], b"\5\0"),
+    "trailing in the bits": rsa_bits(RSA_2048.pkcs1 + b"\0"),
+    "trailing in the key": rsa_bits(sequence(integer(N), integer(E), integer(0))),
+    "no exponent": rsa_bits(sequence(integer(N))),
+    "exponent first": rsa_bits(sequence(integer(E), integer(N))),
+    "key not a sequence": rsa_bits(integer(N) + integer(E)),
+    "key is a set": rsa_bits(der(0x31, integer(N) + integer(E))),
+    "bare bits": sequence(RSA_ALGORITHM, RSA_2048.pkcs1),
+    "octets, not bits": sequence(RSA_ALGORITHM, der(4, b"\0" + RSA_2048.pkcs1)),
+    "constructed bits": sequence(RSA_ALGORITHM, der(0x23, der(3, b"\0" + RSA_2048.pkcs1))),
+    "unused bits": rsa_bits(RSA_2048.pkcs1, b"\1"),
+    "no bits": sequence(RSA_ALGORITHM, der(3, b"")),
+    "algorithm missing": sequence(der(3, b"\0" + RSA_2048.pkcs1)),
+    "NULL missing": algorithm(RSA_OID),
+    "NULL with content": algorithm(RSA_OID + "050100"),
+    "NULL with a long length": algorithm(RSA_OID + "058100"),
+    "NULL twice": algorithm(RSA_OID + "05000500"),
+    "another parameter": algorithm(RSA_OID + "0200"),
+    "OID of RSA-PSS": algorithm("06092a864886f70d01010a0500"),
+    "OID of RSA-OAEP": algorithm("06092a864886f70d0101070500"),
+    "OID of sha256WithRSA": algorithm("06092a864886f70d01010b0500"),
+    "OID with a long length": algorithm("0681092a864886f70d0101010500"),
+    "OID with a padded arc": algorithm("060a2a80864886f70d0101010500"),
+    "Ed25519 OID, RSA key": spki(RSA_2048.pkcs1, ED25519_ALGORITHM),
+    "RSA OID, Ed25519 key": spki(ED.public),
+    "Ed25519 with NULL": spki(ED.public, sequence(bytes.fromhex("06032b65700500"))),
+    "Ed25519 of 31 bytes": spki(ED.public[:-1], ED25519_ALGORITHM),
+    "Ed25519 of 33 bytes": spki(ED.public + b"\0", ED25519_ALGORITHM),
+    "Ed25519 wrapped in octets": spki(der(4, ED.public), ED25519_ALGORITHM),
+    "Ed25519 trailing": ED_SPKI + b"\0",
+    "X25519": spki(ED.public, sequence(bytes.fromhex("06032b656e"))),
+    "Ed448 OID": spki(ED.public, sequence(bytes.fromhex("06032b6571"))),
+    "length not minimal": b"\x30\x83\x00" + GOOD[2:],
+    "length of three bytes": b"\x30\x83\x01\x00\x00" + bytes(65536),
+    "short length in long form": sequence(
+        b"\x30\x81\x0d" + RSA_ALGORITHM[2:], der(3, b"\0" + RSA_2048.pkcs1)
+    ),
+    "one-byte length in two": b"\x30\x82\x00" + bytes([len(ED_SPKI) - 2]) + ED_SPKI[2:],
+    "indefinite length": b"\x30\x80" + GOOD[4:] + b"\0\0",
+    "reserved length": b"\x30\xff" + GOOD[4:],
+    "length beyond the end": b"\x30\x82\xff\xff" + GOOD[4:],
+    "length cut off": b"\x30\x82\x01",
+    "high tag": b"\x3f\x10" + GOOD[1:],
+    "modulus with a superfluous zero": rsa_bits(sequence(der(2, b"\0\0" + N_BYTES), integer(E))),
+    "modulus negative": rsa_bits(sequence(der(2, N_BYTES), integer(E))),
+    "modulus minus n": rsa_bits(
+        sequence(der(2, (-N).to_bytes(257, "big", signed=True)), integer(E))
+    ),
+    "modulus empty": rsa_bits(sequence(der(2, b""), integer(E))),
+    "modulus 0": key_of(n=0),
+    "modulus 1": key_of(n=1),
+    "modulus even": key_of(n=N + 1),
+    "modulus a power of two": key_of(n=1 << 2047),
+    "2047 bits": key_of(n=(1 << 2047) - 1),
+    "1024 bits": key_of(n=PRIMES[2048][0]),
+    "8193 bits": key_of(n=(1 << 8192) + 1),
+    "9215 bits": RsaSigner(*PRIMES[2048], *PRIMES[3072], *PRIMES[4096]).pkcs1,
+    "60000 bits": key_of(n=(1 << 60000) - 1),
+    "exponent with a superfluous zero": rsa_bits(sequence(integer(N), der(2, b"\0\1\0\1"))),
+    "exponent negative": rsa_bits(sequence(integer(N), der(2, b"\xff"))),
+    "exponent empty": rsa_bits(sequence(integer(N), der(2, b""))),
+    "exponent 0": key_of(e=0),
+    "exponent 1": key_of(e=1),
+    "exponent 2": key_of(e=2),
+    "exponent even": key_of(e=65538),
+    "exponent 2^33 + 1": key_of(e=(1 << 33) + 1),
+    "exponent of the size of the modulus": key_of(e=N - 2),
+    "deeply nested": b"\x30\x82\x20\x00" * 2048,
+}
+
+
+@pytest.mark.parametrize("name", BAD_DER)
+def test_der_with_a_second_reading_is_refused(name: str) -> None:
+    refusal(pem(BAD_DER[name]))
+    refusal(pem(BAD_DER[name], "RSA PUBLIC KEY"))
+
+
+def test_the_smallest_and_the_largest_values_are_accepted() -> None:
+    assert PublicKey.from_pem(pem(GOOD)) == RSA_2048.key
+    for n in ((1 << 2047) + 1, (1 << 8192) - 1):
+        for e in (3, (1 << 33) - 1):
+            PublicKey.from_pem(pem(key_of(n=n, e=e)))
+
+
+def private_keys() -> dict[str, bytes]:
+    found = {}
+    numbers = rsa.RSAPrivateNumbers(
+        p=PRIMES[2048][0],
+        q=PRIMES[2048][1],
+        d=RSA_2048.d,
+        dmp1=rsa.rsa_crt_dmp1(RSA_2048.d, PRIMES[2048][0]),
+        dmq1=rsa.rsa_crt_dmq1(RSA_2048.d, PRIMES[2048][1]),
+        iqmp=rsa.rsa_crt_iqmp(*PRIMES[2048]),
+        public_numbers=rsa.RSAPublicNumbers(E, N),
+    )
+    keys: dict[str, Any] = {
+        "rsa": numbers.private_key(),
+        "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(b"\1" * 32),
+        "ec": ec.derive_private_key(5, ec.SECP256R1()),
+    }
+    for name, key in keys.items():
+        for form in ("PKCS8", "TraditionalOpenSSL"):
+            if name == "ed25519" and form != "PKCS8":
+                continue
+            for locked in (False, True):
+                if locked and form != "PKCS8":
+                    continue
+                found["%s %s %s" % (name, form, locked)] = key.private_bytes(
+                    serialization.Encoding.PEM,
+                    getattr(serialization.PrivateFormat, form),
+                    (
+                        serialization.BestAvailableEncryption(b"x")
+                        if locked
+                        else serialization.NoEncryption()
+                    ),
+                )
+    return found
+
+
+PRIVATE_KEYS = private_keys()
+
+
+@pytest.mark.parametrize("name", PRIVATE_KEYS)
+def test_a_private_key_is_refused_by_that_name_and_never_quoted(name: str) -> None:
+    text = PRIVATE_KEYS[name].decode()
+    disguised = text
+    for label in ("ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY"):
+        disguised = disguised.replace(label, "PUBLIC KEY")
+    texts = [text, P + text, text.replace("PRIVATE", "Private")]
+    if "True" not in name:  # what is encrypted does not show what it is
+        texts += [disguised, disguised.replace("PUBLIC", "RSA PUBLIC")]
+    for given_text in texts:
+        message = refusal(given_text)
+        assert ("private key" in message) is ("PRIVATE" in given_text.upper())
+        for line in text.split("\n")[1:-2]:
+            assert line not in message and line[:8] not in message
+    refusal(disguised)
+
+
+def test_a_form_under_the_other_form_s_label_is_refused() -> None:
+    refusal(pem(RSA_2048.pkcs1))
+    refusal(pem(GOOD, "RSA PUBLIC KEY"))
+    refusal(pem(ED_SPKI, "RSA PUBLIC KEY"))
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        ec.derive_private_key(5, ec.SECP256R1()),
+        x25519.X25519PrivateKey.from_private_bytes(b"\1" * 32),
+        ed448.Ed448PrivateKey.from_private_bytes(b"\1" * 57),
+    ],
+    ids=["ec", "x25519", "ed448"],
+)
+def test_a_key_of_another_algorithm_is_refused(private: Any) -> None:
+    content = private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert "RSA or Ed25519" in refusal(pem(content))
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject) -> None:
+    good = data.draw(st.sampled_from([GOOD, ED_SPKI]))
+    at = data.draw(st.integers(0, len(good)))
+    gone = data.draw(st.integers(0, 4))
+    changed = good[:at] + data.draw(st.binary(max_size=4)) + good[at + gone :]
+    try:
+        key = PublicKey.from_pem(pem(changed))
+    except ConfigError:
+        return
+    # Accepted: then it is the one encoding of the key that it holds.
+    assert key.fingerprint == hashlib.sha256(changed).hexdigest()
+    assert (key == PublicKey.from_pem(pem(good))) is (changed == good)
+    other: Any = serialization.load_der_public_key(changed)
+    again = other.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert again == changed
+
+
+@settings(max_examples=40)
+@given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
+def test_no_text_breaks_the_reader(text: Any) -> None:
+    refusal(text)
+
+
+def test_a_key_is_a_value() -> None:
+    key, same = RSA_2048.key, PublicKey.from_pem(RSA_2048.pem)
+    renamed = PublicKey.from_pem(RSA_2048.pem, name="next")
+    assert key == same and hash(key) == hash(same) and key != renamed and key != RSA_3072.key
+    assert len({key, same, renamed, ED.key}) == 3
+    assert key != "global" and key is not None
+    for attribute in ("name", "algorithm", "fingerprint", "_material", "other"):
+        with pytest.raises(AttributeError):
+            setattr(key, attribute, "x")
+        with pytest.raises(AttributeError):
+            delattr(key, attribute)
+    assert not hasattr(key, "__dict__")
+
+
+def test_a_key_shows_what_it_is() -> None:
+    shown = repr(RSA_2048.key)
+    assert "'global'" in shown and "rsa-pkcs1v15-sha256" in shown
+    assert RSA_2048.key.fingerprint[:16] in shown and RSA_2048.key.fingerprint not in shown
+
+
+@pytest.mark.parametrize("signer", [RSA_2048, ED], ids=["rsa", "ed25519"])
+def test_a_key_survives_pickling_and_copying(signer: Any) -> None:
+    key = signer.key
+    copies = [copy.copy(key), copy.deepcopy(key)]
+    copies += [pickle.loads(pickle.dumps(key, p)) for p in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    for copied in copies:
+        assert copied == key and copied.fingerprint == key.fingerprint
+        copied.verify(b"m", signer.sign(b"m"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 255, 256, 65535])
+def test_der_lengths_are_written_in_their_one_spelling(size: int) -> None:
+    assert our_rsa.wrap(0x30, b"x" * size) == der(0x30, b"x" * size)
+
+
+def test_no_other_spelling_of_a_length_is_accepted() -> None:
+    for good in (GOOD, ED_SPKI, key_of(n=(1 << 8192) - 1)):
+        content = good[4 if good[1] == 0x82 else 2 :]
+        for count in range(1, 127):
+            length = len(content).to_bytes(max(count, 2), "big")[-count:]
+            other = b"\x30" + bytes([0x80 | count]) + length + content
+            if other != good:
+                refusal(pem(other))
+        refusal(pem(b"\x30\x80" + content + b"\0\0"))
+        for end in range(0, len(good), 7):
+            refusal(pem(good[:end]))

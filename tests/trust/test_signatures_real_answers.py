@@ -1,0 +1,127 @@
+"""Answers that a real server signed, and everything that one changed bit may do to them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from support.shared import shared_path
+
+from agent.errors import EnvelopeMalformed, SignatureInvalid, VerificationError
+from agent.signatures import PublicKey, verify
+
+CODES = [100, 101, 102, 103, 150, 830, 831]
+
+
+def real_key(name: str = "global") -> PublicKey:
+    path = shared_path("vectors", "getkeymanager", "demo_public_key.pem")
+    return PublicKey.from_pem(path.read_bytes(), name=name)
+
+
+def real_answers() -> dict[int, dict[str, Any]]:
+    path = shared_path("vectors", "getkeymanager", "signed_responses.json")
+    vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
+    return {int(vector["name"][:3]): vector["envelope"] for vector in vectors}
+
+
+@pytest.fixture(scope="module")
+def key() -> PublicKey:
+    return real_key()
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[int, dict[str, Any]]:
+    return real_answers()
+
+
+def signed_content(answer: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(base64.b64decode(answer["response_base64"]))
+    return found
+
+
+def test_all_seven_are_there(answers: dict[int, dict[str, Any]]) -> None:
+    assert sorted(answers) == CODES
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_real_answer_verifies_at_its_time(
+    code: int, key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    inside = signed_content(answers[code])
+    receipt = verify(json.dumps(answers[code]).encode(), (key,), now=inside["timestamp"])
+    assert receipt.code == code
+    assert receipt.message == inside["message"]
+    assert receipt.errors == (inside.get("errors") or {})
+    assert receipt.timestamp == inside["timestamp"]
+    assert receipt.key_name == "global"
+
+
+def test_a_flipped_bit_of_the_text_is_refused(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    for code, step in ((830, 3), (150, 3), (831, 23), (102, 7)):
+        text = answers[code]["response_base64"].encode("ascii")
+        signature = base64.b64decode(answers[code]["signature"])
+        key.verify(text, signature)
+        for bit in range(0, 8 * len(text), step):
+            with pytest.raises(SignatureInvalid):
+                key.verify(flipped(text, bit), signature)
+
+
+def test_a_flipped_bit_of_the_signature_is_refused(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    for code, step in ((830, 5), (831, 31)):
+        text = answers[code]["response_base64"].encode("ascii")
+        signature = base64.b64decode(answers[code]["signature"])
+        for bit in range(0, 8 * len(signature), step):
+            with pytest.raises(SignatureInvalid):
+                key.verify(text, flipped(signature, bit))
+
+
+def test_a_flipped_bit_of_the_envelope_s_two_strings_is_refused(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    answer = answers[150]
+    raw = json.dumps(answer).encode()
+    for name in ("response_base64", "signature"):
+        start = raw.index(answer[name].encode())
+        assert raw.count(answer[name].encode()) == 1
+        for bit in range(8 * start, 8 * (start + len(answer[name])), 3):
+            changed = flipped(raw, bit)
+            with pytest.raises((SignatureInvalid, EnvelopeMalformed)):
+                verify(changed, (key,))
+
+
+def test_an_ascii_change_of_the_text_is_a_bad_signature_not_a_malformed_answer(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    answer = answers[830]
+    for changed in ("!" + answer["response_base64"][1:], answer["response_base64"][:-1], ""):
+        with pytest.raises(SignatureInvalid):
+            verify(json.dumps(dict(answer, response_base64=changed)).encode(), (key,))
+
+
+def test_two_answers_cannot_lend_each_other_their_signatures(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    mixed = dict(answers[100], signature=answers[830]["signature"])
+    with pytest.raises(SignatureInvalid):
+        verify(json.dumps(mixed).encode(), (key,))
+
+
+def test_no_cut_of_a_real_answer_verifies_or_breaks_anything(
+    key: PublicKey, answers: dict[int, dict[str, Any]]
+) -> None:
+    raw = json.dumps(answers[830]).encode()
+    for length in range(0, len(raw), 3):
+        with pytest.raises(VerificationError):
+            verify(raw[:length], (key,))
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    found = bytearray(data)
+    found[bit // 8] ^= 1 << bit % 8
+    return bytes(found)

@@ -1,0 +1,460 @@
+"""A copy made by ``vendor``: what is in it, what an edit, an upgrade or a kill in the middle does to it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import ROOT, child_environ, run_python, snapshot
+from support.cli import run
+from test_structure import CORE, PACKAGE, setup_cfg
+
+from agent.cli.vendoring import libraries
+from agent.cli.vendoring.rewriting import rewritten
+from agent.errors import AgentError
+from agent.version import VERSION
+
+pytestmark = pytest.mark.once
+LISTS = {"VENDORED.json"}
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    return tmp_path / "product" / "_vendor" / "telemetry_agent"
+
+
+def vendor(*argv: Any) -> str:
+    done = run("vendor", *map(str, argv))
+    assert done.status == 0, done.err
+    return done.out
+
+
+def check(dest: Path) -> Any:
+    done = run("vendor", "--check", "--json", str(dest))
+    assert done.status == (0 if done.json["ok"] else 1)
+    return done.json
+
+
+def listed(dest: Path) -> Any:
+    return json.loads((dest / "VENDORED.json").read_text())
+
+
+def older(dest: Path, path: str = "clock.py") -> None:
+    """Make the copy one of an earlier version, in which ``path`` was different."""
+    text = b"# earlier\n"
+    (dest / path).write_bytes(text)
+    manifest = listed(dest)
+    manifest["version"] = "0.0.9"
+    manifest["files"][path] = sha256(text).hexdigest()
+    (dest / "VENDORED.json").write_text(json.dumps(manifest))
+
+
+# --- what a copy is -------------------------------------------------------------------------------
+
+
+def test_a_copy_is_the_core_the_licence_and_two_lists(dest: Path) -> None:
+    assert "copy of version %s" % VERSION in vendor(dest)
+    core = {path.relative_to(PACKAGE).as_posix() for path in CORE}
+    found = snapshot(dest)
+    assert set(found) == {*core, "py.typed", "LICENSE", "VENDORED.json", "sbom.cdx.json"}
+    assert all(found[path] == (PACKAGE / path).read_bytes() for path in core)
+    assert found["LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    hashes = {path: sha256(data).hexdigest() for path, data in found.items() if path not in LISTS}
+    assert listed(dest)["files"] == hashes
+
+
+def test_the_command_line_comes_along_without_what_makes_copies(dest: Path) -> None:
+    vendor("--with-cli", dest)
+    assert (dest / "__main__.py").exists() and (dest / "cli" / "doctor.py").exists()
+    assert not (dest / "cli" / "vendoring").exists() and not (dest / "collector").exists()
+    env = {**child_environ(), "PYTHONPATH": str(dest.parent)}
+    command = [sys.executable, "-m", dest.name]
+    for words, status in ((["--help"], 0), (["vendor", "x"], 2)):
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, timeout=30, env=env, cwd=dest.parent
+        )
+        assert done.returncode == status
+        assert "  vendor  " not in done.stdout and "did you mean vendor" not in done.stderr
+
+
+def test_the_same_source_gives_the_same_bytes_under_any_name(
+    dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dest.parent / "acme_calls"
+    vendor("--with-deps", dest)
+    vendor("--with-deps", other)
+    assert snapshot(dest) == snapshot(other)
+    assert b"timestamp" not in (dest / "sbom.cdx.json").read_bytes()
+
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    vendor("--upgrade", "--without-deps", dest)
+    bill = json.loads((dest / "sbom.cdx.json").read_text())
+    assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert check(dest)["ok"]  # a time alone is no difference
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert run("vendor", "--check", str(dest)).status == 2
+
+
+def test_a_checkout_with_the_line_ends_of_windows_is_no_edit(dest: Path) -> None:
+    vendor(dest)
+    for path in dest.rglob("*.*"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert check(dest)["ok"]
+
+
+# --- the bill of materials ------------------------------------------------------------------------
+
+
+def test_the_bill_lists_every_file_and_asks_for_what_the_package_asks_for(dest: Path) -> None:
+    vendor("--with-deps", dest)
+    bill = json.loads((dest / "sbom.cdx.json").read_text())
+    parts = {part["name"]: part for part in bill["components"]}
+    files = [bill["metadata"]["component"], parts["urllib3"], parts["platformdirs"]]
+    hashes = {
+        file["name"]: file["hashes"][0]["content"] for part in files for file in part["components"]
+    }
+    del listed(dest)["files"]["sbom.cdx.json"]
+    assert {**hashes, "sbom.cdx.json": listed(dest)["files"]["sbom.cdx.json"]} == listed(dest)[
+        "files"
+    ]
+    asked = {p["value"] for part in parts.values() for p in part.get("properties", ())}
+    assert {*setup_cfg()["options"]["install_requires"].split()} == asked - {"yes", "no"}
+    for name in libraries.PURE:
+        assert parts[name]["version"] == importlib.metadata.version(name)
+    assert "version" not in parts["pynacl"]
+    refs = {part["bom-ref"] for part in parts.values()}
+    assert refs >= {ref for one in bill["dependencies"] for ref in one["dependsOn"]}
+
+
+@pytest.mark.parametrize("options", [(), ("--with-cli", "--with-deps")])
+def test_the_bill_is_what_cyclonedx_takes(dest: Path, options: tuple[str, ...]) -> None:
+    pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib[json-validation] is not here")
+    pytest.importorskip("jsonschema", reason="cyclonedx-python-lib[json-validation] is not here")
+    from cyclonedx.schema import SchemaVersion  # type: ignore[import-not-found, unused-ignore]
+    from cyclonedx.validation.json import (  # type: ignore[import-not-found, unused-ignore]
+        JsonStrictValidator,
+    )
+
+    vendor(*options, dest)
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    text = (dest / "sbom.cdx.json").read_text()
+    assert validator.validate_str(text) is None
+    assert validator.validate_str(text.replace('"SHA-256"', '"SHA-257"', 1)) is not None
+
+
+# --- the libraries --------------------------------------------------------------------------------
+
+SENDS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from telemetry_agent import places, transport
+from telemetry_agent.transport import http
+http._new_pool(("http", "127.0.0.1", 9), lambda: None)
+places._user_state_dir({})
+from telemetry_agent._vendor.platformdirs import __main__  # imports its own package by name
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not loaded & {"urllib3", "platformdirs"}, loaded
+assert "telemetry_agent._vendor.urllib3.connectionpool" in sys.modules
+assert "telemetry_agent._vendor.platformdirs" in sys.modules
+"""
+
+
+def test_libraries_that_come_along_serve_this_copy_alone(dest: Path) -> None:
+    done = run("vendor", "--with-deps", str(dest))
+    assert done.status == 0 and "pynacl is left out: it is compiled" in done.err
+    assert {path.name for path in (dest / "_vendor").glob("*/LICENSE*")}
+    pins = (dest / "_vendor" / "vendor.txt").read_text().split()
+    assert pins == ["%s==%s" % (n, importlib.metadata.version(n)) for n in libraries.PURE]
+    found = run_python(SENDS, str(dest.parent), options=("-W", "error"))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    vendor("--upgrade", "--without-deps", dest)
+    assert not (dest / "_vendor").exists() and check(dest)["ok"]
+    assert (dest / "places.py").read_bytes() == (PACKAGE / "places.py").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import lib", "from ..v import lib"),
+        ("import lib as l", "from ..v import lib as l"),
+        ("import lib.a.b as c", "from ..v.lib.a import b as c"),
+        ("import os, lib.a", "import os; from ..v import lib; from ..v.lib import a as _a"),
+        ("from lib import a, b as c", "from ..v.lib import a, b as c"),
+        (
+            "if 1:  # ü\n    from  lib.x import (\n        a,\n    )",
+            "if 1:  # ü\n    from ..v.lib.x import (\n        a,\n    )",
+        ),
+        ("x = 'é'; import lib; y = lib", "x = 'é'; from ..v import lib; y = lib"),
+        ("import library, libs.lib\nfrom . import lib", None),
+        ("x = 'import lib'  # import lib", None),
+    ],
+)
+def test_an_import_that_is_rewritten(before: str, after: str) -> None:
+    found = rewritten(before.encode(), "x.py", {"lib"}, "..v").decode()
+    assert found == (before if after is None else after)
+
+
+def test_an_import_that_is_not_understood_is_refused() -> None:
+    with pytest.raises(AgentError, match="x.py:1"):
+        rewritten(b"from \\\n lib import a", "x.py", {"lib"}, "..v")
+    assert rewritten(b"from lib.\\\nx import a", "x.py", {"other"}, "..v")
+
+
+def test_a_library_that_is_too_old_or_missing_is_refused(dest: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from agent.cli import main\n"
+    code += "raise SystemExit(main(['vendor', '--with-deps', sys.argv[2]]))"
+    for version, said in (("1.25.9", "urllib3 1.25.9 is installed, needed is 1.26 or newer"),):
+        info = tmp_path / "site" / ("urllib3-%s.dist-info" % version)
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Name: urllib3\nVersion: %s\n" % version)
+        done = run_python(code, str(info.parent), str(dest))
+        assert (done.returncode, done.stdout) == (1, "") and said in done.stderr
+    done = run_python(code, str(tmp_path), str(dest), options=("-S",))
+    assert done.returncode == 1 and "urllib3 is not installed beside this Python" in done.stderr
+    assert not dest.exists()
+
+
+# --- check and upgrade ----------------------------------------------------------------------------
+
+
+def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
+    vendor(dest)
+    assert check(dest)["ok"]
+    (dest / "clock.py").write_text("mine")
+    (dest / "digest.py").unlink()
+    (dest / "extra.py").write_text("mine")
+    (dest / "__pycache__").mkdir()
+    (dest / "__pycache__" / "clock.cpython-39.pyc").write_bytes(b"")
+    before = snapshot(dest)
+    found = check(dest)
+    assert (found["edited"], found["missing"], found["foreign"]) == (
+        ["clock.py"],
+        ["digest.py"],
+        ["extra.py"],
+    )
+    said = run("vendor", "--check", str(dest))
+    assert "edited      clock.py\n" in said.out and "was edited" in said.err
+    assert snapshot(dest) == before
+
+
+def test_a_check_tells_edits_and_other_options_and_additions_apart(dest: Path) -> None:
+    vendor(dest)
+    said = run("vendor", "--check", "--with-cli", str(dest))
+    assert (said.status, said.err.count("\n")) == (1, 1) and "with these options" in said.err
+    (dest / "extra.py").write_text("mine")
+    said = run("vendor", "--check", str(dest))
+    assert (said.status, said.err.count("\n")) == (1, 1) and "foreign" in said.err
+
+
+def test_an_upgrade_says_what_changed_and_refuses_to_lose_an_edit(dest: Path) -> None:
+    vendor("--with-cli", dest)
+    older(dest)
+    manifest = listed(dest)
+    manifest["files"]["old/removed.py"] = sha256(b"old").hexdigest()
+    (dest / "old").mkdir()
+    (dest / "old" / "removed.py").write_bytes(b"old")
+    (dest / "VENDORED.json").write_text(json.dumps(manifest))
+    (dest / "telling.py").write_text("mine")
+    found = check(dest)
+    assert (found["changed"], found["gone"]) == (["clock.py"], ["old/removed.py"])
+    assert (found["from"]["version"], found["to"]["version"]) == ("0.0.9", VERSION)
+
+    before = snapshot(dest)
+    refused = run("vendor", "--upgrade", str(dest))
+    assert (refused.status, refused.out) == (1, "") and "telling.py" in refused.err
+    assert snapshot(dest) == before
+
+    out = vendor("--upgrade", "--overwrite", dest)
+    assert "edited      telling.py\nchanged     clock.py\ngone        old/removed.py\n" in out
+    assert "was version 0.0.9 and is %s: " % VERSION in out and "with the command line" in out
+    assert not (dest / "old").exists() and check(dest)["ok"]
+    assert "was already version" in vendor("--upgrade", dest)
+
+
+def test_nothing_of_others_is_removed_or_overwritten(dest: Path) -> None:
+    vendor("--with-cli", dest)
+    (dest / "cli" / "notes.txt").write_text("mine")
+    done = run("vendor", "--upgrade", "--without-cli", str(dest))
+    assert done.status == 0 and "cli is left" in done.err
+    assert [path.name for path in (dest / "cli").iterdir()] == ["notes.txt"]
+    # An emptied folder is a package to Python: the product must hear that there is no command line.
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import telemetry_agent as t\n"
+    code += "try: t.main([])\nexcept t.ConfigError as error: print(error)"
+    assert "no command line" in run_python(code, str(dest.parent)).stdout
+    (dest / "cli" / "doctor.py").write_text("mine")
+    refused = run("vendor", "--upgrade", "--with-cli", str(dest))
+    assert refused.status == 1 and "cli/doctor.py" in refused.err
+    assert (dest / "cli" / "doctor.py").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "what", ["not a name", "class", "inside", "around", "a file", "filled", "made already"]
+)
+def test_a_place_that_cannot_be_meant_is_wrong_usage(dest: Path, what: str) -> None:
+    place = dest
+    if what in ("not a name", "class"):
+        place = dest.parent / what
+    elif what == "inside":
+        place = PACKAGE / "_vendor"
+    elif what == "around":
+        place = PACKAGE
+    elif what == "a file":
+        dest.parent.mkdir(parents=True)
+        dest.write_text("mine")
+    elif what == "filled":
+        dest.mkdir(parents=True)
+        (dest / "mine.py").write_text("mine")
+    else:
+        vendor(dest)
+    before = snapshot(dest.parent)
+    done = run("vendor", str(place))
+    assert (done.status, done.out) == (2, "") and done.err.startswith("error: ")
+    assert snapshot(dest.parent) == before
+    assert not (PACKAGE / "_vendor").exists()
+
+
+def test_options_that_do_not_go_together(dest: Path) -> None:
+    for form in ("--check --upgrade", "--overwrite", "--with-cli --without-cli", "--upgrade"):
+        assert run("vendor", *form.split(), str(dest)).status == 2
+    assert run("vendor", "--check", str(dest)).status == 2
+    assert not dest.exists()
+
+
+# --- what could lead out of the directory ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../outside.py", "/outside.py", "a/../../outside.py", "C:/x.py", "a\\..\\b", "", "a//b"],
+)
+def test_a_list_that_names_files_elsewhere_is_refused(dest: Path, path: str) -> None:
+    vendor(dest)
+    outside = dest.parent / "outside.py"
+    outside.write_text("mine")
+    manifest = listed(dest)
+    manifest["files"][path] = sha256(b"mine").hexdigest()
+    (dest / "VENDORED.json").write_text(json.dumps(manifest))
+    for form in ("--check", "--upgrade"):
+        done = run("vendor", form, str(dest))
+        assert done.status == 2 and "damaged" in done.err
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "files": 3}'])
+def test_a_list_that_is_none_is_one_line(dest: Path, text: str) -> None:
+    vendor(dest)
+    (dest / "VENDORED.json").write_text(text)
+    done = run("vendor", "--check", str(dest))
+    assert (done.status, done.out) == (2, "") and len(done.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_is_an_edit_and_never_followed(dest: Path, tmp_path: Path) -> None:
+    vendor(dest)
+    outside = tmp_path / "outside"
+    shutil.move(str(dest / "transport"), str(outside))
+    (dest / "transport").symlink_to(outside)
+    (outside / "http.py").write_text("mine")
+    (tmp_path / "elsewhere.py").write_text("mine")
+    (dest / "clock.py").unlink()
+    (dest / "clock.py").symlink_to(tmp_path / "elsewhere.py")
+    assert {"clock.py", "transport/http.py"} <= {*check(dest)["edited"]}
+    before = snapshot(outside)
+    done = run("vendor", "--upgrade", "--overwrite", str(dest))
+    assert done.status == 1 and "link" in done.err
+    (dest / "transport").unlink()
+    vendor("--upgrade", "--overwrite", dest)
+    assert check(dest)["ok"] and not (dest / "clock.py").is_symlink()
+    assert snapshot(outside) == before
+    assert (tmp_path / "elsewhere.py").read_text() == "mine"
+
+
+# --- interrupted ----------------------------------------------------------------------------------
+
+# Ends without notice at its n-th renaming: every file comes by one.
+KILLED = """
+import os, sys
+left = [int(sys.argv[1])]
+def hook(event, args):
+    if event == "os.rename":
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(9)
+sys.addaudithook(hook)
+from agent.cli import main
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("at", [1, -1])
+def test_a_copy_that_was_killed_is_finished_by_the_same_command(dest: Path, at: int) -> None:
+    count = len(listed_after(dest.parent / "whole")) + 1
+    at = count if at == -1 else at
+    done = run_python(KILLED, str(at), "vendor", str(dest))
+    assert done.returncode == 9
+    vendor(dest)
+    assert check(dest)["ok"] and snapshot(dest) == snapshot(dest.parent / "whole")
+
+
+def listed_after(dest: Path) -> dict[str, str]:
+    vendor(dest)
+    found: dict[str, str] = listed(dest)["files"]
+    return found
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_an_upgrade_that_was_killed_says_how_to_go_on(dest: Path, at: int) -> None:
+    vendor("--with-cli", dest)
+    older(dest, "clock.py")
+    older(dest, "digest.py")
+    done = run_python(KILLED, str(at), "vendor", "--upgrade", "--without-cli", str(dest))
+    assert done.returncode == 9
+    shown = run("vendor", "--check", str(dest))
+    assert shown.status == 1
+    if at == 0:  # before the first change: the old copy, whole
+        assert listed(dest)["version"] == "0.0.9" and (dest / "cli" / "doctor.py").exists()
+        vendor("--upgrade", "--without-cli", dest)
+    else:
+        assert "repeat vendor --upgrade" in shown.err and check(dest)["edited"] == []
+        vendor("--upgrade", dest)  # it knows what it was about to do
+    assert check(dest)["ok"] and not (dest / "cli").exists()
+    assert listed(dest)["version"] == VERSION
+
+
+# --- the licence ----------------------------------------------------------------------------------
+
+
+def test_the_licence_is_found_where_pip_put_it(tmp_path: Path, dest: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(PACKAGE, site / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; sys.path[:0] = [sys.argv[1]]; from agent.cli import main\n"
+    code += "raise SystemExit(main(['vendor', sys.argv[2]]))"
+    env = {**child_environ(), "PYTHONPATH": ""}
+
+    def tried() -> "subprocess.CompletedProcess[str]":
+        # -S: where the suite runs, this package may be installed, with its licence.
+        command = [sys.executable, "-S", "-c", code, str(site), str(dest)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, env=env, cwd=tmp_path
+        )
+
+    lost = tried()
+    assert lost.returncode == 1 and re.search("error: the file LICENSE is neither", lost.stderr)
+    assert not dest.exists()
+    info = site / ("callhome_agent-%s.dist-info" % VERSION)
+    (info / "licenses").mkdir(parents=True)
+    (info / "METADATA").write_text("Name: callhome-agent\nVersion: %s\n" % VERSION)
+    (info / "licenses" / "LICENSE").write_text("the text")
+    (info / "RECORD").write_text("%s/licenses/LICENSE,,\n%s/METADATA,,\n" % (info.name, info.name))
+    assert tried().returncode == 0
+    assert (dest / "LICENSE").read_text() == "the text"
