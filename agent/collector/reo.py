@@ -1,6 +1,6 @@
-"""Reo.Dev's product usage API as its two documents describe it: a payload in, a JSON answer out, nothing signed.
+"""Reo.Dev's product usage API as its documents describe it: a payload in, a JSON answer out, nothing signed.
 
-Every rule of the two tables is checked, so that a client learns here and not from missing figures that a field is
+Every rule of the tables is checked, so that a client learns here and not from missing figures that a field is
 wrong. Repeated event ids are kept: deduplication is not documented. Pure; storing and faults are decided above.
 """
 
@@ -18,6 +18,8 @@ PATHS = {
 }
 SUCCESS = {"response_code": "200", "response": "Data Uploaded", "status": "success"}
 USER_ID_TYPES = ("EMAIL", "SOCIAL", "LINKEDIN", "GITHUB", "USERNAME")
+# The source of shipped software: Reo has a page of its own for its single events.
+_SHIPPED = "TELEMETRY"
 # Seconds of the year 5138; a client that sends milliseconds is far beyond it.
 _MAX_EVENT_AT_S = 100_000_000_000
 
@@ -64,7 +66,8 @@ def _refuse_constant(name: str) -> None:
 
 def check(endpoint: str, payload: Mapping[str, Any]) -> List[str]:
     """What is wrong with ``payload``, in words; empty when every rule of the table holds."""
-    required, optional = _TABLES[endpoint]
+    shipped = endpoint == "reo-usage" and payload.get("source") == _SHIPPED
+    required, optional = _SHIPPED_TABLES if shipped else _TABLES[endpoint]
     problems = []
     for field, rule in required.items():
         if payload.get(field) in (None, ""):
@@ -127,10 +130,12 @@ _OPTIONAL: Dict[str, _Check] = {
     "user_agent": _text,
     "meta": _object,
 }
+_USER: Dict[str, _Check] = {"user_id_type": _one_of("", *USER_ID_TYPES), "user_id": _text}
+_SHIPPED_TABLES = ({"source": _text, **_SHARED}, {"domain": _text, **_USER, **_OPTIONAL})
 _TABLES: Dict[str, Tuple[Dict[str, _Check], Dict[str, _Check]]] = {
     "reo-usage": (
         {
-            "source": _one_of("PRODUCT_CLOUD"),
+            "source": _one_of("PRODUCT_CLOUD", _SHIPPED),
             "user_id_type": _one_of(*USER_ID_TYPES),
             "user_id": _text,
             **_SHARED,
@@ -140,7 +145,7 @@ _TABLES: Dict[str, Tuple[Dict[str, _Check], Dict[str, _Check]]] = {
     "reo-aggregate": (
         {
             "mode": _one_of("DOMAIN"),
-            "source": _one_of("TELEMETRY"),
+            "source": _one_of(_SHIPPED),
             "count": _integer,
             **_SHARED,
         },

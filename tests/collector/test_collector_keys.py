@@ -47,17 +47,6 @@ def test_keys_have_the_shape_of_the_contract() -> None:
                 assert (public.key_size, public.public_numbers().e) == (2048, 65537)
 
 
-def test_keys_are_the_same_in_every_collector() -> None:
-    assert Collector().keys == Collector().keys
-    assert len({key["public_key"] for key in Collector().keys}) == 2
-
-
-def test_public_keys_are_ready_for_a_configuration() -> None:
-    collector = Collector()
-    names = [(key.name, key.algorithm) for key in collector.public_keys]
-    assert names == [(key["name"], key["algorithm"]) for key in collector.keys]
-
-
 @pytest.mark.parametrize("algorithm", ["rsa", "ed25519"])
 @pytest.mark.parametrize("chosen", [1, "global-next"])
 def test_a_rotation_signs_with_the_next_key(algorithm: str, chosen: int | str) -> None:
@@ -71,17 +60,6 @@ def test_a_rotation_signs_with_the_next_key(algorithm: str, chosen: int | str) -
         assert envelope["private_key_used"] == "global"
         collector.use_key("global")
         assert verified(post_licence(collector).json, old)["code"] == 830
-
-
-@pytest.mark.parametrize("unknown", [2, -1, "stranger", None])
-def test_only_published_keys_can_be_used(unknown: object) -> None:
-    with pytest.raises(ValueError, match="global, global-next"):
-        Collector().use_key(unknown)  # type: ignore[arg-type]
-
-
-def test_an_unknown_algorithm_is_named() -> None:
-    with pytest.raises(ValueError, match="rsa or ed25519"):
-        Collector(algorithm="dsa")
 
 
 def test_without_pynacl_rsa_works_and_ed25519_says_what_is_missing() -> None:
