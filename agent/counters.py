@@ -164,7 +164,9 @@ class Counters:
         now, windows = self._clock.time(), list(self._windows.values())
         ending = [w for w in windows if end or self._ends_in_s(w, now) <= 0]
         open_ = [self.record(w, None) for w in windows if w not in ending]
-        changed = [self.record(w, None) for w in windows if w.total != w.written and w not in ending]
+        changed = [
+            self.record(w, None) for w in windows if w.total != w.written and w not in ending
+        ]
         ended = [self.record(w, now) for w in ending]
         written = {window: window.total for window in windows}
         whole = self._spool.keep_counters([*changed, *ended], open_)

@@ -63,13 +63,13 @@ class Totals:
 class Delivery:
     """Takes records from the spool to their endpoints::
 
-        run()
-          spool.claim()                          the one deliverer of this directory; memory -> disk
-          for record in spool.waiting(doubted):
-            _attempt(record, lane)               gate, request, book "try", send, judge
-            _settle(record, lane, verdict)       book "answer" or "end"; the lane is proven or waits
-          spool.release()                        reap, compact, let go
-          on_outcome(...)                        after the release: a dialog in it holds up nobody else
+    run()
+      spool.claim()                          the one deliverer of this directory; memory -> disk
+      for record in spool.waiting(doubted):
+        _attempt(record, lane)               gate, request, book "try", send, judge
+        _settle(record, lane, verdict)       book "answer" or "end"; the lane is proven or waits
+      spool.release()                        reap, compact, let go
+      on_outcome(...)                        after the release: a dialog in it holds up nobody else
     """
 
     def __init__(

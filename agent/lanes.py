@@ -49,9 +49,14 @@ class Lane:
         self.wait = self.reason = ""
         self.set_at = self.delay_s = 0.0
         self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
-        self.overdue_at, self.overdue_run = 0.0, ""  # when over-aged records were first seen, by whom
+        self.overdue_at, self.overdue_run = (
+            0.0,
+            "",
+        )  # when over-aged records were first seen, by whom
         # Of this process, or this pass:
-        self.pardoned: tuple[str, ...] = ()  # kinds of waiting that do not hold until the next attempt
+        self.pardoned: tuple[
+            str, ...
+        ] = ()  # kinds of waiting that do not hold until the next attempt
         self.proved = self.noticed = self.left = False
         self.parked = ""
 

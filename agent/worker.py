@@ -1,0 +1,460 @@
+"""When: the background thread, flush, exit and fork. What is done then is ``delivery``'s and ``counters``'s.
+
+The thread lives while something waits or a counting window is open, and sleeps until the next of them is due; it never
+polls, never starts at or after the interpreter's end, and ends before a fork. Ringing takes no lock that a signal
+handler could find held. All copies of this package in one process share one exit deadline.
+"""
+
+from __future__ import annotations
+
+import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
+import atexit
+import os
+import sys
+from _weakref import ref
+from time import monotonic, sleep
+
+from . import files
+from .clock import start_thread
+from .delivery import BUSY, DONE, MORE
+from .errors import debug
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Optional
+
+    from .clock import Clock
+    from .config import Config
+    from .counters import Counters
+    from .delivery import Delivery
+    from .spool.store import Spool
+
+# While another process delivers: how soon to ask for its place again; a holder that long is stopped, or ill.
+BUSY_S, BUSY_SLOW_S, BUSY_PATIENCE_S = 0.25, 5.0, 600.0
+# A pass that sent nothing does not follow another at once, whatever it thinks is waiting.
+IDLE_S = 1.0
+# A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
+LOOK_AGAIN_S = 900.0
+# How long nothing is tried again after a defect of ours.
+DEFECT_S = 60.0
+# Records older than this do not wait for the host's start-up.
+OLD_S = 86400.0
+# A lock cannot be interrupted on Windows: a wait is so many waits, between which Ctrl-C is seen.
+SLICE_S = 0.2
+# How long a fork waits for a thread that is about to end, and for modules of ours that another thread is loading.
+PARK_S, IMPORT_S = 0.2, 1.0
+# An attribute of ``sys`` is the one place that copies under different names have in common.
+_DEADLINE = "_callhome_exit_deadline"
+# The import system, before and after somebody imported ``importlib``.
+_IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
+
+
+class _Life:
+    """One thread's, from its start to its end; ``running`` is held as long."""
+
+    __slots__ = ("bell", "running", "stopping", "ident", "native")
+
+    def __init__(self) -> None:
+        self.bell, self.running = _thread.allocate_lock(), _thread.allocate_lock()
+        self.bell.acquire()
+        self.stopping = False
+        self.ident = self.native = 0
+
+
+class Worker:
+    """Keeps and delivers in the background: ``ring`` when something was recorded, ``flush``, ``close``.
+
+    ``forked`` is called in a forked child, before anything else of ours; ``consent`` gives what a helper process is told.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        delivery: Delivery,
+        counters: Counters,
+        *,
+        config: Config,
+        clock: Clock,
+        forked: Callable[[], None],
+        detached: Optional[Any] = None,
+        consent: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._spool, self._delivery, self._counters = spool, delivery, counters
+        self._config, self._clock, self._forked = config, clock, forked
+        self._detached, self._consent = detached, consent
+        self.manual = config.deliver == "manual"
+        self.closed = self.exiting = False
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._life = _Life()
+        self._waiters: list[Any] = []  # locks of callers of flush; released when their pass is over
+        self._hooked = False
+        self._not_before: Optional[float] = None  # of the first pass, by the given clock
+        self._busy_since: Optional[float] = None
+        self.trouble = ""
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread lives."""
+        return self._life.running.locked()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on the worker's thread."""
+        return self.running and self._life.ident == _thread.get_ident()
+
+    def wake(self, *, recorded: bool) -> None:
+        """After recording or counting: have the thread look; keep what was counted where there is none."""
+        if not self.manual and not self.exiting and self.ring():
+            return
+        if recorded or self.exiting or self._counters.due_in_s() == 0:
+            self._counters.keep()
+
+    def ring(self) -> bool:
+        """Have the next turn done at once; starts the thread where there is none. False where none can be had."""
+        life = self._life
+        if self.closed or life.stopping or not (life.running.locked() or self._start(life)):
+            return False
+        try:
+            life.bell.release()
+        except RuntimeError:
+            pass  # rung already
+        return True
+
+    def _start(self, life: _Life) -> bool:
+        threading = sys.modules.get("threading")
+        if threading is not None and not threading.main_thread().is_alive():
+            return False  # the interpreter ends
+        if not life.running.acquire(False):
+            return True  # by another thread, just now
+        try:
+            start_thread(self._main, life)
+            return True
+        except (RuntimeError, MemoryError, OSError) as error:
+            life.running.release()
+            self.trouble = "no thread: " + str(error)
+            return False
+
+    def _main(self, life: _Life) -> None:
+        life.ident = _thread.get_ident()
+        life.native = getattr(_thread, "get_native_id", int)()
+        try:
+            wait_s: Optional[float] = 0.0
+            while wait_s is not None and not life.stopping:
+                wait_s = self._stepped()
+                if wait_s is not None and not life.stopping:
+                    life.bell.acquire(True, min(max(wait_s, 0.0), LOOK_AGAIN_S))
+        finally:
+            life.running.release()
+        # Who rang between that last look and the release took this thread for alive.
+        if life is self._life and (self._waiters or self._next_s() is not None):
+            self.ring()
+
+    def _stepped(self) -> Optional[float]:
+        try:
+            wait_s = self._turn()
+        except BaseException as error:  # noqa: B036 - a defect of ours must not print into the host
+            self.trouble = "%s: %s" % (type(error).__name__, error)
+            debug("defect: %s", self.trouble)
+            return DEFECT_S
+        self.trouble = ""
+        return wait_s
+
+    # -- one turn --------------------------------------------------------------------------------
+
+    def _turn(self) -> Optional[float]:
+        """Do what is due; the seconds until something will be, None for nothing."""
+        if self._counters.due_in_s() == 0:
+            self._counters.keep()
+        waiters = list(self._waiters)
+        due_s = self._delivery.due_in_s()
+        rest_s = 0.0 if waiters or due_s is None else self._delay_s()
+        if not waiters and (due_s is None or max(due_s, rest_s) > 0):
+            return self._next_s(rest_s)
+        if self._detached is not None and self._detached.works and not waiters:
+            return _least(self._detached.turn(self._consent()), self._counters.due_in_s())
+        sent = self._delivery.totals.sent
+        result = self._delivery.run()
+        if result == BUSY:
+            return self._busy_s()
+        self._busy_since = None
+        if result == DONE:
+            for waiter in waiters:
+                self._let_go(waiter)
+        return self._next_s(0.0 if self._delivery.totals.sent > sent else IDLE_S)
+
+    def _next_s(self, rest_s: float = 0.0) -> Optional[float]:
+        due_s = self._delivery.due_in_s()
+        if self._waiters:
+            due_s = 0.0
+        elif due_s is not None:
+            due_s = max(due_s, rest_s)
+        return _least(due_s, self._counters.due_in_s())
+
+    def _delay_s(self) -> float:
+        """What is left of ``start_delay_s``; old records, and those of a product that ends early, do not wait."""
+        now = self._clock.monotonic()
+        if self._not_before is None:
+            oldest_at = self._spool.oldest_at()
+            soon = oldest_at is not None and self._clock.time() - oldest_at > OLD_S
+            soon = soon or any(lane.broken for lane in self._delivery.lanes.values())
+            self._not_before = now + (0.0 if soon else self._config.start_delay_s)
+        return max(0.0, self._not_before - now)
+
+    def _busy_s(self) -> float:
+        now = self._clock.monotonic()
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        patient = now - self._busy_since < BUSY_PATIENCE_S
+        if not patient:
+            self._spool.note("delivery", "another process has been delivering for very long")
+        return BUSY_S if patient else BUSY_SLOW_S
+
+    # -- flush -----------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float, *waits: str) -> None:
+        """Deliver until all is settled, the time is over, or what is left waits for its endpoint.
+
+        ``waits`` names the kinds of waiting that do not hold now. Real seconds, whatever clock was given.
+        """
+        if self.closed or self.exiting or self._delivery.is_current:
+            return
+        self.hook()
+        self._counters.keep(end=True)
+        self._delivery.pardon(*waits)
+        ends_at = monotonic() + timeout_s
+        try:
+            if self.manual or self.is_current or not self._ask(ends_at):
+                self._deliver_here(ends_at)
+        finally:
+            self._delivery.pardon()
+
+    def _ask(self, ends_at: float) -> bool:
+        """Wait for the thread; False where there is none."""
+        waiter = _thread.allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        try:
+            if not self.ring():
+                return False
+            while not waiter.acquire(True, min(SLICE_S, max(0.0, ends_at - monotonic()))):
+                if monotonic() >= ends_at or self.closed or self.exiting:
+                    break
+            return True
+        finally:
+            self._let_go(waiter)
+
+    def _let_go(self, waiter: Any) -> None:
+        try:
+            self._waiters.remove(waiter)
+            waiter.release()
+        except (ValueError, RuntimeError):
+            pass  # the other side was quicker
+
+    def _deliver_here(self, ends_at: float) -> None:
+        result = MORE
+        while result != DONE and monotonic() < ends_at and not self.closed:
+            result = self._delivery.run(ends_at=ends_at)
+            if result == BUSY:
+                sleep(min(BUSY_S / 5, max(0.0, ends_at - monotonic())))
+        busy = "another process, or thread, was delivering all the time" if result == BUSY else None
+        self._spool.note("delivery", busy)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def hook(self) -> None:
+        """Be told of exit and forks; called before anything is recorded."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()  # of a fork that C code made
+        if not self._hooked and not self.closed:
+            # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
+            _watch_forks(self)
+            atexit.register(self.at_exit)
+            util = sys.modules.get("multiprocessing.util")
+            if (
+                util is not None
+            ):  # its forked processes end by os._exit, before 3.13 without asking atexit
+                util.Finalize(self, self.at_exit, exitpriority=0)
+            self._hooked = True
+
+    def close(self, timeout_s: float) -> None:
+        """End everything: no thread, hook, file or callback remains; what was recorded stays on disk."""
+        if not self.closed:
+            self._delivery.silent = True
+            try:
+                self._stop(timeout_s)
+            finally:
+                self.closed = True
+                atexit.unregister(self.at_exit)
+                _forkables.pop(id(self), None)
+
+    def at_exit(self) -> None:
+        """At the interpreter's end: begin no request; recording goes on for other exit handlers."""
+        if self.closed or self.exiting or self._pid != os.getpid():
+            return
+        self.exiting = self._delivery.silent = True
+        try:
+            self._stop(_time_left_s(self._config.exit_timeout_s))
+        except BaseException:  # noqa: B036 - Ctrl-C: wait no longer; the interpreter would print it
+            try:
+                self._stop(0.0)
+            except BaseException:  # noqa: B036
+                pass
+
+    def _stop(self, timeout_s: float) -> None:
+        # The last moments of the time belong to breaking off: an eighth, at most 50 ms.
+        spare_s = min(0.05, timeout_s / 8)
+        self._delivery.stopping = True
+        self._counters.keep(end=True)
+        if not self._end(timeout_s - spare_s):
+            self._delivery.interrupt()
+            self._end(spare_s)
+        for waiter in list(self._waiters):
+            self._let_go(waiter)
+        if self._detached is not None:
+            self._detached.last(self._consent())
+        self._delivery.close()
+        self._spool.seal()
+
+    def _end(self, timeout_s: float) -> bool:
+        """End the thread after its present step; False where it needs longer."""
+        life = self._life
+        life.stopping = True
+        if self.is_current:
+            return True
+        try:
+            life.bell.release()
+        except RuntimeError:
+            pass
+        ended = life.running.acquire(True, max(0.0, timeout_s))
+        if ended:
+            life.running.release()
+            _wait_for_kernel(life.native)
+        return ended
+
+    # -- forks -----------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""
+        if self.running and not self.is_current and self._delivery.in_flight is None:
+            self._delivery.stopping = True
+            _guard_logging(lambda: self._end(PARK_S))
+
+    def after_fork_in_parent(self) -> None:
+        """Go on where there is something to do."""
+        if self._life.stopping and not (self.closed or self.exiting):
+            self._delivery.stopping = False
+            if not self.running:
+                self._life = _Life()
+            self._life.stopping = False
+            if not self.manual and (self._waiters or self._next_s() is not None):
+                self.ring()
+
+    def after_fork_in_child(self) -> None:
+        """Start afresh: the parent's records, counts, threads and locks are the parent's."""
+        self._renew()
+        self._forked()
+
+
+def _least(*waits: Optional[float]) -> Optional[float]:
+    known = [wait for wait in waits if wait is not None]
+    return min(known) if known else None
+
+
+_forkables: dict[int, Any] = {}  # weak references by identity; each change is one step
+_installed = False
+
+
+def _watch_forks(worker: Worker) -> None:
+    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed."""
+    global _installed
+    for key in [key for key, known in list(_forkables.items()) if known() is None]:
+        _forkables.pop(key, None)
+    _forkables[id(worker)] = ref(worker)
+    if not _installed and hasattr(os, "register_at_fork"):
+        _installed = True
+        # Who registers first comes last before the fork and first after it.
+        os.register_at_fork(
+            before=_hold_still,
+            after_in_parent=files.go_on,
+            after_in_child=files.close_inherited,
+        )
+        os.register_at_fork(
+            before=lambda: _tell("before_fork"),
+            after_in_parent=lambda: _tell("after_fork_in_parent"),
+            after_in_child=lambda: _tell("after_fork_in_child"),
+        )
+
+
+def _tell(what: str) -> None:
+    for known in list(_forkables.values()):
+        worker = known()
+        if worker is not None:
+            try:
+                getattr(worker, what)()
+            except BaseException:  # noqa: B036
+                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
+
+
+def _hold_still() -> None:
+    """The last before a fork: who goes on after a file of ours may load the next module, but opens no file."""
+    files.hold_still()
+    try:
+        _guard_logging(_await_imports)
+    except BaseException:  # noqa: B036
+        pass  # os.fork would print it into the host
+
+
+def _await_imports() -> None:
+    """Wait while another thread loads a module for this package: its lock would be held in the child for ever."""
+    ends_at = monotonic() + IMPORT_S
+    while _is_importing() and monotonic() < ends_at:
+        sleep(0.001)
+
+
+def _is_importing() -> bool:
+    ours, me = __name__.rpartition(".")[0], _thread.get_ident()
+    for thread, frame in getattr(sys, "_current_frames", dict)().items():
+        importing = False
+        while frame is not None and thread != me:
+            name = str(frame.f_globals.get("__name__"))
+            if importing and (name + ".").startswith(ours + "."):
+                return True
+            importing |= name in _IMPORTERS
+            frame = frame.f_back
+    return False
+
+
+def _guard_logging(wait: Callable[[], object]) -> None:
+    """Inside a fork hook: wait for a thread that may be loading urllib3, and with it ``logging``.
+
+    Who registers for forks while one is being prepared is not asked before it, but told after it: ``logging`` would
+    then release its lock without having taken it, and the interpreter would print that into the host.
+    """
+    whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
+    wait()
+    logging = sys.modules.get("logging")
+    if not whole and hasattr(logging, "shutdown"):
+        lock = getattr(logging, "_lock", None)
+        owned = getattr(lock, "_is_owned", None)
+        if lock is not None and owned is not None and not owned():
+            lock.acquire()
+
+
+def _time_left_s(timeout_s: float) -> float:
+    """Seconds that are left of the exit time of all copies; the first one to ask begins it."""
+    now = monotonic()
+    began: float = sys.__dict__.setdefault(_DEADLINE, now)
+    return max(0.0, min(timeout_s, began + timeout_s - now))
+
+
+def _wait_for_kernel(native: int) -> None:
+    """Until the system too knows of a thread's end: a fork warns by what the system counts."""
+    ends_at = monotonic() + PARK_S
+    path = "/proc/self/task/%d" % native
+    while native and os.path.exists(path) and monotonic() < ends_at:
+        sleep(0.0002)
