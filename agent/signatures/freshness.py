@@ -1,0 +1,105 @@
+"""Whether a proven answer is a new one: the memory of one endpoint in one process.
+
+A captured answer goes stale and a wrong local clock locks nobody out; what this cannot see is which request an answer
+belongs to, for the signed bytes name none. Only answers that are signed, trusted and of a known code may be judged
+here; keeping ``floor`` on disk is left to the floors above.
+"""
+
+from __future__ import annotations
+
+from ..errors import AnswerStale
+
+# How far the local clock may be off before it has no say: time zones and a wrong date line stay inside.
+AGREE_S = 24 * 3600
+# What a server farm's clocks, a slow answer and an answer overtaken by another may differ by.
+SLACK_S = 300
+# Timestamps are whole seconds: over 20 s that is 5 %, well inside a quarter.
+TICK_MIN_S, TICK_TOLERANCE = 20, 0.25
+
+
+def agrees(timestamp: float, now: float) -> bool:
+    """Whether ``timestamp`` lies within 24 h of ``now``, both in Unix seconds."""
+    return abs(timestamp - now) <= AGREE_S
+
+
+def stale(reason: str, timestamp: int, now: float) -> AnswerStale:
+    """The exception for ``timestamp``; its ``skew_s`` is negative for an answer from the past."""
+    skew_s = int(timestamp - now)
+    return AnswerStale("%s (%+d s)" % (reason, skew_s), skew_s)
+
+
+class Freshness:
+    """Judge the timestamps of one endpoint.
+
+        freshness = Freshness(floor of an earlier run)
+        freshness.judge(receipt.timestamp, now=…, monotonic=…)     # or AnswerStale
+        keep(freshness.floor)
+
+    ``floor`` is what is worth keeping: the newest timestamp accepted in agreement with the local clock. One accepted
+    because it ticks moves the floor in memory only. ``agreed`` is True once an accepted answer lay within 24 h of the
+    local clock. While the local clock is ``doubtful`` such an answer has to tick as well.
+    """
+
+    __slots__ = ("floor", "agreed", "doubtful", "_agreed_on", "_newest", "_newest_at", "_base")
+
+    def __init__(self, floor: int | None = None) -> None:
+        self.floor = self._newest = floor
+        self.agreed = self.doubtful = False
+        self._agreed_on = (0, 0.0)
+        self._newest_at: float | None = None  # monotonic; unknown for a floor of an earlier process
+        self._base: tuple[int, float] | None = None
+
+    def judge(self, timestamp: int, *, now: float, monotonic: float) -> None:
+        """Return if ``timestamp`` (Unix seconds) is fresh, else raise ``AnswerStale``.
+
+        Fresh is what is not before the floor (the newest timestamp accepted, plus the monotonic seconds since, minus
+        ``SLACK_S``) and either lies within 24 h of ``now`` or ticks: it advanced since an earlier answer of this
+        process by the monotonic time between them, within a quarter, over at least ``TICK_MIN_S``.
+        """
+        if self._is_before_floor(timestamp, monotonic):
+            # Known to be old: it must not become the base that a later answer is measured against.
+            raise stale("signed, but older than an answer seen before", timestamp, now)
+        ticks = self._ticks(timestamp, monotonic)
+        if agrees(timestamp, now) and (ticks or not self.doubtful):
+            self.doubtful = False
+            self.agreed, self._agreed_on = True, (timestamp, monotonic)
+            self.floor = timestamp if self.floor is None else max(self.floor, timestamp)
+        elif not ticks:
+            doubt = ", which went back by days" if agrees(timestamp, now) else ""
+            raise stale("signed, but too far from the local clock" + doubt, timestamp, now)
+        if self._newest is None or timestamp > self._newest:
+            self._newest, self._newest_at = timestamp, monotonic
+
+    def corroborates(self, now: float, monotonic: float) -> bool:
+        """Whether the local clock is still right by the last answer that agreed with it: it may have jumped since."""
+        timestamp, at = self._agreed_on
+        return self.agreed and agrees(timestamp + (monotonic - at), now)
+
+    def raise_floor(self, floor: int) -> None:
+        """Take over a floor that another process reached."""
+        if self.floor is None or floor > self.floor:
+            self.floor = floor
+            if self._newest is None or floor > self._newest:
+                self._newest, self._newest_at = floor, None
+
+    def _is_before_floor(self, timestamp: int, monotonic: float) -> bool:
+        if self._newest_at is None:
+            self._newest_at = monotonic
+        if monotonic - self._newest_at > AGREE_S:
+            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart, when
+            # the seconds since are unknown, too, and what only ticked is forgotten.
+            self._newest, self._newest_at = self.floor, monotonic
+        if self._newest is None:
+            return False
+        return timestamp < self._newest + max(0.0, monotonic - self._newest_at) - SLACK_S
+
+    def _ticks(self, timestamp: int, monotonic: float) -> bool:
+        if self._base is not None:
+            base, base_at = self._base
+            elapsed_s = monotonic - base_at
+            if elapsed_s < TICK_MIN_S:
+                return False
+            if abs(timestamp - base - elapsed_s) <= TICK_TOLERANCE * elapsed_s:
+                return True
+        self._base = (timestamp, monotonic)
+        return False
