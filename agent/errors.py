@@ -13,7 +13,10 @@ from _thread import _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, TypeGuard, TypeVar
+
+    Kind = TypeVar("Kind")
+    Mistake = TypeVar("Mistake", bound="_FieldError")
 
 
 class AgentError(Exception):
@@ -71,20 +74,25 @@ class Unverifiable(VerificationError):
     """This interpreter lacks the cryptography to decide; never to be read as valid."""
 
 
+# What is put into these, however wrong, may be a secret.
+_SECRET = ("api_key", "license_key", "activation_identifier", "proxy_auth")
+
+
+def is_a(value: object, kind: type[Kind]) -> TypeGuard[Kind]:
+    """``isinstance`` by the type alone: a caller's object may raise when it is asked for its ``__class__``."""
+    return issubclass(type(value), kind)
+
+
 def mistake(
-    field: str, value: object, allowed: str, error: Optional[type[_FieldError]] = None
-) -> _FieldError:
+    field: str, value: object, allowed: str, error: type[Mistake] = ConfigError  # type: ignore[assignment]
+) -> Mistake:
     """The error for a wrong ``value``: numbers as they are, of anything else the type, for it may be a secret."""
     came = type(value).__name__
-    if (
-        value is None
-        or type(value) in (bool, float)
-        or (type(value) is int and abs(value) < 10**18)
-    ):
-        came = repr(value)
-    elif type(value) is str:
-        came = "str of %d characters" % len(value)
-    return (error or ConfigError)("%s: got %s, allowed is %s" % (field, came, allowed), field)
+    if is_a(value, str):
+        came += " of %d characters" % str.__len__(value)
+    elif type(value) in (type(None), bool, float, int) and field not in _SECRET:
+        came = repr(value) if not is_a(value, int) or abs(value) < 10**18 else "a huge int"
+    return error("%s: got %s, allowed is %s" % (field, came, allowed), field)
 
 
 def part(name: str, needs: str) -> Any:
@@ -128,9 +136,7 @@ def debug(text: str, *args: object) -> None:
     Nothing is loaded or configured for it: the logger is called like this package, where the host has ``logging``.
     """
     logging = sys.modules.get("logging")
-    whole = hasattr(
-        logging, "shutdown"
-    )  # its last function but one: another thread may be loading it
+    whole = hasattr(logging, "shutdown")  # it comes last: another thread may be loading the rest
     to_stderr = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
     if not (whole or to_stderr) or getattr(_telling, "now", False):
         return
@@ -153,7 +159,7 @@ def _print(line: str) -> None:
 
     stream: Any = sys.stderr  # None in a program without a console
     text = "%s %s[%d] %s\n" % (time.strftime("%H:%M:%S"), __package__, os.getpid(), line)
-    if stream is sys.__stderr__:
+    if sys.__stderr__ is not None and stream is sys.__stderr__:
         # Not through its buffer: an exit that finds a background thread holding the buffer's lock aborts.
         os.write(stream.fileno(), text.encode("ascii", "backslashreplace"))
     else:
