@@ -1,4 +1,4 @@
-"""Where time comes from, and threads of ours.
+"""Where time comes from, and what the process does around us: threads, forks, its exit.
 
 ``time()`` is Unix seconds and may jump either way; ``monotonic()`` only measures distances inside one process. A test
 passes its own object with these two methods; nothing else in the package asks for the time of an event.
@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import _signal
 import _thread
+import os
 import sys
 import time as _time
+from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
+
+# An attribute of ``sys`` is the one place that copies under different names have in common.
+_DEADLINE = "_callhome_exit_deadline"
+# The import system, before and after somebody imported ``importlib``.
+_IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
+# How long a fork waits for modules of ours that another thread is loading, and for the system to forget a thread.
+IMPORT_S, KERNEL_S = 1.0, 0.2
 
 
 class Clock:
@@ -47,3 +56,106 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
         _thread.start_new_thread(main, given)
     finally:
         mask(_signal.SIG_SETMASK, before)
+
+
+_forkables: dict[int, Any] = {}  # weak references by identity; each change is one step
+_installed = False
+
+
+def watch_forks(
+    worker: Any, hold: Callable[[], None], go_on: Callable[[], None], child: Callable[[], None]
+) -> None:
+    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed.
+
+    ``hold`` and ``go_on``: from the one to the other no thread opens a file of ours; ``child`` closes the inherited.
+    """
+    global _installed
+    for key in [key for key, known in list(_forkables.items()) if known() is None]:
+        _forkables.pop(key, None)
+    _forkables[id(worker)] = ref(worker)
+    if not _installed and hasattr(os, "register_at_fork"):
+        _installed = True
+        # Who registers first comes last before the fork and first after it.
+        os.register_at_fork(
+            before=lambda: _hold_still(hold), after_in_parent=go_on, after_in_child=child
+        )
+        os.register_at_fork(
+            before=lambda: _tell("before_fork"),
+            after_in_parent=lambda: _tell("after_fork_in_parent"),
+            after_in_child=lambda: _tell("after_fork_in_child"),
+        )
+
+
+def _tell(what: str) -> None:
+    for known in list(_forkables.values()):
+        worker = known()
+        if worker is not None:
+            try:
+                getattr(worker, what)()
+            except BaseException:  # noqa: B036
+                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
+
+
+def forget_forks(worker: Any) -> None:
+    """The opposite of ``watch_forks``."""
+    _forkables.pop(id(worker), None)
+
+
+def _hold_still(hold: Callable[[], None]) -> None:
+    """The last before a fork: who goes on after a file of ours may load the next module, but opens no file."""
+    hold()
+    try:
+        guard_logging(_await_imports)
+    except BaseException:  # noqa: B036
+        pass  # os.fork would print it into the host
+
+
+def _await_imports() -> None:
+    """Wait while another thread loads a module for this package: its lock would be held in the child for ever."""
+    ends_at = _time.monotonic() + IMPORT_S
+    while _is_importing() and _time.monotonic() < ends_at:
+        _time.sleep(0.001)
+
+
+def _is_importing() -> bool:
+    ours, me = __name__.rpartition(".")[0], _thread.get_ident()
+    for thread, frame in getattr(sys, "_current_frames", dict)().items():
+        importing = False
+        while frame is not None and thread != me:
+            name = str(frame.f_globals.get("__name__"))
+            if importing and (name + ".").startswith(ours + "."):
+                return True
+            importing |= name in _IMPORTERS
+            frame = frame.f_back
+    return False
+
+
+def guard_logging(wait: Callable[[], object]) -> None:
+    """Inside a fork hook: wait for a thread that may be loading urllib3, and with it ``logging``.
+
+    Who registers for forks while one is being prepared is not asked before it, but told after it: ``logging`` would
+    then release its lock without having taken it, and the interpreter would print that into the host.
+    """
+    whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
+    wait()
+    logging = sys.modules.get("logging")
+    if not whole and hasattr(logging, "shutdown"):
+        lock = getattr(logging, "_lock", None)
+        owned = getattr(lock, "_is_owned", None)
+        if lock is not None and owned is not None and not owned():
+            lock.acquire()
+
+
+def exit_time_left_s(timeout_s: float) -> float:
+    """Seconds that are left of the exit time of all copies; the first one to ask begins it."""
+    now = _time.monotonic()
+    began: float = sys.__dict__.setdefault(_DEADLINE, now)
+    return max(0.0, min(timeout_s, began + timeout_s - now))
+
+
+def wait_for_kernel(native: int) -> None:
+    """Until the system too knows of a thread's end: a fork warns by what the system counts."""
+    ends_at = _time.monotonic() + KERNEL_S
+    path = "/proc/self/task/%d" % native
+    while native and os.path.exists(path) and _time.monotonic() < ends_at:
+        _time.sleep(0.0002)

@@ -13,8 +13,7 @@ from time import monotonic
 
 from . import verdicts
 from .errors import debug
-from .lanes import BACKOFF, CONSENT, ORIGIN, Lane
-from .lines import sha256
+from .lanes import CONSENT, ORIGIN, Lane
 from .values import Outcome, Unreachable, Verdict, Withheld, inside
 
 TYPE_CHECKING = False
@@ -33,20 +32,16 @@ if TYPE_CHECKING:
 BUSY, MORE, DONE = "busy", "more", "done"
 # A pass begins so many records, and none after so long; then others have their turn, and outcomes are told.
 PASS_RECORDS, PASS_S = 256, 2.0
-# So much evidence makes a dead letter: 12 answers that count, or 2 refusals in the server's own words.
-DEAD_AT, REFUSED_WEIGHT = 12, 6
+# So much evidence makes a dead letter.
+DEAD_AT = 12
 # So many requests in a row that ended with their process count as a failure of the endpoint.
 BROKEN_AT = 3
-# Statuses that say the server is busy, not that it choked on a record.
-EXCUSED = frozenset((408, 429, 502, 503, 504))
 # With less than this left no further request is begun: it would only be cut short.
 LEFT_MIN_S = 0.05
 # How soon to look again at what waits for something of our own, and at what the disk refuses.
 PARKED_S, REFUSED_S = 3600.0, 30.0
 # 2025: nothing of ours is older. A clock that said less was not set yet, so the record's age is unknown.
 EARLIEST_AT = 1_735_689_600.0
-# Two runs, this far apart, must agree on an age that nothing signed corroborates.
-AGREED_S = 24 * 3600.0
 # How long a refusal of consent waits for a request that is being broken off.
 CALL_OFF_S = 0.2
 
@@ -58,6 +53,11 @@ class Totals:
 
     def __init__(self) -> None:
         self.sent = self.delivered = self.flagged = self.rejected = self.untrusted = 0
+
+    def count(self, answered: str, ended: str) -> None:
+        """One answer, and what became of its record."""
+        for name in {answered, ended}.intersection(self.__slots__):
+            setattr(self, name, getattr(self, name) + 1)
 
 
 class Delivery:
@@ -88,17 +88,9 @@ class Delivery:
         self._spool, self._config, self._clock, self._environ = spool, config, clock, environ
         self._gate, self._on_outcome, self._user = gate, on_outcome, user_identifier
         self._given = transport
-        self.lanes = {adapter.name: self._lane(adapter) for adapter in adapters}
+        self.lanes = {a.name: Lane(a, config, user_identifier()) for a in adapters}
         self.silent = False
         self.after_fork()
-
-    def _lane(self, adapter: Adapter) -> Lane:
-        """A lane is found by a hash of its configuration, keyed by whose state this is."""
-        config, name = self._config, self._user() + "\n" + adapter.name
-        cause = (name, adapter.cause(), config.proxy, config.proxy_auth, config.ca_bundle)
-        floor = (name, adapter.floor_cause())
-        tags = (repr(parts).encode("utf-8", "backslashreplace") for parts in (cause, floor))
-        return Lane(adapter, *(str(sha256(tag).hexdigest()[:16]) for tag in tags))
 
     def after_fork(self) -> None:
         """Begin anew: connections and who is in the middle of a pass are the parent's."""
@@ -108,7 +100,7 @@ class Delivery:
         self.in_flight: Optional[Record] = None
         self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
         self._seen: object = None  # the news that the last pass looked at
-        self._refused_at: Optional[float] = None  # when the disk refused to be written
+        self._refused = False  # the disk cannot be written, so nothing is sent from it
 
     # -- when ------------------------------------------------------------------------------------
 
@@ -120,7 +112,7 @@ class Delivery:
         waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.left]
         if not fresh:
             waits += [PARKED_S for lane in self.lanes.values() if lane.parked]
-        if self._spool.memory:
+        if self._spool.memory or self._refused:
             waits.append(0.0 if fresh else REFUSED_S)
         return min(waits) if waits else None
 
@@ -156,7 +148,7 @@ class Delivery:
             try:
                 result = self._pass(told, ends_at)
             finally:
-                self._rest()
+                self._quietly("rest")
                 self._spool.release()
             for record, verdict in told:
                 self._tell(record, verdict)
@@ -165,7 +157,7 @@ class Delivery:
             self._inside.clear()
 
     def _pass(self, told: list[tuple[Record, Verdict]], ends_at: Optional[float]) -> str:
-        self._seen, began_at = self._spool.news, monotonic()
+        self._seen, self._refused, began_at = self._spool.news, False, monotonic()
         most = self.totals.sent + PASS_RECORDS
         self.refresh()
         open_ = self._open(ends_at)
@@ -194,9 +186,10 @@ class Delivery:
                     self._leave({record.endpoint: open_.pop(record.endpoint)})
                 if not open_:
                     break
-        self._expire(old)
+        if old:
+            self._spool.drop(old, why="age")
         self._keep()
-        debug("pass: %d sent, %s", self.totals.sent - most + PASS_RECORDS, self._waits())
+        debug("pass over: %d sent", self.totals.sent - most + PASS_RECORDS)
         return MORE if open_ and any(lane.left for lane in open_.values()) else DONE
 
     def _open(self, ends_at: Optional[float]) -> dict[str, Lane]:
@@ -291,8 +284,7 @@ class Delivery:
         request.may_send = lambda: not self.stopping and self._gate(record) == "open"
         first = record.kind == "aggregate" and not spool.attempts(record).failed
         if not spool.try_(record, sync=first):
-            self._refused_at = monotonic()
-            lane.left = True
+            self._refused = True
             return None
         # Set before consent is asked: who withdraws it looks here.
         self.in_flight = record
@@ -346,14 +338,14 @@ class Delivery:
             lane.broken += 1
             spool.end(record, failed=False, counted=0)
             return False
-        counted = self._evidence(lane, verdict)
+        counted = lane.evidence(verdict)
         if spool.attempts(record).counted + counted >= DEAD_AT and counted:
             verdict.outcome = verdicts.REJECTED
         if outcome in verdicts.SETTLED:
             lane.prove(now)
         elif outcome != verdicts.REJECTED:
-            lane.settle(verdict if counted == 0 else _as(verdict, outcome), now, _chance())
-        self._count(outcome, verdict.outcome)
+            lane.settle(outcome, verdict, now, _chance())
+        self.totals.count(outcome, verdict.outcome)
         if verdict.outcome in verdicts.ENDED:
             spool.answer(record, verdict, now)
             return True
@@ -363,21 +355,6 @@ class Delivery:
             spool.told(record, verdict, now)
         self._keep()
         return False
-
-    def _evidence(self, lane: Lane, verdict: Verdict) -> int:
-        """How much an answer speaks against its record: nothing, unless the lane proved another one in this pass."""
-        if not lane.proved or verdict.outcome not in verdicts.SUSPICIOUS:
-            return 0
-        if verdict.outcome == verdicts.RETRY and verdict.status in EXCUSED:
-            return 0
-        return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
-
-    def _count(self, answered: str, ended: str) -> None:
-        totals = self.totals
-        totals.delivered += answered == verdicts.DELIVERED
-        totals.flagged += answered == verdicts.FLAGGED
-        totals.untrusted += answered == verdicts.UNTRUSTED
-        totals.rejected += ended == verdicts.REJECTED
 
     def _tell(self, record: Record, verdict: Verdict) -> None:
         if self._on_outcome is None or self.silent:
@@ -411,23 +388,14 @@ class Delivery:
             return False
         if self.clock_is_right():
             return True
-        if lane is None or lane.adapter.signed:
-            return False
-        other = lane.overdue_run not in ("", self._spool.run)
-        if other and now - lane.overdue_at >= AGREED_S and lane.overdue_at - record.at > most_s:
-            return True
-        if not lane.overdue_run or lane.overdue_at > now:
-            lane.overdue_at, lane.overdue_run = now, self._spool.run
-        return False
+        return lane is not None and lane.agrees_on_age(
+            now, now - record.at - most_s, self._spool.run
+        )
 
     def clock_is_right(self) -> bool:
         """Whether a signed answer of this process still agrees with the local clock."""
         now, ticks = self._clock.time(), self._clock.monotonic()
         return any(lane.freshness.corroborates(now, ticks) for lane in self.lanes.values())
-
-    def _expire(self, old: list[Record]) -> None:
-        if old:
-            self._spool.drop(old, why="age")
 
     # -- what is kept ----------------------------------------------------------------------------
 
@@ -435,11 +403,6 @@ class Delivery:
         for lane in self.lanes.values():
             self._spool.note_fact("lane", lane.tag, **lane.to_json())
             self._spool.note_fact("floor", lane.floor_tag, **lane.floor_json())
-
-    def _waits(self) -> str:
-        now = self._clock.time()
-        waits = {name: round(lane.remaining_s(now)) for name, lane in self.lanes.items()}
-        return ", ".join("%s waits %d s" % found for found in waits.items())
 
     # -- the transport ---------------------------------------------------------------------------
 
@@ -449,9 +412,6 @@ class Delivery:
 
             self.transport = HttpTransport.of(self._config, self._environ)
         return self.transport
-
-    def _rest(self) -> None:
-        self._quietly("rest")
 
     def _quietly(self, verb: str) -> None:
         """A vendor's transport may keep no promise; the host's exit is no place to learn it."""
@@ -485,8 +445,3 @@ class Delivery:
 def _chance() -> float:
     """The jitter, in [0, 1)."""
     return int.from_bytes(os.urandom(6), "big") / 2.0**48
-
-
-def _as(verdict: Verdict, outcome: str) -> Verdict:
-    """A verdict under the name that the answer had, for its endpoint."""
-    return Verdict(outcome, reason=verdict.reason, retry_after_s=verdict.retry_after_s)

@@ -8,12 +8,14 @@ changes the proxy could replay a day of captured answers. Everything read back i
 from __future__ import annotations
 
 from . import verdicts
+from .lines import sha256
 from .signatures.freshness import AGREE_S, Freshness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
 
+    from .config import Config
     from .values import Verdict
     from .verdicts import Adapter
 
@@ -23,6 +25,12 @@ HELD_BASE_S, HELD_MAX_S = 3600.0, 24 * 3600.0
 # Anyone can obtain a signed refusal and relay it: a lane that was ever proven is asked again this soon.
 HELD_PROVEN_MAX_S = 6 * 3600.0
 BACKOFF, PAUSE, HELD = "backoff", "pause", "held"
+# Statuses that say the server is busy, not that it choked on a record.
+EXCUSED = frozenset((408, 429, 502, 503, 504))
+# A refusal in the server's own words weighs so many other answers.
+REFUSED_WEIGHT = 6
+# Two runs, this far apart, must agree on an age that nothing signed corroborates.
+AGREED_S = 24 * 3600.0
 # What a lane may be waiting for that is our own.
 CONSENT, ORIGIN = "consent", "a domain or ip_addr"
 
@@ -41,8 +49,11 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 class Lane:
     """One endpoint; ``wait`` is "", BACKOFF (ours), PAUSE (asked for by the server) or HELD (it refuses us)."""
 
-    def __init__(self, adapter: Adapter, tag: str, floor_tag: str) -> None:
-        self.adapter, self.tag, self.floor_tag = adapter, tag, floor_tag
+    def __init__(self, adapter: Adapter, config: Config, user: str) -> None:
+        self.adapter = adapter
+        cause = (adapter.cause(), config.proxy, config.proxy_auth, config.ca_bundle)
+        self.tag = _tag(user, adapter.name, cause)
+        self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()
         self.failures = self.holds = 0  # in a row
         self.broken = 0  # requests in a row that ended with their process
@@ -77,20 +88,36 @@ class Lane:
         self.wait = self.reason = ""
         self.proved, self.proven_at = True, now
 
-    def settle(self, verdict: Verdict, now: float, chance: float) -> None:
+    def evidence(self, verdict: Verdict) -> int:
+        """How much an answer speaks against its record: nothing, unless this lane proved another one in this pass."""
+        excused = verdict.outcome == verdicts.RETRY and verdict.status in EXCUSED
+        if not self.proved or excused or verdict.outcome not in verdicts.SUSPICIOUS:
+            return 0
+        return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
+
+    def agrees_on_age(self, now: float, overdue_s: float, run: str) -> bool:
+        """Whether another run, a day before, saw a record over-aged that is so by ``overdue_s``; else note it."""
+        if self.adapter.signed:
+            return False
+        if not self.overdue_run or self.overdue_at > now:
+            self.overdue_at, self.overdue_run = now, run
+        since_s = now - self.overdue_at
+        return self.overdue_run != run and AGREED_S <= since_s < overdue_s
+
+    def settle(self, outcome: str, verdict: Verdict, now: float, chance: float) -> None:
         """Wait as an answer that settled nothing says; ``chance`` in [0, 1) is the jitter."""
         self.pardoned, self.broken = (), 0
         self.set_at = now
         # What a usage server writes may repeat what was recorded: no free text of it is kept.
         self.reason = verdict.reason
-        if verdict.outcome == verdicts.HELD:
+        if outcome == verdicts.HELD:
             most_s = HELD_PROVEN_MAX_S if self.proven_at else HELD_MAX_S
             self.wait, self.delay_s = HELD, min(most_s, HELD_BASE_S * 2.0 ** min(self.holds, 10))
             self.holds += 1
-        elif verdict.outcome == verdicts.THROTTLED:
+        elif outcome == verdicts.THROTTLED:
             self.wait, self.delay_s = PAUSE, min(HELD_MAX_S, verdict.retry_after_s)
         else:
-            self.back_off(now, chance, "%s: %s" % (verdict.outcome, verdict.reason))
+            self.back_off(now, chance, "%s: %s" % (outcome, verdict.reason))
 
     def back_off(self, now: float, chance: float, reason: str) -> None:
         """Wait longer after each failure."""
@@ -147,3 +174,9 @@ class Lane:
             self.freshness.doubtful = True
         else:
             self.freshness.raise_floor(floor)
+
+
+def _tag(user: str, name: str, cause: object) -> str:
+    """A hash keyed by whose state this is: it tells nobody a key or an address."""
+    text = repr((user, name, cause)).encode("utf-8", "backslashreplace")
+    return str(sha256(text).hexdigest()[:16])

@@ -11,11 +11,9 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import atexit
 import os
 import sys
-from _weakref import ref
 from time import monotonic, sleep
 
-from . import files
-from .clock import start_thread
+from . import clock as process, files
 from .delivery import BUSY, DONE, MORE
 from .errors import debug
 
@@ -42,12 +40,8 @@ DEFECT_S = 60.0
 OLD_S = 86400.0
 # A lock cannot be interrupted on Windows: a wait is so many waits, between which Ctrl-C is seen.
 SLICE_S = 0.2
-# How long a fork waits for a thread that is about to end, and for modules of ours that another thread is loading.
-PARK_S, IMPORT_S = 0.2, 1.0
-# An attribute of ``sys`` is the one place that copies under different names have in common.
-_DEADLINE = "_callhome_exit_deadline"
-# The import system, before and after somebody imported ``importlib``.
-_IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
+# How long a fork waits for a thread that is about to end.
+PARK_S = 0.2
 
 
 class _Life:
@@ -65,7 +59,7 @@ class _Life:
 class Worker:
     """Keeps and delivers in the background: ``ring`` when something was recorded, ``flush``, ``close``.
 
-    ``forked`` is called in a forked child, before anything else of ours; ``consent`` gives what a helper process is told.
+    ``forked`` is called in a forked child; ``consent`` gives what a helper process is told.
     """
 
     def __init__(
@@ -133,7 +127,7 @@ class Worker:
         if not life.running.acquire(False):
             return True  # by another thread, just now
         try:
-            start_thread(self._main, life)
+            process.start_thread(self._main, life)
             return True
         except (RuntimeError, MemoryError, OSError) as error:
             life.running.release()
@@ -272,7 +266,7 @@ class Worker:
             self.after_fork_in_child()  # of a fork that C code made
         if not self._hooked and not self.closed:
             # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
-            _watch_forks(self)
+            process.watch_forks(self, files.hold_still, files.go_on, files.close_inherited)
             atexit.register(self.at_exit)
             util = sys.modules.get("multiprocessing.util")
             if (
@@ -290,7 +284,7 @@ class Worker:
             finally:
                 self.closed = True
                 atexit.unregister(self.at_exit)
-                _forkables.pop(id(self), None)
+                process.forget_forks(self)
 
     def at_exit(self) -> None:
         """At the interpreter's end: begin no request; recording goes on for other exit handlers."""
@@ -298,7 +292,7 @@ class Worker:
             return
         self.exiting = self._delivery.silent = True
         try:
-            self._stop(_time_left_s(self._config.exit_timeout_s))
+            self._stop(process.exit_time_left_s(self._config.exit_timeout_s))
         except BaseException:  # noqa: B036 - Ctrl-C: wait no longer; the interpreter would print it
             try:
                 self._stop(0.0)
@@ -333,7 +327,7 @@ class Worker:
         ended = life.running.acquire(True, max(0.0, timeout_s))
         if ended:
             life.running.release()
-            _wait_for_kernel(life.native)
+            process.wait_for_kernel(life.native)
         return ended
 
     # -- forks -----------------------------------------------------------------------------------
@@ -342,7 +336,7 @@ class Worker:
         """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""
         if self.running and not self.is_current and self._delivery.in_flight is None:
             self._delivery.stopping = True
-            _guard_logging(lambda: self._end(PARK_S))
+            process.guard_logging(lambda: self._end(PARK_S))
 
     def after_fork_in_parent(self) -> None:
         """Go on where there is something to do."""
@@ -363,98 +357,3 @@ class Worker:
 def _least(*waits: Optional[float]) -> Optional[float]:
     known = [wait for wait in waits if wait is not None]
     return min(known) if known else None
-
-
-_forkables: dict[int, Any] = {}  # weak references by identity; each change is one step
-_installed = False
-
-
-def _watch_forks(worker: Worker) -> None:
-    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed."""
-    global _installed
-    for key in [key for key, known in list(_forkables.items()) if known() is None]:
-        _forkables.pop(key, None)
-    _forkables[id(worker)] = ref(worker)
-    if not _installed and hasattr(os, "register_at_fork"):
-        _installed = True
-        # Who registers first comes last before the fork and first after it.
-        os.register_at_fork(
-            before=_hold_still,
-            after_in_parent=files.go_on,
-            after_in_child=files.close_inherited,
-        )
-        os.register_at_fork(
-            before=lambda: _tell("before_fork"),
-            after_in_parent=lambda: _tell("after_fork_in_parent"),
-            after_in_child=lambda: _tell("after_fork_in_child"),
-        )
-
-
-def _tell(what: str) -> None:
-    for known in list(_forkables.values()):
-        worker = known()
-        if worker is not None:
-            try:
-                getattr(worker, what)()
-            except BaseException:  # noqa: B036
-                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
-
-
-def _hold_still() -> None:
-    """The last before a fork: who goes on after a file of ours may load the next module, but opens no file."""
-    files.hold_still()
-    try:
-        _guard_logging(_await_imports)
-    except BaseException:  # noqa: B036
-        pass  # os.fork would print it into the host
-
-
-def _await_imports() -> None:
-    """Wait while another thread loads a module for this package: its lock would be held in the child for ever."""
-    ends_at = monotonic() + IMPORT_S
-    while _is_importing() and monotonic() < ends_at:
-        sleep(0.001)
-
-
-def _is_importing() -> bool:
-    ours, me = __name__.rpartition(".")[0], _thread.get_ident()
-    for thread, frame in getattr(sys, "_current_frames", dict)().items():
-        importing = False
-        while frame is not None and thread != me:
-            name = str(frame.f_globals.get("__name__"))
-            if importing and (name + ".").startswith(ours + "."):
-                return True
-            importing |= name in _IMPORTERS
-            frame = frame.f_back
-    return False
-
-
-def _guard_logging(wait: Callable[[], object]) -> None:
-    """Inside a fork hook: wait for a thread that may be loading urllib3, and with it ``logging``.
-
-    Who registers for forks while one is being prepared is not asked before it, but told after it: ``logging`` would
-    then release its lock without having taken it, and the interpreter would print that into the host.
-    """
-    whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
-    wait()
-    logging = sys.modules.get("logging")
-    if not whole and hasattr(logging, "shutdown"):
-        lock = getattr(logging, "_lock", None)
-        owned = getattr(lock, "_is_owned", None)
-        if lock is not None and owned is not None and not owned():
-            lock.acquire()
-
-
-def _time_left_s(timeout_s: float) -> float:
-    """Seconds that are left of the exit time of all copies; the first one to ask begins it."""
-    now = monotonic()
-    began: float = sys.__dict__.setdefault(_DEADLINE, now)
-    return max(0.0, min(timeout_s, began + timeout_s - now))
-
-
-def _wait_for_kernel(native: int) -> None:
-    """Until the system too knows of a thread's end: a fork warns by what the system counts."""
-    ends_at = monotonic() + PARK_S
-    path = "/proc/self/task/%d" % native
-    while native and os.path.exists(path) and monotonic() < ends_at:
-        sleep(0.0002)
