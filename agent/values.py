@@ -103,16 +103,17 @@ class Withheld(Unreachable):
 
 
 class _Facts:
-    """Slots that print themselves."""
+    """Facts by name, printed with them."""
 
-    __slots__: tuple[str, ...] = ()
+    def __init__(self, **facts: Any) -> None:
+        vars(self).update(facts)
 
     def to_json(self) -> dict[str, Any]:
         """The facts by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return dict(vars(self))
 
     def __repr__(self) -> str:
-        facts = ", ".join("%s=%r" % item for item in self.to_json().items())
+        facts = ", ".join("%s=%r" % item for item in vars(self).items())
         return "%s(%s)" % (type(self).__name__, facts)
 
 
@@ -124,37 +125,17 @@ class Verdict(_Facts):
     was signed, trusted and fresh; ``status`` is HTTP's, 0 where no answer came.
     """
 
-    __slots__ = (
-        "outcome",
-        "reason",
-        "code",
-        "errors",
-        "retry_after_s",
-        "timestamp",
-        "proven",
-        "status",
-    )
+    reason = ""
+    code: Optional[int] = None
+    errors: Optional[dict[str, list[str]]] = None
+    retry_after_s = 0.0
+    timestamp: Optional[int] = None
+    proven = False
+    status = 0
 
-    def __init__(
-        self,
-        outcome: str,
-        *,
-        reason: str = "",
-        code: Optional[int] = None,
-        errors: Optional[dict[str, list[str]]] = None,
-        retry_after_s: float = 0.0,
-        timestamp: Optional[int] = None,
-        proven: bool = False,
-        status: int = 0,
-    ) -> None:
+    def __init__(self, outcome: str, **facts: Any) -> None:
         self.outcome = outcome
-        self.reason = reason
-        self.code = code
-        self.errors = errors
-        self.retry_after_s = retry_after_s
-        self.timestamp = timestamp
-        self.proven = proven
-        self.status = status
+        super().__init__(**facts)
 
 
 class Outcome(_Facts):
@@ -165,17 +146,6 @@ class Outcome(_Facts):
     whether the record carried one, ``from_earlier_run`` whether another run recorded it.
     """
 
-    __slots__ = (
-        "event_id",
-        "endpoint",
-        "verdict",
-        "reason",
-        "errors",
-        "recorded_at",
-        "had_license_key",
-        "from_earlier_run",
-    )
-
     event_id: str
     endpoint: str
     verdict: str
@@ -184,10 +154,6 @@ class Outcome(_Facts):
     recorded_at: float
     had_license_key: bool
     from_earlier_run: bool
-
-    def __init__(self, **facts: Any) -> None:
-        for name in self.__slots__:
-            setattr(self, name, facts[name])
 
 
 class DeliveryReport(_Facts):
@@ -198,8 +164,6 @@ class DeliveryReport(_Facts):
     letters lie on disk. ``drained``: nothing that this configuration could send waits any more.
     """
 
-    __slots__ = ("delivered", "flagged", "pending", "held", "dead", "untrusted", "drained")
-
     delivered: int
     flagged: int
     pending: int
@@ -207,10 +171,6 @@ class DeliveryReport(_Facts):
     dead: int
     untrusted: int
     drained: bool
-
-    def __init__(self, **facts: Any) -> None:
-        for name in self.__slots__:
-            setattr(self, name, facts[name])
 
 
 class Capture:
