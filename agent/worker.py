@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .spool.store import Spool
 
-# While another process delivers: how soon to ask for its place again; a holder that long is stopped, or ill.
-BUSY_S, BUSY_SLOW_S, BUSY_PATIENCE_S = 0.25, 5.0, 600.0
+# While another process delivers: how soon to ask for its place again, doubled each time up to this.
+BUSY_S, BUSY_MAX_S = 0.25, 5.0
 # A pass that sent nothing does not follow another at once, whatever it thinks is waiting.
 IDLE_S = 1.0
 # A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
@@ -87,7 +87,7 @@ class Worker:
         self._waiters: list[Any] = []  # locks of callers of flush; released when their pass is over
         self._hooked = False
         self._not_before: Optional[float] = None  # of the first pass, by the given clock
-        self._busy_since: Optional[float] = None
+        self._busy_s = BUSY_S
         self.trouble = ""
 
     # -- the thread ------------------------------------------------------------------------------
@@ -175,8 +175,9 @@ class Worker:
         sent = self._delivery.totals.sent
         result = self._delivery.run()
         if result == BUSY:
-            return self._busy_s()
-        self._busy_since = None
+            self._busy_s = min(BUSY_MAX_S, 2 * self._busy_s)
+            return self._busy_s / 2
+        self._busy_s = BUSY_S
         if result == DONE:
             for waiter in waiters:
                 self._let_go(waiter)
@@ -199,14 +200,6 @@ class Worker:
             soon = soon or any(lane.broken for lane in self._delivery.lanes.values())
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)
-
-    def _busy_s(self) -> float:
-        now = self._clock.monotonic()
-        self._busy_since = now if self._busy_since is None else self._busy_since
-        patient = now - self._busy_since < BUSY_PATIENCE_S
-        if not patient:
-            self._spool.note("delivery", "another process has been delivering for very long")
-        return BUSY_S if patient else BUSY_SLOW_S
 
     # -- flush -----------------------------------------------------------------------------------
 
