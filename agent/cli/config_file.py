@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 
-from ..config import Config, GetKeyManager, Reo
+from ..config import Config, GetKeyManager, Reo, unknown_name
 from ..errors import ConfigError, mistake, part
 from ..signatures.keys import PublicKey
-from .arguments import meant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,8 +203,7 @@ def _table(value: Any, place: str, allowed: Iterable[str]) -> dict[str, Any]:
     for name in value:
         if name not in allowed:
             near = [*allowed, *(other for other in _LICENCE if not place and other != name)]
-            message = "%s: unknown name %r%s" % (place or "Config", str(name), meant(name, near))
-            raise _at(place, ConfigError(message, str(name)))
+            raise _at(place, unknown_name(place or "Config", str(name), near))
     return dict(value)
 
 

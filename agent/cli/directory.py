@@ -8,13 +8,13 @@ from typing import Optional
 from .. import files
 
 
-def problem(directory: Optional[str]) -> Optional[tuple[str, str]]:
-    """(what is wrong, what to do about it); None where nothing is.
+def problem(directory: Optional[str], why: str = "") -> Optional[tuple[str, str]]:
+    """(what is wrong, what to do about it); None where nothing is. ``why`` there is no directory, if there is none.
 
     A directory that does not exist yet is judged by the nearest one above it that does, in which it would be made.
     """
     if directory is None:
-        return "there is no home to keep state in", "set HOME, or state_dir in the configuration"
+        return why, "set HOME, or state_dir in the configuration"
     place = directory
     while not os.path.lexists(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)

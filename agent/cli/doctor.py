@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from .. import places
+from .. import files
 from . import findings, settings, way
 from .output import Output, counted, is_terminal, moment, plain, write
 from .screen import Screen, of_stdout
@@ -56,11 +56,14 @@ def add_to(parser: Parser) -> None:
 
 
 def _doctor(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    config = settings.read(args, given).config
-    directory = places.state_directory(config, os.environ)
+    told = settings.read(args, given)
+    config = told.config
+    place = files.state_directory(config, os.environ)
     with settings.open_agent(args, given, looking=True) as agent:
         found = _looked_at(agent, config, not args.no_network)
-        sections = _sections(agent, config, directory, found)
+        sections = _sections(agent, config, place, found)
+    licence = findings.licence(told.license_key, told.activation_identifier, found["history"])
+    sections[0][1].extend(licence)
     checks = [(section, check) for section, checks in sections for check in checks]
     ok = all(check.ok for _, check in checks)
     value = {
@@ -87,17 +90,17 @@ def _looked_at(agent: Agent, config: Config, network: bool) -> dict[str, Any]:
 
 
 def _sections(
-    agent: Agent, config: Config, directory: Optional[str], found: dict[str, Any]
+    agent: Agent, config: Config, place: tuple[Optional[str], str], found: dict[str, Any]
 ) -> Sections:
-    """All findings, in the order of a delivery."""
+    """All findings, in the order of a delivery; ``place``: the state directory, or why there is none."""
     status, now = found["status"], time.time()
     status["usage_consent"] = settings.shown_consent(config)
     sections = [("configuration", list(findings.configuration(config, status, found)))]
     if not config.endpoints:
         return sections
     network = found.get("network", [])
-    lanes = settings.engine_of(agent).courier.lanes()
-    machine = list(findings.state(directory, config, status))
+    lanes = [agent._delivery.lane_of(adapter.name) for adapter in agent._adapters]
+    machine = list(findings.state(*place, config, status))
     machine.append(findings.identity(found["identity"]))
     machine.append(findings.clock(status, lanes, network, now))
     sections.append(("machine", machine))
@@ -105,7 +108,7 @@ def _sections(
         shown = status["endpoints"][number]
         checks = list(findings.keys(endpoint, shown["keyring"]))
         if network:
-            checks += way.findings(network[number], now)
+            checks += way.findings(network[number])
         sections.append((endpoint.name, checks))
     return [*sections, ("records", list(findings.spool(status, network, now)))]
 

@@ -11,19 +11,18 @@ import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SignatureInvalid, Unverifiable
-from ..routes import ORIGIN
-from ..spool import names
-from ..spool.facts import BACKOFF
+from ..lanes import BACKOFF, CONSENT, ORIGIN
+from ..spool.segment import is_ours
 from . import remedies
 from .directory import problem
 from .output import amount, counted, duration, plain
-from .result import CONSENT, refusal, unknown
+from .result import refusal, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..config import Config
-    from ..spool.facts import Lane
+    from ..lanes import Lane
 
 # 2024: a clock before that was never set.
 _CLOCK_MIN_S = 1_704_067_200
@@ -67,9 +66,33 @@ def configuration(config: Config, status: dict[str, Any], found: dict[str, Any])
         yield Check("consent", True, "usage: " + (refusal(status) if refused else said))
 
 
-def state(directory: Optional[str], config: Config, status: dict[str, Any]) -> Iterator[Check]:
+def licence(
+    license_key: str, activation_identifier: str, history: list[dict[str, Any]]
+) -> Iterator[Check]:
+    """Whether licence records carry what their server asks for; it saves those that do not, with a red flag."""
+    saved = [answer for answer in history if answer.get("code") in (830, 831)]
+    flags = (saved[-1].get("errors") or {}) if saved else {}
+    if license_key and not activation_identifier:
+        detail = "the licence key comes without an activation identifier"
+    elif _ACTIVATION in flags and "license_key" not in flags:
+        detail = "the last licence record that was saved lacked one"
+    else:
+        return
+    yield Check("activation identifier", True, detail, _NO_ACTIVATION)
+
+
+_ACTIVATION = "activation_identifier"
+_NO_ACTIVATION = (
+    "the server flags every such record: give the identifier of the activation beside the key "
+    "(activation_identifier, or a pair as license_key)"
+)
+
+
+def state(
+    directory: Optional[str], why: str, config: Config, status: dict[str, Any]
+) -> Iterator[Check]:
     """Whether records can be kept: rights, owners, the quota, the disk."""
-    wrong = problem(directory)
+    wrong = problem(directory, why)
     if wrong is not None:
         yield Check("state directory", False, *wrong)
     if directory is None:
@@ -94,7 +117,7 @@ def _others(directory: str) -> Iterator[Check]:
     """Files of ours that this user may not use: delivery goes on without them, but not without records."""
     user = os.geteuid() if hasattr(os, "geteuid") else None
     theirs, shut = [], []
-    for name in sorted(filter(names.is_ours, os.listdir(directory))):
+    for name in sorted(filter(is_ours, os.listdir(directory))):
         path = os.path.join(directory, name)
         try:
             foreign = user is not None and os.lstat(path).st_uid != user
@@ -102,7 +125,7 @@ def _others(directory: str) -> Iterator[Check]:
             continue
         usable = os.access(path, os.R_OK | os.W_OK)
         theirs += [name] if foreign or not usable else []
-        shut += [name] if names.is_segment(name) and not usable else []
+        shut += [name] if name.endswith(".seg") and not usable else []
     if theirs:
         more = " and %d more" % (len(theirs) - 1) if len(theirs) > 1 else ""
         what = ", with records in it," if shut else ""
@@ -166,14 +189,14 @@ def clock(
     asked = {p["name"] for p in network if p["signed_drift_s"] is not None}
     skewed = [e["name"] for e in status["endpoints"] if e["reason"].startswith("skewed")]
     skewed = [name for name in skewed if name not in asked]
-    behind_s = max((lane.floor - now for lane in lanes if lane.floor is not None), default=0.0)
+    behind_s = max((lane.freshness.floor - now for lane in lanes if lane.freshness.floor is not None), default=0.0)
     far = any(signed and abs(drift) > _CLOCK_FAR_S for drift, signed, _ in known)
     wrong = far or any(abs(drift) > _CLOCK_NEAR_S for drift, _, _ in known)
     if now < _CLOCK_MIN_S:
         far, said = True, ["says %d s since 1970: it was never set" % now]
     elif skewed:
         far, said = True, ["disagrees with the signed answers of " + skewed[0]]
-    elif any(lane.doubtful for lane in lanes):
+    elif any(lane.freshness.doubtful for lane in lanes):
         far, said = True, ["went back by more than a day since a signed answer was noted"]
     elif behind_s > _CLOCK_NEAR_S and not known:
         wrong, said = True, ["%s behind the newest signed answer" % duration(behind_s)]

@@ -12,10 +12,8 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Optional
 
 from .. import files
-from ..errors import AgentError, ConfigError
-from ..signatures import PublicKey
-from ..signatures.keyring import CONTEXT, FORMAT, read_content, split as split
-from ..signatures.keys import ED25519, RSA, decode_base64
+from ..errors import AgentError, ConfigError, part
+from ..signatures.keys import ED25519, RSA, PublicKey, decode_base64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +36,11 @@ class PrivateKey:
     def sign(self, message: bytes) -> bytes:
         """The signature of ``message``."""
         return bytes(self._signing.sign(message).signature)
+
+
+def documents() -> Any:
+    """The part that reads keyring documents; raises ``ConfigError`` where this copy lacks it."""
+    return part("keyring", "keys")
 
 
 def create(path: str, *, algorithm: str, bits: int) -> PublicKey:
@@ -84,7 +87,7 @@ def draft(
 ) -> bytes:
     """The text of a new document, as it is to be signed; raises where a product would refuse it."""
     content = {
-        "format": FORMAT,
+        "format": documents().FORMAT,
         "version": version,
         "issued": issued,
         "expires": expires,
@@ -92,7 +95,7 @@ def draft(
         "keys": list(keys),
     }
     text = json.dumps(content, separators=(",", ":")).encode("ascii")
-    read_content(text)
+    documents().read_content(text)
     return text
 
 
@@ -110,14 +113,14 @@ def signed(text: bytes, pairs: Sequence[tuple[str, bytes]], roots: Sequence[Priv
     """The document around ``text``: the signatures that it had, and those of ``roots``."""
     found = dict(pairs)
     for root in roots:
-        found[root.public.fingerprint] = root.sign(CONTEXT + text)
+        found[root.public.fingerprint] = root.sign(documents().CONTEXT + text)
     signatures = [
         {"root": root, "signature": b64encode(signature).decode("ascii")}
         for root, signature in found.items()
     ]
     document = {"signed": text.decode("ascii"), "signatures": signatures}
     data = json.dumps(document, indent=1).encode("ascii") + b"\n"
-    split(data)
+    documents().split(data)
     return data
 
 

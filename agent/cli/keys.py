@@ -17,7 +17,7 @@ from .output import Output, facts, moment, printable, table
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..signatures import Keyring
+    from ..extras.keyring import Keyring
     from .arguments import Parser
 
 _DAY_S = 86400
@@ -139,7 +139,7 @@ def _sign(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
         keyfiles.write_public(args.file, data, what="a document")
     else:
         data = _read_document(args.file)
-        data = keyfiles.signed(*_split(data), roots)
+        data = keyfiles.signed(*keyfiles.documents().split(data), roots)
         keyfiles.write_public(args.file, data)
     return _tell_document(data, out)
 
@@ -168,18 +168,11 @@ def _draft(args: argparse.Namespace) -> bytes:
 def _read_document(path: str) -> bytes:
     data = keyfiles.read(path)
     try:
-        from ..signatures.keyring import read_content
-
-        read_content(_split(data)[0])
+        documents = keyfiles.documents()
+        documents.read_content(documents.split(data)[0])
     except VerificationError as error:
         raise ConfigError("%s: %s" % (path, error), "file") from None
     return data
-
-
-def _split(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    from ..signatures.keyring import split
-
-    return split(data)
 
 
 def _inspect(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
@@ -198,10 +191,8 @@ def _inspect(args: argparse.Namespace, out: Output, given: Optional[Config]) -> 
 
 
 def _tell_document(data: bytes, out: Output) -> int:
-    from ..signatures.keyring import read_content
-
-    text, pairs = _split(data)
-    content = read_content(text)
+    text, pairs = keyfiles.documents().split(data)
+    content = keyfiles.documents().read_content(text)
     keys = [
         {
             "name": key.name,

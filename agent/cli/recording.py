@@ -151,7 +151,6 @@ def _command(
             report=report,
             is_count=act is _count,
             is_call_home=act is _call_home,
-            on_disk=bool(settings.engine_of(agent).spool.own_segments),
         )
         out.answer(found.to_json(), [found.line()])
         for line in found.notes():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from ..lanes import CONSENT
 from .directory import problem
 from .output import counted, printable
 
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     from ..values import DeliveryReport, Outcome
 
 NO_CONSENT, IN_MEMORY = "no consent", "kept in memory only"
-CONSENT = "consent"  # what ``status`` says of records that wait for it
 
 
 class Result(NamedTuple):
-    """What one command did; ``on_disk``: whether this process wrote any record."""
+    """What one command did, and the status after it."""
 
     status: dict[str, Any]
     event_id: Optional[str]
@@ -27,7 +27,6 @@ class Result(NamedTuple):
     report: Optional[DeliveryReport]
     is_count: bool
     is_call_home: bool
-    on_disk: bool
 
     @property
     def disabled(self) -> bool:
@@ -37,9 +36,9 @@ class Result(NamedTuple):
     @property
     def in_memory(self) -> bool:
         """Whether there is a record and none of it on disk."""
-        if self.disabled or self.on_disk:
+        if self.disabled or self.event_id is not None:
             return False
-        return IN_MEMORY in self.lost or (self.is_count and not self.lost)
+        return IN_MEMORY in self.lost or bool(self.status["in_memory"])
 
     @property
     def lost(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from .. import places
+from .. import files
 from ..errors import EventError
 from . import settings, upkeep
 from .arguments import UsageError, decimal
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..client import Agent
     from ..config import Config
-    from ..values import DeliveryReport
+    from ..spool.record import Record
     from .arguments import Parser
 
 _REPLAY_TIMEOUT_S = 3600.0
@@ -103,14 +103,11 @@ def _looking(args: argparse.Namespace, given: Optional[Config]) -> Agent:
 
 
 def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import insight
-
     config = settings.read(args, given).config
     with _looking(args, given) as agent:
-        status = {**insight.status(settings.engine_of(agent), ask=True), "closed": False}
+        status = agent.status()
     status["usage_consent"] = settings.shown_consent(config)
-    directory = places.state_directory(config, os.environ)
-    wrong = problem(directory) if config.endpoints else None
+    wrong = problem(*files.state_directory(config, os.environ)) if config.endpoints else None
     if wrong is not None:
         status["trouble"] = {**status["trouble"], "state_dir": wrong[0]}
     heads = ("endpoint", "kind", "pending", "waiting for", "retry in", "reason")
@@ -144,22 +141,14 @@ def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
 
 def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
     """Every record on disk, as one flat line each."""
-    from ..spool.backlog import Backlog
-
-    engine = settings.engine_of(agent)
-    known = {adapter.name for adapter in engine.adapters}
-    reading = Backlog(engine.spool.directory, [])
-    reading.refresh()
-    epoch, now = engine.spool.consent.current(), time.time()
+    known, now = {adapter.name for adapter in agent._adapters}, time.time()
     for dead in (False, True):
-        for record in reading.records(dead=dead):
-            attempts = reading.attempts(record)
+        for record in agent._spool.records(dead=dead):
+            attempts = agent._spool.attempts(record)
             state = "dead" if dead else "pending"
-            if record.usage and record.epoch < epoch:
-                state = "refused"
-            elif not dead and record.endpoint not in known:
+            if not dead and record.endpoint not in known:
                 state = "unknown endpoint"
-            elif not dead and not reading.is_closed(record):
+            elif not dead and upkeep.is_counting(record):
                 state = "counting"
             yield {
                 "id": record.id,
@@ -167,9 +156,8 @@ def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
                 "kind": record.kind,
                 "recorded_at": record.at,
                 "age_s": round(now - record.at),
-                "attempts": attempts.failed if attempts is not None else 0,
+                "attempts": attempts.failed,
                 "state": state,
-                "why": record.why,
             }
 
 
@@ -184,7 +172,7 @@ def _list(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
             entry["kind"],
             duration(entry["age_s"]),
             entry["attempts"],
-            "%s: %s" % (entry["state"], entry["why"]) if entry["why"] else entry["state"],
+            entry["state"],
         )
         for entry in entries
     )
@@ -195,18 +183,13 @@ def _list(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
 
 
 def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import insight
-    from ..spool.backlog import Backlog
-
     if len(args.id) < _ID_MIN_CHARS:
         raise UsageError("ID: give at least %d characters" % _ID_MIN_CHARS)
     with _looking(args, given) as agent:
-        reading = Backlog(settings.engine_of(agent).spool.directory, [])
-        reading.refresh()
         found = [
-            {**insight.show(record), "dead": dead}
+            _shown(record, dead)
             for dead in (False, True)
-            for record in reading.records(dead=dead)
+            for record in agent._spool.records(dead=dead)
             if record.id.startswith(args.id)
         ]
     if len({record["id"] for record in found}) > 1:
@@ -215,43 +198,45 @@ def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
         out.answer([], [])
         out.say("no record %s waits; it may have been delivered: see the command history" % args.id)
         return 1
-    names = {"e": "endpoint", "k": "kind", "at": "recorded_at", "b": "body", "why": "why"}
-    shown = [
-        {
-            "id": record["id"],
-            **{long: record[short] for short, long in names.items() if short in record},
-        }
-        for record in found
-    ]
     lines = []
-    for record in shown:
+    for record in found:
         heads = {**record, "recorded_at": moment(record["recorded_at"])}
         body = heads.pop("body")
         lines += [*facts(heads), *("  " + line for line in facts(body)), ""]
-    out.answer(shown, lines)
+    out.answer(found, lines)
     return 0
 
 
-def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import flushing
+def _shown(record: Record, dead: bool) -> dict[str, Any]:
+    body = dict(record.body)
+    if body.get("license_key"):
+        body["license_key"] = "****"
+    return {
+        "id": record.id,
+        "endpoint": record.endpoint,
+        "kind": record.kind,
+        "recorded_at": record.at,
+        "dead": dead,
+        "body": body,
+    }
 
+
+def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     def waits_for() -> str:
-        delivery = engine.courier.delivery
-        if delivery is None:
+        if not agent._spool.claimed:
             return "another process is delivering"
-        record = delivery.in_flight
+        record = agent._delivery.in_flight
         return "nothing moves" if record is None else "no answer from " + record.endpoint
 
     progress = Progress(waits_for)
     with settings.open_agent(
         args, given, looking=True, on_outcome=lambda outcome: progress.one()
     ) as agent:
-        engine = settings.engine_of(agent)
-        before = flushing.census(engine)
+        before = agent._spool.census()
         progress.begin(sum(before["pending"].values()) + (before["dead"] if args.dead else 0))
         try:
-            report: DeliveryReport = flushing.replay(
-                engine, dead=args.dead, held=args.held, timeout_s=args.timeout
+            report = upkeep.replay(
+                agent, dead=args.dead, held=args.held, timeout_s=args.timeout
             )
         finally:
             progress.end()
@@ -317,16 +302,15 @@ def _import(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
 
 def _purge(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     with _looking(args, given) as agent:
-        engine = settings.engine_of(agent)
         if not args.yes:
-            pending, dead, others = upkeep.removable(engine, unknown=args.unknown)
+            pending, dead, others = upkeep.removable(agent, unknown=args.unknown)
             raise UsageError(
                 "purge would remove %s and %s, unsent and for good"
                 % (counted(pending, "waiting record"), counted(dead, "dead letter")),
                 *(["It would leave %s." % _others(others)] if others else []),
                 "Say --yes to do it, or keep a copy first: spool export FILE",
             )
-        removed, dead, left, others = upkeep.purge(engine, unknown=args.unknown)
+        removed, dead, left, others = upkeep.purge(agent, unknown=args.unknown)
     answer = {"removed": removed, "dead_removed": dead, "left": left, "unknown_left": others}
     lines = ["removed %s and %s" % (counted(removed, "record"), counted(dead, "dead letter"))]
     out.answer(answer, lines)

@@ -45,7 +45,7 @@ def add_erase_to(parser: Parser) -> None:
 
 
 def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import identity, places
+    from .. import files, identity
 
     config = _named(args, given)
     if not config.endpoints and args.vendor is None:
@@ -53,14 +53,14 @@ def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         out.say("the configuration has no endpoint, so the agent is off and nobody is identified")
         return 1
     names: dict[str, Any] = {
-        "state_dir": places.state_directory(config, os.environ),
+        "state_dir": files.state_directory(config, os.environ)[0],
         "vendor": config.vendor,
         "product_name": config.product_name,
         "identity_name": config.identity_name,
     }
     before = identity.resolve(**names).value
     if args.reset:
-        identity.reset(**names)
+        identity.resolve(**names, reset=True)
     explained = identity.explain(**names)
     value = explained["user_identifier"]
     answer = dict(explained) if args.explain else {"user_identifier": value}
@@ -105,15 +105,15 @@ def _explained(explained: dict[str, Any]) -> list[str]:
 
 
 def _erase(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import flushing, places
+    from .. import files, looking
 
     config = settings.read(args, given).config
-    directory = places.state_directory(config, os.environ)
+    directory, why = files.state_directory(config, os.environ)
     existed = directory is not None and os.path.lexists(directory)
-    remaining = flushing.erase(config)
+    remaining = looking.erase(config)
     lines = ["could not remove %s" % path for path in remaining]
     if not existed:
-        where = "%s does not exist" % directory if directory else "there is no state directory"
+        where = "%s does not exist" % directory if directory else why
         lines = ["nothing to remove: " + where]
     out.answer(
         {"directory": directory, "remaining": remaining, "erased": not remaining},

@@ -1,69 +1,77 @@
-"""Purging: what it takes to remove unsent records without hurting a product that runs at the same time."""
+"""Purging and replaying: what it takes to do so without hurting a product that runs at the same time."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..lanes import BACKOFF, HELD
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from collections.abc import Iterator
 
-_WAIT_S = 5.0
-_RETRY_S = 0.05
+    from ..client import Agent
+    from ..spool.record import Record
+    from ..values import DeliveryReport
 
 
-def removable(engine: Engine, *, unknown: bool) -> tuple[int, int, int]:
+def replay(agent: Agent, *, dead: bool, held: bool, timeout_s: float) -> DeliveryReport:
+    """Deliver what waits, whatever backoff says; ``dead`` letters and endpoints that ``held`` us off too, if asked for.
+
+    Raises ``TimeoutError`` while another process delivers and dead letters are to come back.
+    """
+    if dead:
+        with agent._claimed():
+            agent._spool.revive()
+    return agent._flush(timeout_s, skip=(BACKOFF, HELD) if held else (BACKOFF,))
+
+
+def is_counting(record: Record) -> bool:
+    """Whether its writer may still add to it: a counter whose window nobody has closed yet."""
+    return record.kind == "aggregate" and record.ended_at is None
+
+
+def removable(agent: Agent, *, unknown: bool) -> tuple[int, int, int]:
     """(records that wait, dead letters, records left as their endpoints are unknown)."""
-    from ..spool.backlog import Backlog
-
-    reading = Backlog(engine.spool.directory, engine.spool.memory)
-    reading.refresh()
-    known = _known(engine)
-    found = [0, 0]
+    found = {False: 0, True: 0}
     others = 0
-    for dead in (False, True):
-        for record in reading.records(dead=dead):
-            if unknown or record.endpoint in known:
-                found[dead] += 1
-            else:
-                others += 1
-    return found[0], found[1], others
+    for dead, record in _all(agent):
+        if unknown or _is_known(agent, record):
+            found[dead] += 1
+        else:
+            others += 1
+    return found[False], found[True], others
 
 
-def purge(engine: Engine, *, unknown: bool) -> tuple[int, int, int, int]:
+def purge(agent: Agent, *, unknown: bool) -> tuple[int, int, int, int]:
     """Settle what is unsent; (records removed, dead letters removed, open counters left, records of others left).
 
     Records of endpoints that this configuration does not name may be another version's: they go with ``unknown``.
     Under the deliverer's lock, so that nothing is in flight. A counter that a living process still adds to is its
     writer's. Raises ``TimeoutError`` while another process delivers.
     """
-    ends_at = time.monotonic() + _WAIT_S
-    while not engine.courier.take():
-        if time.monotonic() > ends_at:
-            raise TimeoutError("another process is delivering; try again")
-        time.sleep(_RETRY_S)
-    try:
-        backlog = engine.spool.backlog
-        backlog.refresh()
-        known = _known(engine)
-        found = [0, 0]
+    with agent._claimed():
+        closed = {record.key for record in agent._spool.waiting(())}
+        going: dict[bool, list[Record]] = {False: [], True: []}
         left = others = 0
-        for dead in (False, True):
-            for record in list(backlog.records(dead=dead)):
-                if not unknown and record.endpoint not in known:
-                    others += 1
-                elif backlog.is_closed(record):
-                    backlog.ledger.end(record, settled=True)
-                    found[dead] += 1
-                else:
-                    left += 1
-            for _ in backlog.records(dead=dead):
-                pass  # reaps what is done
-        engine.count_lost("purged", sum(found))
-        return found[0], found[1], left, others
-    finally:
-        engine.courier.give_back()
+        for dead, record in _all(agent):
+            if not unknown and not _is_known(agent, record):
+                others += 1
+            elif dead or record.key in closed:
+                going[dead].append(record)
+            else:
+                left += 1
+        for records in going.values():
+            agent._spool.drop(records, why="purge")
+    agent._lost("purged", sum(map(len, going.values())))
+    return len(going[False]), len(going[True]), left, others
 
 
-def _known(engine: Engine) -> set[str]:
-    return {adapter.name for adapter in engine.adapters}
+def _all(agent: Agent) -> Iterator[tuple[bool, Record]]:
+    """(whether it is a dead letter, record) of all that is unsent."""
+    for dead in (False, True):
+        for record in agent._spool.records(dead=dead):
+            yield dead, record
+
+
+def _is_known(agent: Agent, record: Record) -> Any:
+    return any(adapter.name == record.endpoint for adapter in agent._adapters)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..config import Config
-    from ..signatures import PublicKey, Receipt
+    from ..signatures.envelope import Receipt
+    from ..signatures.keys import PublicKey
     from .arguments import Parser
 
 # An envelope has at most 64 KiB; whatever is larger is refused as one.
@@ -56,12 +57,12 @@ def add_to(parser: Parser) -> None:
 
 
 def _verify(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from .. import signatures
+    from ..signatures.envelope import verify
 
     at = None if args.at is None else _time(args.at)
     keys, envelope = _keys(args, given), _envelope(args.file)
     try:
-        receipt = signatures.verify(envelope, keys, now=at)
+        receipt = verify(envelope, keys, now=at)
     except VerificationError as error:
         reason = type(error).__name__
         answer = {"verified": False, "reason": reason, "message": str(error)}

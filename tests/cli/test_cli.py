@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -64,13 +63,6 @@ def test_every_command_has_help_with_examples(name: str) -> None:
     assert "--json" in done.out
     assert "--config" in done.out
     assert "--inject" not in done.out
-
-
-def test_an_example_in_a_help_text_is_a_command() -> None:
-    for name in COMMANDS:
-        for line in run(*name.split(), "--help").out.partition("examples:\n")[2].splitlines():
-            words = line.split()
-            assert words[words.index(name.split()[0]) :][: len(name.split())] == name.split()
 
 
 @pytest.mark.parametrize(
@@ -140,12 +132,6 @@ def test_a_mistake_in_the_file_names_file_and_field(
     assert (done.status, done.out) == (2, "")
     assert site.file in done.err and field in done.err and len(done.err.splitlines()) == 1
     assert API_KEY not in done.err
-
-
-def test_a_file_that_is_no_json(site: Site) -> None:
-    Path(site.file).write_text('{"vendor": "%s"' % API_KEY)
-    done = site.run("history")
-    assert done.status == 2 and "is not JSON" in done.err and API_KEY not in done.err
 
 
 # --- what every command keeps ---------------------------------------------------------------------
@@ -271,32 +257,6 @@ def test_usage_shows_how_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None
     assert spawn("--help").out.splitlines()[0].split()[2:4] == ["-m", "agent"]
 
 
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """A vendored copy: another name, no collector."""
-    place = tmp_path / "product"
-    shutil.copytree(
-        ROOT / "agent",
-        place / "acme_home",
-        ignore=shutil.ignore_patterns("__pycache__", "collector"),
-    )
-    return place
-
-
-def test_a_copy_under_another_name_knows_its_name(copied: Path) -> None:
-    done = spawn("spool", "--help", cwd=copied, package="acme_home")
-    assert done.status == 0 and "-m acme_home spool" in done.out
-    assert not [word for word in done.out.split() if word == "agent"]
-
-
-@pytest.mark.parametrize("name", ["collector", "demo"])
-def test_a_copy_without_the_collector_says_so(copied: Path, name: str) -> None:
-    done = spawn(name, cwd=copied, package="acme_home")
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("error: the collector is not part of this copy")
-    assert len(done.err.splitlines()) == 1
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_the_collector_says_one_line_and_ends_with_a_signal(
     number: signal.Signals, status: int
@@ -315,8 +275,3 @@ def test_the_collector_says_one_line_and_ends_with_a_signal(
         assert hello["keys"][0]["algorithm"] == "ed25519"
         child.send_signal(number)
         assert (child.stdout.read(), child.stderr.read(), child.wait(20)) == ("", "", status)
-
-
-def test_a_port_that_is_taken(site: Site) -> None:
-    done = run("collector", "--port", site.server.url.rpartition(":")[2])
-    assert (done.status, done.out) == (1, "") and len(done.err.splitlines()) == 1

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import ROOT, Site, collector, run, spawn
+from support.cli import Site, collector, run
 from support.endpoints import pem
 
 import agent
-from agent import ConfigError, cli
+from agent import __version__
 from agent.cli.config_file import from_mapping
-from agent.version import VERSION
 
 ONLY_CLI = ("license_key", "activation_identifier")
 
@@ -37,15 +35,6 @@ def error(*argv: str) -> str:
 
 
 # --- options --------------------------------------------------------------------------------------
-
-
-def test_history_is_limited_by_a_number_from_0_on(site: Site) -> None:
-    site.run("call-home")
-    config = ("--config", site.file)
-    assert error("history", "--limit", "-1", *config) == "--limit: got -1, allowed is 0 or more"
-    done = site.run("history", "--limit", "0")
-    assert (done.status, done.out, done.err) == (0, "", "")
-    assert site.run("history", "--limit", "0", "--json").json == []
 
 
 @pytest.mark.parametrize(
@@ -75,20 +64,6 @@ def test_a_configuration_where_it_has_no_meaning_is_accepted_and_not_read(name: 
         done = run(*typed)
         assert done.err.startswith("--config is not read") and "nope" not in done.err
         assert done.status == (0 if name == "help" else 2)  # whatever it is without
-
-
-def test_numbers_may_be_negative_and_have_an_exponent(site: Site) -> None:
-    for words in (["--value", "-1e-3"], ["--point", "1", "-2E3"], ["--value", "-.5"]):
-        done = site.run("record", *words, "--data-group", "g", "--no-send", "--json")
-        assert done.status == 0, done.err
-    assert [
-        r["numeric_data_single_value"] for r in _waiting(site) if "numeric_data_single_value" in r
-    ]
-
-
-def _waiting(site: Site) -> list[dict[str, str]]:
-    found = site.run("preview", "--json").json
-    return [dict(pair.split("=") for pair in one["body"].split("&")) for one in found]
 
 
 def test_a_product_s_own_switch_stands_in_what_is_to_be_typed(
@@ -185,13 +160,6 @@ def test_a_mistake_in_the_file_is_told_in_the_words_of_the_file(site: Site) -> N
     assert mistake(site, document) == "vendor is missing"
 
 
-def test_toml_has_a_word_for_not_asked(site: Site) -> None:
-    document = {k: v for k, v in site.document().items() if k not in ONLY_CLI}
-    assert from_mapping({**document, "usage_consent": "not-asked"}).usage_consent is None
-    assert "not-asked" in run("call-home", "--help").out
-    assert "not-asked" in run("call-home").err, "beside the example"
-
-
 # --- calling it, and finding one's way ------------------------------------------------------------
 
 
@@ -203,15 +171,9 @@ def test_arguments_of_a_wrong_type_are_named(argv: Any, came: str) -> None:
         agent.main(argv)
 
 
-def test_a_configuration_of_a_wrong_type_is_named() -> None:
-    with pytest.raises(ConfigError, match="config: got int, allowed is a Config") as caught:
-        agent.main(["id"], config=5)  # type: ignore[arg-type]
-    assert caught.value.field == "config"
-
-
 def test_the_version_is_told() -> None:
-    assert run("--version") == (0, "agent %s\n" % VERSION, "")
-    assert run("--version", "--json").json == {"name": "agent", "version": VERSION}
+    assert run("--version") == (0, "agent %s\n" % __version__, "")
+    assert run("--version", "--json").json == {"name": "agent", "version": __version__}
 
 
 def test_help_is_a_command_too() -> None:
@@ -227,20 +189,3 @@ def test_a_product_of_its_own_configuration_needs_none_in_the_examples(site: Sit
         examples = shown.partition("examples:\n")[2]
         assert examples.strip() and "--config" not in examples
         assert "in place of the product's own" in " ".join(shown.split())
-
-
-def test_a_copy_without_the_collector_does_not_offer_it(tmp_path: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__", "collector")
-    shutil.copytree(ROOT / "agent", tmp_path / "acme_home", ignore=ignored)
-    for form in ((), ("--help",), ("demmo",), ("id",)):
-        done = spawn(*form, cwd=tmp_path, package="acme_home")
-        assert "demo" not in (done.out + done.err).replace("'demmo'", "").split()
-        assert "acme_home demo" not in done.out + done.err
-        assert "collector" not in done.out + done.err
-
-
-def test_a_frozen_product_does_not_offer_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "  demo  " in run("--help").out
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert "  demo  " not in run("--help").out
-    assert cli.main(["demo"]) == 2

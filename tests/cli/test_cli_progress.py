@@ -96,21 +96,6 @@ def test_a_silent_server_is_waited_for_in_view(site: Site, columns: int, told: s
     assert told.strip() in moving and " left" not in moving
 
 
-@needs_pty
-@pytest.mark.usefixtures("hasty")
-def test_pace_and_time_left_fit_a_narrow_terminal(site: Site) -> None:
-    record(site, 300)
-    for columns in (120, 24):
-        said, shown = on_terminal(site, columns, *["--json"] * (columns == 24))
-        frames = shown.replace("\n", "").split("\r")
-        assert max(map(len, frames)) < columns
-        if columns == 120:
-            assert any("per second" in one and "%)" in one and "left" in one for one in frames)
-            assert "300 of 300, " in shown and said.startswith("delivered 300")
-            record(site, 300)
-    assert "300 of 300" in shown and " left" in shown and said.startswith("{")
-
-
 @pytest.mark.usefixtures("hasty")
 def test_a_pipe_gets_plain_lines_and_stdout_only_the_answer(site: Site) -> None:
     import json
@@ -130,22 +115,9 @@ def test_a_product_that_delivers_meanwhile_is_named(site: Site) -> None:
     record(site, 2)
     err = io.StringIO()
     with Agent(load(site.file).replace(deliver="manual")) as product:
-        courier = product._engine.courier
-        assert courier.take()
-        replay(site, err, "--timeout", "0.8")
-        courier.give_back()
+        with product._claimed():
+            replay(site, err, "--timeout", "0.8")
     assert "0 of 2, another process is delivering for " in err.getvalue()
-
-
-def test_no_thread_is_left(site: Site) -> None:
-    record(site, 2)
-    replay(site, io.StringIO())
-    assert not [one for one in threading.enumerate() if one.name == "progress"]
-
-
-def test_a_pace_is_told_in_a_unit_that_shows_it() -> None:
-    told = {793.4: "793 per second", 2.25: "2.2 per second", 0.5: "30.0 per minute"}
-    assert {pace: progress.per_time(pace) for pace in told} == told
 
 
 def test_the_pace_is_that_of_the_last_seconds() -> None:

@@ -59,16 +59,6 @@ def test_missing_consent_stops_usage_and_is_no_failure_of_a_call_home(
     assert site.answers("getkeymanager") == [830] and site.answers("reo-usage") == []
 
 
-def test_a_call_home_that_only_usage_endpoints_would_get_is_not_recorded(site: Site) -> None:
-    _, usage = site.document()["endpoints"]
-    site.write(usage_consent=None, endpoints=[usage])
-    done = site.run("call-home")
-    assert done.status == 1 and done.out.startswith(
-        "not recorded: no consent (usage_consent is nul"
-    )
-    assert "note" not in done.err
-
-
 def test_usage_that_waits_for_consent_says_so(site: Site) -> None:
     site.run("track", "EXPORT", "--no-send")
     site.write(usage_consent=None)
@@ -114,12 +104,6 @@ def test_what_was_only_in_memory_is_well_if_it_was_delivered(site: Site, name: s
 
 
 # --- endpoints that refuse, or are unknown --------------------------------------------------------
-
-
-def test_a_refusing_server_is_asked_again_with_held(site: Site) -> None:
-    site.server.fault("401-100", "getkeymanager")
-    assert "spool replay --held" in site.run("call-home").err
-    assert "spool replay --held" in site.run("spool", "replay").err
 
 
 def renamed(site: Site) -> None:

@@ -88,38 +88,11 @@ def test_freshness_is_judged_only_at_a_given_time(tmp_path: Path) -> None:
         assert verify(tmp_path, good, "--at", at).status == 2
 
 
-def test_several_keys_are_all_tried(tmp_path: Path) -> None:
-    good = receipt(tmp_path)
-    with collector() as server:
-        other = tmp_path / "other.pem"
-        other.write_text(server.keys[0]["public_key"])
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(good))
-    for keys, status in (([str(other)], 1), ([str(other), key()], 0), ([key(), str(other)], 0)):
-        options = [word for name in keys for word in ("--key", name)]
-        assert run("verify", *options, str(path)).status == status
-
-
 def test_an_answer_on_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = json.dumps(receipt(tmp_path)).encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert run("verify", "--key", key()).status == 0
     assert spawn("verify", "--key", key()).out.startswith("not verified: EnvelopeMalformed")
-
-
-@pytest.mark.parametrize("content", [None, "", "not a key", "-----BEGIN PUBLIC KEY-----\nAAAA\n"])
-def test_a_key_that_cannot_be_used(tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "bad.pem"
-    if content is not None:
-        path.write_text(content)
-    done = run("verify", "--key", str(path), str(tmp_path / "none"))
-    assert (done.status, done.out) == (2, "") and "bad.pem" in done.err
-    assert len(done.err.splitlines()) <= 2
-
-
-def test_an_answer_that_is_not_there(tmp_path: Path) -> None:
-    done = run("verify", "--key", key(), str(tmp_path / "none.json"))
-    assert done.status == 2 and "none.json cannot be read" in done.err
 
 
 def test_the_keys_of_the_configuration(tmp_path: Path) -> None:

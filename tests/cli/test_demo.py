@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,12 +57,6 @@ def test_a_copy_under_another_name_tells_it_too(tmp_path: Path) -> None:
     assert "every step holds" in done.out and done.err == ""
 
 
-def test_a_plain_terminal_gets_plain_marks() -> None:
-    done = spawn("demo", env={"PYTHONIOENCODING": "ascii"})
-    assert done.status == 0 and done.out.isascii() and "  ok  " in done.out
-    assert "\x1b" not in done.out
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a whole console there")
 def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(
@@ -80,12 +73,6 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
         child.send_signal(signal.SIGINT)
         assert child.stderr.read() == "interrupted\n" and child.wait(20) == 130
     assert os.listdir(tmp_path) == []
-
-
-def test_a_frozen_program_has_no_second_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    done = run("demo")
-    assert (done.status, done.out) == (2, "") and "frozen" in done.err
 
 
 def test_the_rotation_holds_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.metadata
 import json
 import os
@@ -16,15 +17,16 @@ from typing import Any
 import pytest
 from support.agent import ROOT, child_environ, run_python, snapshot
 from support.cli import run
-from test_structure import CORE, PACKAGE, setup_cfg
 
+from agent import __version__
 from agent.cli.vendoring import libraries
 from agent.cli.vendoring.rewriting import rewritten
 from agent.errors import AgentError
-from agent.version import VERSION
 
 pytestmark = pytest.mark.once
-LISTS = {"VENDORED.json"}
+PACKAGE = ROOT / "agent"
+PARTS = "keyring,detached,transfer,domain,cli,deps"
+MAX_PYTHON_FILES, MAX_BYTES = 32, 240_000
 
 
 @pytest.fixture
@@ -62,41 +64,113 @@ def older(dest: Path, path: str = "clock.py") -> None:
 
 
 def test_a_copy_is_the_core_the_licence_and_two_lists(dest: Path) -> None:
-    assert "copy of version %s" % VERSION in vendor(dest)
-    core = {path.relative_to(PACKAGE).as_posix() for path in CORE}
+    assert "copy of version %s" % __version__ in vendor(dest)
+    left_out = ("cli/", "collector/", "extras/", "__main__.py")
+    paths = (path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+    core = {path for path in paths if not path.startswith(left_out)}
     found = snapshot(dest)
     assert set(found) == {*core, "py.typed", "LICENSE", "VENDORED.json", "sbom.cdx.json"}
     assert all(found[path] == (PACKAGE / path).read_bytes() for path in core)
     assert found["LICENSE"] == (ROOT / "LICENSE").read_bytes()
-    hashes = {path: sha256(data).hexdigest() for path, data in found.items() if path not in LISTS}
+    hashes = {path: sha256(data).hexdigest() for path, data in found.items()}
+    del hashes["VENDORED.json"]
     assert listed(dest)["files"] == hashes
 
 
-def test_the_command_line_comes_along_without_what_makes_copies(dest: Path) -> None:
-    vendor("--with-cli", dest)
+def test_a_copy_is_small(dest: Path) -> None:
+    vendor(dest)
+    found = snapshot(dest)
+    assert len([path for path in found if path.endswith(".py")]) <= MAX_PYTHON_FILES
+    assert sum(map(len, found.values())) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("part", ["keyring", "detached", "transfer", "domain"])
+def test_a_part_is_one_file_more(dest: Path, part: str) -> None:
+    vendor("--with", part, dest)
+    assert {path.name for path in (dest / "extras").iterdir()} == {"__init__.py", part + ".py"}
+    assert not (dest / "cli").exists() and not (dest / "_vendor").exists()
+
+
+def test_the_parts_are_named_as_a_whole_and_remembered(dest: Path) -> None:
+    vendor("--with", "keyring,cli", dest)
+    assert listed(dest)["parts"] == ["keyring", "cli"]
+    for form in ("--check", "--upgrade"):
+        assert run("vendor", form, str(dest)).status == 0
+    assert (dest / "extras" / "keyring.py").exists() and (dest / "cli" / "doctor.py").exists()
+    said = run("vendor", "--check", "--with", "keyring", str(dest))
+    assert (said.status, said.err.count("\n")) == (1, 1) and "with these options" in said.err
+    vendor("--upgrade", "--with", "domain", dest)
+    assert [path.name for path in (dest / "extras").glob("[!_]*.py")] == ["domain.py"]
+    assert not (dest / "cli").exists() and not (dest / "__main__.py").exists()
+    vendor("--upgrade", "--with", "none", dest)
+    assert listed(dest)["parts"] == [] and not (dest / "extras").exists()
+
+
+@pytest.mark.parametrize("given", ["telepathy", "cli,", "", "keyring,none", "Cli", "cli keyring"])
+def test_a_part_that_there_is_not_is_wrong_usage(dest: Path, given: str) -> None:
+    done = run("vendor", "--with", given, str(dest))
+    assert (done.status, done.out) == (2, "") and PARTS.replace(",", ", ") in done.err
+    assert not dest.exists()
+
+
+def test_the_command_line_of_a_copy_says_what_it_has_not(dest: Path) -> None:
+    vendor("--with", "cli", dest)
     assert (dest / "__main__.py").exists() and (dest / "cli" / "doctor.py").exists()
-    assert not (dest / "cli" / "vendoring").exists() and not (dest / "collector").exists()
+    assert not list(dest.rglob("vendoring")) and not list(dest.rglob("demo"))
+    assert not (dest / "collector").exists() and not (dest / "extras").exists()
     env = {**child_environ(), "PYTHONPATH": str(dest.parent)}
-    command = [sys.executable, "-m", dest.name]
-    for words, status in ((["--help"], 0), (["vendor", "x"], 2)):
-        done = subprocess.run(
-            [*command, *words], capture_output=True, text=True, timeout=30, env=env, cwd=dest.parent
+
+    def typed(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", dest.name, *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, env=env, cwd=dest.parent
         )
-        assert done.returncode == status
-        assert "  vendor  " not in done.stdout and "did you mean vendor" not in done.stderr
+
+    assert typed("--help").returncode == 0
+    absent = ("demo --rotation", "collector --port 0", "vendor --with cli --upgrade x")
+    for words in absent:
+        name = words.partition(" ")[0]
+        assert "\n    %s " % name not in typed("--help").stdout
+        done = typed(*words.split())
+        assert done.returncode == 2 and done.stdout == ""
+        assert "%s is not part of this copy" % name in done.stderr
+        assert "did you mean %s" % name not in typed(name[:-1]).stderr
+
+
+def test_a_part_that_is_not_there_is_named(dest: Path, tmp_path: Path) -> None:
+    vendor("--with", "cli", dest)
+    file = tmp_path / "agent.json"
+    base = {"vendor": "V", "product_name": "P", "product_id": "1", "product_version": "1"}
+    reo = {"kind": "reo", "api_key": "k", "domain": "dns_domain"}
+    keys = {"keys": [], "roots": []}
+    server = {"kind": "getkeymanager", "base_url": "https://a.test", "api_key": "k", "keys": keys}
+    env = {**child_environ(), "PYTHONPATH": str(dest.parent), "HOME": str(tmp_path)}
+    for endpoints, words, part in (
+        ([reo], "preview", "domain"),
+        ([server], "preview", "keyring"),
+        ([], "spool export x", "transfer"),
+        ([], "spool import x", "transfer"),
+    ):
+        file.write_text(json.dumps({**base, "usage_consent": None, "endpoints": endpoints}))
+        command = [sys.executable, "-m", dest.name, *words.split(), "--config", str(file)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, env=env, cwd=tmp_path
+        )
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert "--with %s" % part in done.stderr
 
 
 def test_the_same_source_gives_the_same_bytes_under_any_name(
     dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = dest.parent / "acme_calls"
-    vendor("--with-deps", dest)
-    vendor("--with-deps", other)
+    vendor("--with", PARTS, dest)
+    vendor("--with", PARTS, other)
     assert snapshot(dest) == snapshot(other)
     assert b"timestamp" not in (dest / "sbom.cdx.json").read_bytes()
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    vendor("--upgrade", "--without-deps", dest)
+    vendor("--upgrade", "--with", "none", dest)
     bill = json.loads((dest / "sbom.cdx.json").read_text())
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20Z"
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
@@ -116,7 +190,7 @@ def test_a_checkout_with_the_line_ends_of_windows_is_no_edit(dest: Path) -> None
 
 
 def test_the_bill_lists_every_file_and_asks_for_what_the_package_asks_for(dest: Path) -> None:
-    vendor("--with-deps", dest)
+    vendor("--with", "deps", dest)
     bill = json.loads((dest / "sbom.cdx.json").read_text())
     parts = {part["name"]: part for part in bill["components"]}
     files = [bill["metadata"]["component"], parts["urllib3"], parts["platformdirs"]]
@@ -128,7 +202,9 @@ def test_the_bill_lists_every_file_and_asks_for_what_the_package_asks_for(dest: 
         "files"
     ]
     asked = {p["value"] for part in parts.values() for p in part.get("properties", ())}
-    assert {*setup_cfg()["options"]["install_requires"].split()} == asked - {"yes", "no"}
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg", "utf-8")
+    assert {*package["options"]["install_requires"].split()} == asked - {"yes", "no"}
     for name in libraries.PURE:
         assert parts[name]["version"] == importlib.metadata.version(name)
     assert "version" not in parts["pynacl"]
@@ -136,7 +212,7 @@ def test_the_bill_lists_every_file_and_asks_for_what_the_package_asks_for(dest: 
     assert refs >= {ref for one in bill["dependencies"] for ref in one["dependsOn"]}
 
 
-@pytest.mark.parametrize("options", [(), ("--with-cli", "--with-deps")])
+@pytest.mark.parametrize("options", [(), ("--with", PARTS)])
 def test_the_bill_is_what_cyclonedx_takes(dest: Path, options: tuple[str, ...]) -> None:
     pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib[json-validation] is not here")
     pytest.importorskip("jsonschema", reason="cyclonedx-python-lib[json-validation] is not here")
@@ -157,29 +233,31 @@ def test_the_bill_is_what_cyclonedx_takes(dest: Path, options: tuple[str, ...]) 
 SENDS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from telemetry_agent import places, transport
-from telemetry_agent.transport import http
-http._new_pool(("http", "127.0.0.1", 9), lambda: None)
-places._user_state_dir({})
-from telemetry_agent._vendor.platformdirs import __main__  # imports its own package by name
+import telemetry_agent as copy
+server = copy.GetKeyManager(base_url="http://127.0.0.1:9", api_key="k", allow_unsigned=True)
+config = copy.Config(vendor="V", product_name="P", product_id="1", product_version="1",
+                     endpoints=(server,), deliver="manual", state_dir=sys.argv[2])
+with copy.Agent(config, environ={}) as telemetry:
+    telemetry.call_home()
+    assert telemetry.flush(5).pending == 1
+import telemetry_agent._vendor.platformdirs.__main__  # imports its own package by name
 loaded = {name.partition(".")[0] for name in sys.modules}
 assert not loaded & {"urllib3", "platformdirs"}, loaded
 assert "telemetry_agent._vendor.urllib3.connectionpool" in sys.modules
-assert "telemetry_agent._vendor.platformdirs" in sys.modules
 """
 
 
-def test_libraries_that_come_along_serve_this_copy_alone(dest: Path) -> None:
-    done = run("vendor", "--with-deps", str(dest))
+def test_libraries_that_come_along_serve_this_copy_alone(dest: Path, tmp_path: Path) -> None:
+    done = run("vendor", "--with", "deps", str(dest))
     assert done.status == 0 and "pynacl is left out: it is compiled" in done.err
     assert {path.name for path in (dest / "_vendor").glob("*/LICENSE*")}
     pins = (dest / "_vendor" / "vendor.txt").read_text().split()
     assert pins == ["%s==%s" % (n, importlib.metadata.version(n)) for n in libraries.PURE]
-    found = run_python(SENDS, str(dest.parent), options=("-W", "error"))
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
-    vendor("--upgrade", "--without-deps", dest)
+    found = run_python(SENDS, str(dest.parent), str(tmp_path / "s"), options=("-W", "error"))
+    assert (found.returncode, found.stderr) == (0, "")
+    vendor("--upgrade", "--with", "none", dest)
     assert not (dest / "_vendor").exists() and check(dest)["ok"]
-    assert (dest / "places.py").read_bytes() == (PACKAGE / "places.py").read_bytes()
+    assert (dest / "transport.py").read_bytes() == (PACKAGE / "transport.py").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +290,7 @@ def test_an_import_that_is_not_understood_is_refused() -> None:
 
 def test_a_library_that_is_too_old_or_missing_is_refused(dest: Path, tmp_path: Path) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); from agent.cli import main\n"
-    code += "raise SystemExit(main(['vendor', '--with-deps', sys.argv[2]]))"
+    code += "raise SystemExit(main(['vendor', '--with', 'deps', sys.argv[2]]))"
     for version, said in (("1.25.9", "urllib3 1.25.9 is installed, needed is 1.26 or newer"),):
         info = tmp_path / "site" / ("urllib3-%s.dist-info" % version)
         info.mkdir(parents=True)
@@ -231,7 +309,7 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
     vendor(dest)
     assert check(dest)["ok"]
     (dest / "clock.py").write_text("mine")
-    (dest / "digest.py").unlink()
+    (dest / "lines.py").unlink()
     (dest / "extra.py").write_text("mine")
     (dest / "__pycache__").mkdir()
     (dest / "__pycache__" / "clock.cpython-39.pyc").write_bytes(b"")
@@ -239,7 +317,7 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
     found = check(dest)
     assert (found["edited"], found["missing"], found["foreign"]) == (
         ["clock.py"],
-        ["digest.py"],
+        ["lines.py"],
         ["extra.py"],
     )
     said = run("vendor", "--check", str(dest))
@@ -247,52 +325,43 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
     assert snapshot(dest) == before
 
 
-def test_a_check_tells_edits_and_other_options_and_additions_apart(dest: Path) -> None:
-    vendor(dest)
-    said = run("vendor", "--check", "--with-cli", str(dest))
-    assert (said.status, said.err.count("\n")) == (1, 1) and "with these options" in said.err
-    (dest / "extra.py").write_text("mine")
-    said = run("vendor", "--check", str(dest))
-    assert (said.status, said.err.count("\n")) == (1, 1) and "foreign" in said.err
-
-
 def test_an_upgrade_says_what_changed_and_refuses_to_lose_an_edit(dest: Path) -> None:
-    vendor("--with-cli", dest)
+    vendor("--with", "cli", dest)
     older(dest)
     manifest = listed(dest)
     manifest["files"]["old/removed.py"] = sha256(b"old").hexdigest()
     (dest / "old").mkdir()
     (dest / "old" / "removed.py").write_bytes(b"old")
     (dest / "VENDORED.json").write_text(json.dumps(manifest))
-    (dest / "telling.py").write_text("mine")
+    (dest / "errors.py").write_text("mine")
     found = check(dest)
     assert (found["changed"], found["gone"]) == (["clock.py"], ["old/removed.py"])
-    assert (found["from"]["version"], found["to"]["version"]) == ("0.0.9", VERSION)
+    assert (found["from"]["version"], found["to"]["version"]) == ("0.0.9", __version__)
 
     before = snapshot(dest)
     refused = run("vendor", "--upgrade", str(dest))
-    assert (refused.status, refused.out) == (1, "") and "telling.py" in refused.err
+    assert (refused.status, refused.out) == (1, "") and "errors.py" in refused.err
     assert snapshot(dest) == before
 
     out = vendor("--upgrade", "--overwrite", dest)
-    assert "edited      telling.py\nchanged     clock.py\ngone        old/removed.py\n" in out
-    assert "was version 0.0.9 and is %s: " % VERSION in out and "with the command line" in out
+    assert "edited      errors.py\nchanged     clock.py\ngone        old/removed.py\n" in out
+    assert "was version 0.0.9 and is %s: " % __version__ in out and "the core, cli\n" in out
     assert not (dest / "old").exists() and check(dest)["ok"]
     assert "was already version" in vendor("--upgrade", dest)
 
 
 def test_nothing_of_others_is_removed_or_overwritten(dest: Path) -> None:
-    vendor("--with-cli", dest)
+    vendor("--with", "cli", dest)
     (dest / "cli" / "notes.txt").write_text("mine")
-    done = run("vendor", "--upgrade", "--without-cli", str(dest))
+    done = run("vendor", "--upgrade", "--with", "none", str(dest))
     assert done.status == 0 and "cli is left" in done.err
     assert [path.name for path in (dest / "cli").iterdir()] == ["notes.txt"]
     # An emptied folder is a package to Python: the product must hear that there is no command line.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import telemetry_agent as t\n"
     code += "try: t.main([])\nexcept t.ConfigError as error: print(error)"
-    assert "no command line" in run_python(code, str(dest.parent)).stdout
+    assert "needs the part 'cli'" in run_python(code, str(dest.parent)).stdout
     (dest / "cli" / "doctor.py").write_text("mine")
-    refused = run("vendor", "--upgrade", "--with-cli", str(dest))
+    refused = run("vendor", "--upgrade", "--with", "cli", str(dest))
     assert refused.status == 1 and "cli/doctor.py" in refused.err
     assert (dest / "cli" / "doctor.py").read_text() == "mine"
 
@@ -324,7 +393,7 @@ def test_a_place_that_cannot_be_meant_is_wrong_usage(dest: Path, what: str) -> N
 
 
 def test_options_that_do_not_go_together(dest: Path) -> None:
-    for form in ("--check --upgrade", "--overwrite", "--with-cli --without-cli", "--upgrade"):
+    for form in ("--check --upgrade", "--overwrite", "--with-cli", "--upgrade"):
         assert run("vendor", *form.split(), str(dest)).status == 2
     assert run("vendor", "--check", str(dest)).status == 2
     assert not dest.exists()
@@ -333,10 +402,7 @@ def test_options_that_do_not_go_together(dest: Path) -> None:
 # --- what could lead out of the directory ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["../outside.py", "/outside.py", "a/../../outside.py", "C:/x.py", "a\\..\\b", "", "a//b"],
-)
+@pytest.mark.parametrize("path", ["../outside.py", "/outside.py", "C:/x.py", "a\\..\\b", "a//b"])
 def test_a_list_that_names_files_elsewhere_is_refused(dest: Path, path: str) -> None:
     vendor(dest)
     outside = dest.parent / "outside.py"
@@ -362,17 +428,17 @@ def test_a_list_that_is_none_is_one_line(dest: Path, text: str) -> None:
 def test_a_link_is_an_edit_and_never_followed(dest: Path, tmp_path: Path) -> None:
     vendor(dest)
     outside = tmp_path / "outside"
-    shutil.move(str(dest / "transport"), str(outside))
-    (dest / "transport").symlink_to(outside)
-    (outside / "http.py").write_text("mine")
+    shutil.move(str(dest / "spool"), str(outside))
+    (dest / "spool").symlink_to(outside)
+    (outside / "store.py").write_text("mine")
     (tmp_path / "elsewhere.py").write_text("mine")
     (dest / "clock.py").unlink()
     (dest / "clock.py").symlink_to(tmp_path / "elsewhere.py")
-    assert {"clock.py", "transport/http.py"} <= {*check(dest)["edited"]}
+    assert {"clock.py", "spool/store.py"} <= {*check(dest)["edited"]}
     before = snapshot(outside)
     done = run("vendor", "--upgrade", "--overwrite", str(dest))
     assert done.status == 1 and "link" in done.err
-    (dest / "transport").unlink()
+    (dest / "spool").unlink()
     vendor("--upgrade", "--overwrite", dest)
     assert check(dest)["ok"] and not (dest / "clock.py").is_symlink()
     assert snapshot(outside) == before
@@ -414,21 +480,21 @@ def listed_after(dest: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("at", [0, 2, 4])
 def test_an_upgrade_that_was_killed_says_how_to_go_on(dest: Path, at: int) -> None:
-    vendor("--with-cli", dest)
+    vendor("--with", "cli", dest)
     older(dest, "clock.py")
-    older(dest, "digest.py")
-    done = run_python(KILLED, str(at), "vendor", "--upgrade", "--without-cli", str(dest))
+    older(dest, "lines.py")
+    done = run_python(KILLED, str(at), "vendor", "--upgrade", "--with", "none", str(dest))
     assert done.returncode == 9
     shown = run("vendor", "--check", str(dest))
     assert shown.status == 1
     if at == 0:  # before the first change: the old copy, whole
         assert listed(dest)["version"] == "0.0.9" and (dest / "cli" / "doctor.py").exists()
-        vendor("--upgrade", "--without-cli", dest)
+        vendor("--upgrade", "--with", "none", dest)
     else:
         assert "repeat vendor --upgrade" in shown.err and check(dest)["edited"] == []
         vendor("--upgrade", dest)  # it knows what it was about to do
     assert check(dest)["ok"] and not (dest / "cli").exists()
-    assert listed(dest)["version"] == VERSION
+    assert listed(dest)["version"] == __version__
 
 
 # --- the licence ----------------------------------------------------------------------------------
@@ -451,9 +517,9 @@ def test_the_licence_is_found_where_pip_put_it(tmp_path: Path, dest: Path) -> No
     lost = tried()
     assert lost.returncode == 1 and re.search("error: the file LICENSE is neither", lost.stderr)
     assert not dest.exists()
-    info = site / ("callhome_agent-%s.dist-info" % VERSION)
+    info = site / ("callhome_agent-%s.dist-info" % __version__)
     (info / "licenses").mkdir(parents=True)
-    (info / "METADATA").write_text("Name: callhome-agent\nVersion: %s\n" % VERSION)
+    (info / "METADATA").write_text("Name: callhome-agent\nVersion: %s\n" % __version__)
     (info / "licenses" / "LICENSE").write_text("the text")
     (info / "RECORD").write_text("%s/licenses/LICENSE,,\n%s/METADATA,,\n" % (info.name, info.name))
     assert tried().returncode == 0

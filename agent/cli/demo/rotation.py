@@ -93,7 +93,7 @@ def _half_signed(stage: Stage) -> str:
 
 def _installed(stage: Stage) -> str:
     path = _path(stage, "keyring.json")
-    text, pairs = keyfiles.split(keyfiles.read(path))
+    text, pairs = keyfiles.documents().split(keyfiles.read(path))
     root = keyfiles.load_private(_path(stage, _ROOTS[1]))
     keyfiles.write_public(path, keyfiles.signed(text, pairs, [root]))
     stage.server(None)
@@ -122,7 +122,7 @@ def _old_is_over(stage: Stage) -> str:
 def _rolled_back(stage: Stage) -> str:
     path = _path(stage, "keyring.json")
     first = keyfiles.read(path)
-    text = keyfiles.split(first)[0].replace(b'"version":1', b'"version":2')
+    text = keyfiles.documents().split(first)[0].replace(b'"version":1', b'"version":2')
     roots = [keyfiles.load_private(_path(stage, name)) for name in _ROOTS]
     keyfiles.write_public(path, keyfiles.signed(text, (), roots))
     stage.server(None)
