@@ -76,6 +76,7 @@ class Agent:
         self._environ: Mapping[str, str] = os.environ if environ is None else environ
         self._clock: Clock = clock or Clock()
         self._licence = content.Licence(license_key, activation_identifier)
+        self._last_licence = ("", "")  # as last read, for records of our own
         self._not_recorded: dict[str, int] = {}
         self._identity: Optional[Identity] = None
         self._adapters: list[Adapter] = [_adapter(e, config) for e in config.endpoints]
@@ -179,8 +180,7 @@ class Agent:
         """
         activity = content.name(activity_type, "activity_type")
         kind = content.user_id_type(user_id_type, user_id is not None)
-        user = None if user_id is None else content.user_id(user_id)
-        address = None if ip_addr is None else content.ip_addr(ip_addr)
+        user, address = content.user_id(user_id), content.ip_addr(ip_addr)
         extra = content.meta(meta)
         if (user is None) > (user_id is None) or (address is None) > (ip_addr is None):
             return self._lost("unusable content")
@@ -228,6 +228,7 @@ class Agent:
         self._worker.hook()
         licensed = any(not one.usage for one in adapters)
         given = self._licence.read() if licensed else ("", "")
+        self._last_licence = given if licensed else self._last_licence
         id, user = os.urandom(16).hex(), self._identify(store=True).value
         capture = Capture(id, self._clock.time(), user, *given)
         kept = [self._put(one, capture, body(one, capture), epoch) for one in adapters]
@@ -259,7 +260,7 @@ class Agent:
         self._lost("dropped", count)
         for adapter in self._licence_adapters:
             user, now = self._identify(store=False).value, self._clock.time()
-            capture = Capture(id, now, user, *self._licence.last)
+            capture = Capture(id, now, user, *self._last_licence)
             body = adapter.value(capture, str(count), "agent-dropped")
             return Record("licence", adapter.name, id, now, body)
         return None

@@ -1,0 +1,350 @@
+"""Delivering by a process of its own, for programs that end before a server can answer.
+
+The record is on disk already; what is started here only sends. It gets the configuration through a pipe, never by
+argument, environment or file, for that holds API keys: plain JSON, which the other side checks field by field. It
+inherits no handle and no window, ends by itself within ``LIFE_S``, and gives way to any other process that delivers.
+A frozen product never starts itself: it names a command, or the agent acts as "thread", as it does where a start
+fails. This file is also what an interpreter is told to run, so whatever is of this package is imported inside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Optional
+
+    from ..client import Agent
+    from ..config import Config
+    from ..delivery import Delivery
+    from ..spool.store import Spool
+
+# How long such a process lives at most, and how long after a start nobody starts another.
+LIFE_S, REST_S = 30.0, 5.0
+# How long it may take to read what it is told and to part from its starter: 0.05 s on a fast machine.
+PARTING_S = 10.0
+# How long it tries beside another process that delivers, and how often.
+GIVE_WAY_S, AGAIN_S = 1.0, 0.1
+# CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
+# BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
+WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
+
+
+class Detached:
+    """Starts such processes for one agent: ``turn`` instead of a pass, ``last`` at the end."""
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        delivery: Delivery,
+        environ: Optional[Mapping[str, str]],
+    ) -> None:
+        self._config, self._spool, self._delivery = config, spool, delivery
+        self._environ = None if environ is None else dict(environ)
+        self._command = list(config.detached_command) or interpreter()
+        if os.path.dirname(self._command[0] if self._command else ""):
+            found = _absolute(self._command[:1])  # it starts in a directory of its own
+            self._command = found and [*found, *self._command[1:]]
+        self._rests_until = 0.0  # monotonic seconds
+        self._able = True
+        if not self._command:
+            self._give_up("this program is no Python interpreter, and no detached_command is given")
+        try:
+            _plain(config.replace(usage_consent=None))
+        except TypeError as error:
+            self._give_up("no other process can be told %s" % error)
+
+    def _give_up(self, why: str) -> None:
+        self._able = False
+        self._spool.note("detached", why)
+
+    @property
+    def works(self) -> bool:
+        """Until something shows that it cannot; what only this process's memory holds it has to send itself."""
+        return self._able and self._spool.directory is not None and not self._spool.memory
+
+    def turn(self, consent: object) -> Optional[float]:
+        """The worker's, instead of a pass: start a process where it is time; the seconds until the next look."""
+        from time import monotonic
+
+        rest_s = self._rests_until - monotonic()
+        if rest_s > 0:
+            return rest_s
+        if self._others_deliver():
+            return REST_S  # whoever delivers now may have looked before our record was there
+        self._rests_until = monotonic() + REST_S
+        self._start(consent, PARTING_S)
+        return None if self._able else 0.0
+
+    def last(self, consent: object) -> None:
+        """At the end of an agent that lived too short for a turn."""
+        due_in_s = self._delivery.due_in_s()
+        if self.works and due_in_s is not None and due_in_s <= 0 and not self._others_deliver():
+            self._start(consent, 0.0)
+
+    def _others_deliver(self) -> bool:
+        from .. import files
+        from ..spool.store import LOCK
+
+        try:
+            lock = files.open_append(os.path.join(self._spool.directory or "", LOCK))
+        except OSError:
+            return False
+        held = lock.lock()
+        lock.close()
+        return held is False
+
+    def _start(self, consent: object, wait_s: float) -> None:
+        try:
+            self._run(message(self._config, self._environ, consent), wait_s)
+        except Exception as error:  # no memory, no descriptor, a policy against processes
+            self._give_up("cannot start a process: %s" % (str(error) or type(error).__name__))
+            self._spool.news = object()
+
+    def _run(self, told: bytes, wait_s: float) -> None:
+        import subprocess
+
+        from ..errors import debug
+
+        reap()
+        process = subprocess.Popen(  # noqa: S603 - the vendor's own command, or this interpreter
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            # Else PyInstaller takes a one-file program that starts itself for a part of itself, and shares its files.
+            env={**os.environ, "PYINSTALLER_RESET_ENVIRONMENT": "1"},
+            cwd=os.path.dirname(os.path.abspath(self._command[0])) or None,
+            **options(os.name),
+        )
+        assert process.stdin is not None
+        try:
+            # Not before: an exit that waits no longer for this thread starts one itself. Not behind the message: what
+            # is recorded from there on may come too late for the process.
+            self._delivery.hand_over()
+            with process.stdin:
+                tell(process.stdin.fileno(), told, wait_s or self._config.exit_timeout_s)
+            if hasattr(os, "fork"):
+                if not wait_s or _is_one_file():
+                    unwaited.add(process.pid)
+                elif process.wait(wait_s):  # it forks once it has read the message
+                    raise OSError("it ended with status %d" % process.returncode)
+            debug("process %d started to deliver", process.pid)
+            process.returncode = 0  # else a warning would say that it still runs: it shall
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+
+
+# Children that parted, or will, and that nobody waited for.
+unwaited: set[int] = set()
+
+
+def reap() -> None:
+    """No zombies in a product that opens and closes one agent after another."""
+    for pid in list(unwaited):
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0]
+        except OSError:
+            ended = pid  # by somebody else; or a fork lies between
+        if ended:
+            unwaited.discard(pid)
+
+
+def tell(fd: int, told: bytes, timeout_s: float) -> None:
+    """Write into a pipe; raises ``OSError`` where the message is longer than the pipe and nobody reads it."""
+    from time import monotonic, sleep
+
+    ends_at = monotonic() + timeout_s
+    if hasattr(os, "fork"):
+        os.set_blocking(fd, False)
+    while told:
+        try:
+            told = told[os.write(fd, told) :]
+        except BlockingIOError:
+            if monotonic() > ends_at:
+                raise TimeoutError("it does not read what it is told") from None
+            sleep(0.005)
+
+
+def interpreter() -> list[str]:
+    """The command that runs this file; nothing where it is none, or this program no interpreter beyond doubt."""
+    name = os.path.basename(sys.executable or "").lower()
+    frozen = getattr(sys, "frozen", False) or "__compiled__" in globals()
+    if frozen or not name.startswith(("python", "pypy")) or not os.access(sys.executable, os.X_OK):
+        return []
+    return [sys.executable, "-I", *_absolute([__file__])] if os.path.isfile(__file__) else []
+
+
+def options(os_name: str) -> dict[str, Any]:
+    """What keeps a process apart from the product's terminal: a session, or no console."""
+    return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
+
+
+def _is_one_file() -> bool:
+    """Whether this program has unpacked itself, and takes its files away when the process that was started ends."""
+    unpacked = os.path.basename(getattr(sys, "_MEIPASS", "")).startswith("_MEI")  # PyInstaller
+    return unpacked or "NUITKA_ONEFILE_PARENT" in os.environ
+
+
+# -- the message -----------------------------------------------------------------------------------
+
+
+def message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
+    """What ``deliver_detached`` is told, as JSON."""
+    import json
+
+    parts = __name__.split(".")[:-2]  # the packages above ours
+    parents = [".".join(parts[: n + 1]) for n in range(len(parts) - 1)]
+    # A callable is asked when usage is captured: what waits was allowed.
+    allowed = True if callable(consent) or consent is True else None
+    told = {
+        "module": __name__,
+        "parents": [[n, _absolute(getattr(sys.modules.get(n), "__path__", ()))] for n in parents],
+        "path": _absolute(sys.path),
+        "environ": environ,
+        "config": _plain(config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)),
+    }
+    return json.dumps(told).encode("ascii")
+
+
+def _absolute(places: Iterable[object]) -> list[str]:
+    """Paths for a process in another directory; without empty ones, and those that lie in one that is gone."""
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""
+    found = [os.path.join(here, place) for place in places if isinstance(place, str) and place]
+    return [place for place in found if os.path.isabs(place)]
+
+
+def _plain(value: Any) -> Any:
+    """A configuration as JSON values: an object of ours is ``{kind: fields}``; raises ``TypeError`` for what is none."""
+    from ..config import Config, GetKeyManager, Reo
+
+    kind = type(value).__name__
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is tuple:
+        return [_plain(one) for one in value]
+    if type(value) is bytes:
+        return {kind: {"text": value.decode("latin-1")}}
+    if type(value) in (Config, GetKeyManager, Reo) or kind == "Keyring":
+        return {kind: {name: _plain(getattr(value, name)) for name in value.__slots__}}
+    if kind == "PublicKey":
+        names = ("name", "valid_from", "valid_until")
+        return {kind: {"pem": value.pem, **{name: getattr(value, name) for name in names}}}
+    if getattr(value, "__module__", "") == __name__.rpartition(".")[0] + ".domain":
+        return {"dns_domain": {}}
+    raise TypeError("a callable of the product")
+
+
+def _made(value: Any) -> Any:
+    """The opposite of ``_plain``: each kind checks its own fields; raises where one is not what we would write."""
+    from ..config import Config, GetKeyManager, Reo
+    from ..errors import part
+    from ..signatures.keys import PublicKey
+
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return tuple(_made(one) for one in value)
+    ((kind, fields),) = value.items()
+    makers: dict[str, Callable[..., Any]] = {
+        "Config": Config,
+        "GetKeyManager": GetKeyManager,
+        "Reo": Reo,
+        "Keyring": lambda **given: part("keyring", "keys").Keyring(**given),
+        "PublicKey": PublicKey.from_pem,
+        "bytes": lambda text: text.encode("latin-1"),
+        "dns_domain": lambda: part("domain", "domain").dns_domain,
+    }
+    return makers[kind](**{name: _made(one) for name, one in fields.items()})
+
+
+# -- in the process that was started ---------------------------------------------------------------
+
+
+def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:
+    """What a ``detached_command`` calls first of all: deliver for the product that started it; the exit status.
+
+    Reads the configuration from the standard input, parts from its starter, and ends within about half a minute.
+    ``told``: what was read already.
+    """
+    from ..client import Agent
+    from ..config import Config
+
+    try:
+        told = _read() if told is None else told
+        config, environ = _made(told["config"]), told["environ"]
+        texts = [text for item in (environ or {}).items() for text in item]
+        if type(config) is not Config or not all(type(text) is str for text in texts):
+            return 2
+    except Exception:
+        return 2
+    _part()
+    with Agent(config, environ=environ) as agent:
+        deliver(agent)
+    return 0
+
+
+def _read() -> Any:
+    import json
+
+    # A program without a console has no sys.stdin.
+    with open(0, "rb", closefd=False) as pipe:
+        return json.load(pipe)
+
+
+def _part() -> None:
+    """Leave the starter, who waits for this but where the files would go with us; be the last to get a processor."""
+    if hasattr(os, "fork"):
+        if not _is_one_file() and os.fork():
+            os._exit(0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.nice(10)
+
+
+def deliver(agent: Agent) -> None:
+    """Pass after pass, until nothing waits, or what waits waits for longer than this process may live."""
+    from time import monotonic, sleep
+
+    from ..delivery import BUSY, MORE
+
+    delivery, ends_at = agent._delivery, monotonic() + LIFE_S
+    wait_s: Optional[float] = 0.0
+    while wait_s is not None and monotonic() + wait_s < ends_at:
+        sleep(wait_s)
+        sent = delivery.totals.sent
+        result = delivery.run(ends_at=ends_at)
+        if result == BUSY:
+            # Another process delivers, and what we came for with it, unless it is at its end.
+            ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S
+        elif result == MORE or delivery.totals.sent > sent:
+            wait_s = 0.0  # who recorded while we were sending started nobody: look once more
+        else:
+            wait_s = delivery.due_in_s()
+
+
+def _begin() -> int:
+    """Under the product's package names, but without the product's packages: those would start the product again."""
+    import importlib
+    import types
+
+    told = _read()
+    sys.path[:] = told["path"]
+    for name, places in told["parents"]:
+        sys.modules[name] = module = types.ModuleType(name)
+        module.__path__ = places
+    status: int = importlib.import_module(told["module"]).deliver_detached(told)
+    return status
+
+
+if __name__ == "__main__":  # by ``interpreter``
+    sys.exit(_begin())

@@ -1,0 +1,229 @@
+"""Looking without touching: status, preview, diagnostics; and erase, which touches nothing that is not ours.
+
+What is shown is what delivery would read, read afresh. Nothing here sends, settles or creates anything, and nothing
+returned holds a secret: it can be pasted into a ticket.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import __version__, files
+from .errors import part
+from .lanes import CONSENT, ORIGIN
+from .spool import segment
+from .values import Capture
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+    from .client import Agent
+    from .config import Config
+    from .spool.record import Record
+    from .verdicts import Adapter
+
+_PURPOSES = {
+    "licence": "licence telemetry",
+    "usage": "usage event",
+    "aggregate": "aggregated usage",
+}
+_HIDDEN = "****"
+
+
+def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
+    """See ``Agent.status``; with ``ask`` a vendor's callable may be asked whose usage it is."""
+    found, spool, config = agent._spool.census(), agent._spool, agent._config
+    pending, strays, unread = (found.pop(name) for name in ("pending", "strays", "trouble"))
+    known = [adapter.name for adapter in agent._adapters]
+    for adapter in agent._usage_adapters:
+        if adapter.name in strays and adapter.origin(ask=ask):
+            strays.discard(adapter.name)
+    trouble = {
+        "spool": "; ".join([*spool.trouble.values(), *([unread] if unread else [])]),
+        "worker": agent._worker.trouble,
+        "licence": agent._licence.trouble,
+    }
+    return {
+        "version": __version__,
+        "enabled": bool(config.endpoints),
+        "closed": agent._worker.closed,
+        "deliver": config.deliver,
+        "state_dir": spool.directory,
+        "usage_consent": _consent(agent),
+        "do_not_track": agent._do_not_track,
+        "pending": sum(pending.get(name, 0) for name in known),
+        "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
+        **found,
+        "locks_work": not spool.lockless,
+        "not_recorded": dict(agent._not_recorded),
+        "endpoints": [
+            _endpoint(agent, one, pending.get(one.name, 0), one.name in strays)
+            for one in agent._adapters
+        ],
+        "trouble": {where: what for where, what in trouble.items() if what},
+    }
+
+
+def _consent(agent: Agent) -> Any:
+    return "callable" if callable(agent._consent) else agent._consent
+
+
+def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict[str, Any]:
+    config = next(one for one in agent._config.endpoints if one.name == adapter.name)
+    lane, now = agent._delivery.lane_of(adapter.name), agent._clock.time()
+    remaining_s = lane.remaining_s(now)
+    waits_for = ORIGIN if stray else agent._delivery.lanes[adapter.name].parked
+    if adapter.usage and pending and (agent._do_not_track or not agent._consent):
+        waits_for = CONSENT
+    return {
+        "name": adapter.name,
+        "kind": "usage" if adapter.usage else "licence",
+        "address": config.base_url,
+        "signed": adapter.signed,
+        "pending": pending,
+        "waiting": lane.wait if remaining_s else "",
+        "waits_for": waits_for,
+        "retry_in_s": round(remaining_s),
+        "reason": lane.reason,
+        "failures": lane.failures,
+        "proven": bool(lane.proven_at),
+        "keyring": None if adapter.trust is None else adapter.trust.report(now),
+    }
+
+
+def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
+    """See ``Agent.preview``."""
+    adapters = {adapter.name: adapter for adapter in agent._adapters}
+    counted = {record.key: record for record in agent._counters.open_windows()}
+    waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
+    requests = []
+    for record in [*waiting, *counted.values()]:
+        adapter = adapters.get(record.endpoint)
+        if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
+            continue
+        body = record.body
+        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
+            origin = adapter.origin(ask=False)  # type: ignore[attr-defined]
+            if not origin:
+                continue  # it waits, and is no next request
+            body = {**body, **origin}
+        requests.append(_request(agent, adapter, record.kind, body, record.id))
+    return requests + (_samples(agent) if samples else [])
+
+
+def _request(
+    agent: Agent, adapter: Adapter, kind: str, body: Any, id: str, sample: bool = False
+) -> dict[str, Any]:
+    request = adapter.request(kind, body, event_id=id, now=agent._clock.time(), mask=True)
+    return {
+        "endpoint": adapter.name,
+        "purpose": _PURPOSES[kind],
+        "method": request.method,
+        "url": request.url,
+        # The transport adds the first, and the length of the body.
+        "headers": {"Host": request.url.split("/")[2], **request.headers},
+        "body": request.body.decode("utf-8", "replace"),
+        "event_ids": [id],
+        "sample": sample,
+    }
+
+
+def _samples(agent: Agent) -> list[dict[str, Any]]:
+    now, id = agent._clock.time(), "0" * 32
+    capture = Capture(id, now, agent._identify(store=False).value, *agent._licence.read())
+    found: list[tuple[Adapter, str, dict[str, Any]]] = []
+    for adapter in agent._licence_adapters:
+        for body in (
+            adapter.call_home(capture),
+            adapter.value(capture, "3.2", "export-seconds"),
+            adapter.point(capture, "1", "2", "canvas"),
+            adapter.text(capture, "opengl", "renderer"),
+        ):
+            found.append((adapter, "licence", body))
+    who = {"user_id": capture.user_identifier, "user_id_type": "USERNAME"}
+    for reo in agent._usage_adapters:
+        began_at = now - agent._config.count_window_s
+        found += [
+            (reo, "usage", reo.call_home(capture)),
+            (reo, "usage", reo.track(capture, "EXPORT", **who, ip_addr=None, meta=None)),
+            (reo, "aggregate", reo.aggregate("RENDER", 12, id, began_at, now)),
+        ]
+    return [_request(agent, adapter, kind, body, id, True) for adapter, kind, body in found]
+
+
+def show(record: Record) -> dict[str, Any]:
+    """One record for a person, its licence key masked."""
+    value = record.to_json()
+    if value["b"].get("license_key"):
+        value["b"] = {**value["b"], "license_key": _HIDDEN}
+    return value
+
+
+def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
+    """See ``Agent.diagnostics``."""
+    from . import identity
+
+    probing = part("cli", "diagnostics(network=True)").probing if network else None
+    config, names = agent._config, agent._identity_names()
+    if config.endpoints and not agent._identify(store=False).stored:
+        names["state_dir"] = None  # looking leaves no trace
+    settings: dict[str, Any] = {name: getattr(config, name) for name in config.__slots__}
+    settings["endpoints"] = [repr(endpoint) for endpoint in config.endpoints]
+    settings["usage_consent"] = _consent(agent)
+    settings["proxy"] = _masked(config.proxy)
+    settings["proxy_auth"] = _HIDDEN if config.proxy_auth else None
+    settings["detached_command"] = list(config.detached_command)
+    found = {
+        "version": __version__,
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "implementation": sys.implementation.name,
+        "platform": sys.platform,
+        "frozen": bool(getattr(sys, "frozen", False)) or "__compiled__" in globals(),
+        "configuration": settings,
+        "identity": identity.explain(**names) if config.endpoints else None,
+        "status": status(agent, ask=network),
+        "history": agent._spool.history(10),
+    }
+    if network:
+        found["network"] = [probing.probe(agent, adapter) for adapter in agent._adapters]
+    return found
+
+
+def _masked(proxy: Optional[str]) -> Optional[str]:
+    """A proxy's address without the user and the password in it."""
+    scheme, _, rest = (proxy or "").rpartition("://")
+    return "%s://****@%s" % (scheme, rest.rpartition("@")[2]) if "@" in rest else proxy
+
+
+def erase(config: Config) -> list[str]:
+    """Remove everything that this configuration's agents keep on disk; the paths that remain.
+
+    Removes files by known name only, follows no link, creates nothing, leaves foreign files and a directory that
+    holds any.
+    """
+    from .config import Config
+    from .errors import mistake
+
+    if not isinstance(config, Config):
+        raise mistake("config", config, "a Config")
+    directory, trouble = files.state_directory(config, os.environ)
+    for ending in (" is a link", " belongs to another user"):
+        if trouble.endswith(ending):
+            return [trouble[: -len(ending)]]
+    if directory is None or not os.path.lexists(directory):
+        return []
+    try:
+        names = sorted(filter(segment.is_ours, os.listdir(directory)))
+    except OSError:
+        return [directory]
+    paths = [os.path.join(directory, name) for name in names]
+    remaining = [path for path in paths if not files.remove(path)]
+    try:
+        for _ in range(3 if config.state_dir is None else 1):
+            os.rmdir(directory)
+            directory = os.path.dirname(directory)  # of the product, of the vendor
+    except OSError:
+        pass
+    return remaining
