@@ -1,7 +1,8 @@
 """Whose usage it is: what a vendor may pass as ``Reo(domain=...)``.
 
-The machine's name for itself decides, and what is no company's own public domain is None: a false domain would count
-one company's usage as another's, while None only makes aggregated records wait. Nobody is asked but this machine and
+The machine's name for itself decides, and what does not look like a company's own public domain is None: a false domain
+would count one company's usage as another's, while None only makes aggregated records wait. Which company that is
+nobody knows here: a provider's domain that bears none of the usual words passes. Nobody is asked but this machine and
 its own resolver, never for the name of an address, in a thread that is left behind when it is late.
 """
 
@@ -22,11 +23,6 @@ def dns_domain() -> Optional[str]:
 
     Asks anew at each call, waits for the local resolver for at most ``WAIT_S``, never raises.
     """
-    return own_domain(WAIT_S)
-
-
-def own_domain(wait_s: float) -> Optional[str]:
-    """The same, within ``wait_s`` seconds."""
     try:
         import socket
 
@@ -35,7 +31,7 @@ def own_domain(wait_s: float) -> Optional[str]:
             return public_domain(host)
         if sys.platform == "win32":
             return public_domain("host." + joined_domain())
-        return public_domain(look_up(host, wait_s))
+        return public_domain(look_up(host, WAIT_S))
     except Exception:  # the interpreter's end, a product without ctypes, which raises what it likes
         return None
 
@@ -133,10 +129,10 @@ _SHARED = frozenset(
 )
 # Where two letters are a state, a province or a region.
 _STATES = frozenset("au br ca cn in it us".split())
-# What providers call those whom they connect or host.
+# What providers call those whom they connect, host or name.
 _PROVIDERS = frozenset(
     "abo adsl bb broadband cable cablemodem catv cgn client clients compute cpe cust customer customers dhcp dial"
     " dialin dialup dip docsis dsl dslam dyn dynamic dynamicip fibre fios ftth fttb gprs hfc hsd ipconnect lte mobile"
     " nat pool pools ppp pppoe ptr res residential rev reverse sdsl static subs subscriber subscribers umts"
-    " unassigned vdsl wimax xdsl".split()
+    " unassigned vdsl wimax xdsl amazonaws cloudapp duckdns dyndns myfritz".split()
 )

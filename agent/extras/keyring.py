@@ -262,7 +262,7 @@ def read_content(text: bytes) -> dict[str, Any]:
         expires, given = found.get("expires"), found.get("keys")
         if type(given) is not list or not 0 < len(given) <= KEYS_MAX:
             raise ValueError("keys: 1 to %d are needed" % KEYS_MAX)
-        fields = {
+        fields: dict[str, Any] = {
             "version": _whole("version", found.get("version"), 1, MAX_VERSION),
             "issued": _whole("issued", found.get("issued"), 0, MAX_VERSION),
             "expires": None if expires is None else _whole("expires", expires, 0, MAX_VERSION),
