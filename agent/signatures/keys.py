@@ -81,13 +81,22 @@ class PublicKey(Frozen):
     seconds, None for no bound) say of which answers it may be the key, by their signed timestamps.
     """
 
-    __slots__ = ("name", "algorithm", "fingerprint", "valid_from", "valid_until", "_material")
+    __slots__ = (
+        "name",
+        "algorithm",
+        "fingerprint",
+        "valid_from",
+        "valid_until",
+        "_spki",
+        "_material",
+    )
 
     def __init__(
         self, spki: bytes, name: str, valid_from: Optional[int], valid_until: Optional[int]
     ) -> None:
         self.name = name
         self.valid_from, self.valid_until = valid_from, valid_until
+        self._spki = spki
         self.fingerprint: str = sha256(spki).hexdigest()
         self._material: Any  # 32 bytes, or (modulus, exponent)
         if spki[:-32] == _ED25519_HEAD:
@@ -121,6 +130,12 @@ class PublicKey(Frozen):
             except ValueError as error:
                 reason = "%s: %s" % (name, error)
         raise ConfigError("keys: " + reason, "keys")
+
+    @property
+    def pem(self) -> str:
+        """The key as ``from_pem`` takes it."""
+        text = b2a_base64(self._spki, newline=False).decode("ascii")
+        return "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n" % text
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Return if this key signed ``message``; raise ``SignatureInvalid`` or ``Unverifiable`` if not."""
