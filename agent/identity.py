@@ -134,8 +134,8 @@ def file_name(context: bytes) -> str:
     return "identity-" + str(lines.sha256(context).hexdigest())[:16]
 
 
-def _line(*values: Any) -> bytes:
-    return lines.encode({"v": VERSION, **dict(zip(_FIELDS, values))})
+def _record(*facts: Any) -> Any:
+    return {"v": VERSION, **dict(zip(_FIELDS, facts))}
 
 
 def _load(path: str) -> Optional[Identity]:
@@ -146,17 +146,20 @@ def _load(path: str) -> Optional[Identity]:
     content = files.read(path, _LIMIT_BYTES)
     # A line exactly as we write it needs no JSON parser: ``json`` loads ``re``, 8 ms of a cold start.
     words = content.decode("ascii", "replace").split('"')
-    values = [*words[5:14:4], words[17] if len(words) > 17 else None]
-    if _line(*values) == content:
-        return Identity(*values).at(path, stored=True)
-    record = lines.decode(content.rstrip(b"\n"))
+    record = _record(*words[5:14:4], words[17] if len(words) > 17 else None)
+    if lines.encode(record) != content:
+        record = lines.decode(content.rstrip(b"\n"))
     version = record.get("v") if isinstance(record, dict) else None
-    if type(version) is not int or version <= VERSION:
+    if type(version) is not int or version < VERSION:
         return None
-    value = record.get("id")  # only that is sure to mean what we think
+    value, *others = (record.get(name) for name in _FIELDS)
     if not isinstance(value, str) or len(value) != 32 or value.strip("0123456789abcdef"):
-        raise FileExistsError(17, NEWER, path)
-    return Identity(value, "unknown", "weak", None).at(path, stored=True, note=NEWER)
+        if version > VERSION:
+            raise FileExistsError(17, NEWER, path)
+        return None
+    if version > VERSION:  # only the identifier is sure to mean what we think
+        return Identity(value, "unknown", "weak", None).at(path, stored=True, note=NEWER)
+    return Identity(value, *others).at(path, stored=True)
 
 
 def _keep(path: str, candidate: Identity, reset: bool) -> Identity:
@@ -165,7 +168,8 @@ def _keep(path: str, candidate: Identity, reset: bool) -> Identity:
     ``reset`` replaces an intact one too.
     """
     files.ensure_directory(os.path.dirname(path))
-    line = _line(candidate.value, candidate.source, candidate.quality, candidate.tag)
+    facts = (candidate.value, candidate.source, candidate.quality, candidate.tag)
+    line = lines.encode(_record(*facts))
     kept = None if reset else _link(path, line)
     if kept is None:
         lock = files.open_append(path + ".lock")
