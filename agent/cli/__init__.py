@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import AgentError, ConfigError, EventError
+from . import probing as probing
 from .output import Output, Unheard, printable, write
 
 if TYPE_CHECKING:

@@ -189,7 +189,10 @@ def clock(
     asked = {p["name"] for p in network if p["signed_drift_s"] is not None}
     skewed = [e["name"] for e in status["endpoints"] if e["reason"].startswith("skewed")]
     skewed = [name for name in skewed if name not in asked]
-    behind_s = max((lane.freshness.floor - now for lane in lanes if lane.freshness.floor is not None), default=0.0)
+    behind_s = max(
+        (lane.freshness.floor - now for lane in lanes if lane.freshness.floor is not None),
+        default=0.0,
+    )
     far = any(signed and abs(drift) > _CLOCK_FAR_S for drift, signed, _ in known)
     wrong = far or any(abs(drift) > _CLOCK_NEAR_S for drift, _, _ in known)
     if now < _CLOCK_MIN_S:

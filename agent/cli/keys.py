@@ -220,11 +220,9 @@ def _tell_document(data: bytes, out: Output) -> int:
 
 
 def _check(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
-    from ..signatures.trust import TrustedKeys
-
     name, ring = _keyring(args, given)
-    trust = TrustedKeys(ring)
-    trust.offer(keyfiles.read(args.file), source=args.file, newest=0)
+    trust = ring.trusted()
+    trust.offer(keyfiles.read(args.file), source=args.file)
     now = time.time()
     found = {"accepted": not trust.trouble, "endpoint": name, **trust.report(now)}
     shown = dict(found, expires="never" if trust.expires is None else moment(trust.expires))

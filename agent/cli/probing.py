@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional
 
-from ..signatures.freshness import Freshness
-from ..transport import HttpTransport
-from ..values import Response, Unreachable, Verdict
-from ..verdicts import HELD, OFFLINE, UNTRUSTED
-
 if TYPE_CHECKING:
     from ..client import Agent
     from ..lanes import Lane
+    from ..transport import HttpTransport
+    from ..values import Response, Verdict
     from ..verdicts import Adapter
 
 
@@ -25,9 +22,14 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
 
     ``expected`` is a refusal of the made-up key as the server documents it, signed where keys are configured.
     """
+    from ..client import _adapter
+    from ..transport import HttpTransport
+    from ..values import Unreachable, Verdict
+    from ..verdicts import OFFLINE, _http_date
+
     config, clock = agent._config, agent._clock
     endpoint = next(one for one in config.endpoints if one.name == adapter.name)
-    asking = _again(endpoint, config)  # the deliverer's own belongs to its thread
+    asking = _adapter(endpoint, config)  # the deliverer's own belongs to its thread
     transport = HttpTransport.of(config, agent._environ)
     kind = "usage" if adapter.usage else "licence"
     request = asking.request(kind, {}, event_id="", now=clock.time(), mask=True)
@@ -37,19 +39,15 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     except Unreachable as error:
         reason, stage = error.reason, error.stage
     now, monotonic = clock.time(), clock.monotonic()
-    lane = agent._delivery.lane_of(adapter.name)
-    seen = dict(transport.seen)
+    lane, way = agent._delivery.lane_of(adapter.name), _way(transport.seen)
     if asking.trust is not None:
         _renew(agent, asking, lane, transport)
     transport.close()
-    verdict = Verdict(OFFLINE, reason=reason)
+    verdict, dated = Verdict(OFFLINE, reason=reason), None
     if response is not None:
-        freshness = Freshness(lane.freshness.floor)
-        freshness.doubtful = lane.freshness.doubtful
-        verdict = asking.judge(response, now=now, monotonic=monotonic, freshness=freshness)
-    dated = None
-    if response is not None and endpoint.base_url.startswith("https:"):  # else it is anybody's
-        dated = http_date(response.headers.get("date", ""))
+        verdict = asking.judge(response, now=now, monotonic=monotonic, freshness=_copy(lane))
+        if endpoint.base_url.startswith("https:"):  # else it is anybody's
+            dated = _http_date(response.headers.get("date", ""))
     return {
         "name": adapter.name,
         "address": endpoint.base_url,
@@ -57,9 +55,58 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
         "http_status": response.status if response is not None else None,
         "reason": reason,
         "stage": stage,
-        **_way(seen),
+        **way,
         "dry_run": _judged(asking, response, verdict),
         "date_drift_s": _drift_s(dated, now),
         "signed_drift_s": _drift_s(verdict.timestamp, now),
         "keyring_trouble": asking.trust.trouble if asking.trust is not None else "",
     }
+
+
+def _way(seen: Any) -> dict[str, Any]:
+    tls = {"version": seen.tls, "cipher": seen.cipher, "store": seen.store}
+    return {
+        "proxy": {"address": seen.proxy, "from": seen.proxy_from},
+        "peer": seen.peer,
+        "tls": tls if any(tls.values()) else None,
+    }
+
+
+def _renew(agent: Agent, asking: Adapter, lane: Lane, transport: HttpTransport) -> None:
+    """Read the keyring's document, and ask its address, as delivery does where the keys do not do."""
+    from ..verdicts import UNTRUSTED
+
+    trust: Any = asking.trust
+    lane.failures, lane.reason = 1, UNTRUSTED
+    trust.look(None, agent._identify(store=False).value, lane)
+    trust.ask(transport, lane, agent._config.request_timeout_s)
+
+
+def _copy(lane: Lane) -> Any:
+    """What is known of the endpoint's signed times, to be judged by and thrown away."""
+    from ..signatures.freshness import Freshness
+
+    freshness = Freshness(lane.freshness.floor)
+    freshness.doubtful = lane.freshness.doubtful
+    return freshness
+
+
+def _judged(asking: Adapter, response: Optional[Response], verdict: Verdict) -> dict[str, Any]:
+    from ..verdicts import HELD
+
+    signed_by = None
+    if response is not None and verdict.timestamp is not None:
+        from ..signatures.envelope import verify
+
+        signed_by = verify(response.body, asking.keys).key_name
+    as_documented = verdict.code == 100 or verdict.reason.lower() == "authentication failure"
+    facts = {name: getattr(verdict, name) for name in ("outcome", "reason", "code", "proven")}
+    return {
+        **facts,
+        "signed_by": signed_by,
+        "expected": verdict.outcome == HELD and as_documented,
+    }
+
+
+def _drift_s(at: Optional[float], now: float) -> Optional[float]:
+    return None if at is None else round(at - now, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..endpoints.common import FOREIGN
+from ..verdicts import FOREIGN, NOTICE, WRONG_ADDRESS
 
 CLOCK = "set the clock, or let the system do so (NTP)"
 ORIGIN = (
@@ -161,7 +161,11 @@ _NETWORK = (
     ("time", _SILENT),
     ("", "check base_url, network, proxy and firewall"),
 )
+_NOTICE = (
+    "whoever runs the server has to keep PHP's notices out of its answers (display_errors = Off)"
+)
 _UNTRUSTED = (
+    (NOTICE, _NOTICE),
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     (
         "not JSON",
@@ -176,6 +180,7 @@ _UNTRUSTED = (
     ),
 )
 _RETRY = (
+    (NOTICE, _NOTICE),
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     ("HTTP 5", "the server has trouble; it is asked again, and spool replay tries at once"),
     ("HTTP 429", "the server has too much to do; it is asked again, nothing to do"),
@@ -200,7 +205,7 @@ _DRY_RUN = {
     "retry": (False, "%s", ""),
     "throttled": (False, "%s", ""),
     "held": (False, "refuses us, and not for the made-up API key: %s", ""),
-    "rejected": (
+    "refused": (
         True,
         "refuses the request, not its made-up API key: %s",
         "it may look at the (empty) record first, or something else answers in its place: compare "
@@ -235,7 +240,7 @@ def for_dry_run(found: dict[str, Any]) -> tuple[bool, str, str]:
         reason = found["code"]
     else:
         kind = "other" if outcome == "held" and not found["proven"] else outcome
-        kind = "foreign" if reason.endswith(FOREIGN) else kind
+        kind = "foreign" if reason.endswith((FOREIGN, WRONG_ADDRESS)) else kind
     fine, said, advice = _DRY_RUN[kind]
     told = said % reason if "%s" in said else said
     seen = reason if outcome == "throttled" or kind == "foreign" else "%s: %s" % (outcome, reason)
@@ -262,6 +267,8 @@ def for_failure(reason: str) -> str:
     if outcome == "retry" or reason.endswith(FOREIGN):
         return _first(_RETRY, seen)
     # Without an outcome it is what the server said: to wait, or that it refuses us.
+    if seen == WRONG_ADDRESS:
+        return "put base_url right: there is a server, but not this API; then spool replay --held"
     return _THROTTLED if seen.startswith("asked to wait") else _HELD
 
 

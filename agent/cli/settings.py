@@ -106,4 +106,3 @@ def open_agent(
 def shown_consent(config: Config) -> Any:
     """The consent of a configuration, JSON-ready; an agent that only looks may have been given another."""
     return "callable" if callable(config.usage_consent) else config.usage_consent
-

@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
-from .. import files
+from .. import files, looking
 from ..errors import EventError
 from . import settings, upkeep
 from .arguments import UsageError, decimal
@@ -105,7 +105,7 @@ def _looking(args: argparse.Namespace, given: Optional[Config]) -> Agent:
 def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     config = settings.read(args, given).config
     with _looking(args, given) as agent:
-        status = agent.status()
+        status = looking.status(agent, ask=True)
     status["usage_consent"] = settings.shown_consent(config)
     wrong = problem(*files.state_directory(config, os.environ)) if config.endpoints else None
     if wrong is not None:
@@ -187,7 +187,7 @@ def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
         raise UsageError("ID: give at least %d characters" % _ID_MIN_CHARS)
     with _looking(args, given) as agent:
         found = [
-            _shown(record, dead)
+            {"dead": dead, **_shown(record)}
             for dead in (False, True)
             for record in agent._spool.records(dead=dead)
             if record.id.startswith(args.id)
@@ -207,18 +207,10 @@ def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
     return 0
 
 
-def _shown(record: Record, dead: bool) -> dict[str, Any]:
-    body = dict(record.body)
-    if body.get("license_key"):
-        body["license_key"] = "****"
-    return {
-        "id": record.id,
-        "endpoint": record.endpoint,
-        "kind": record.kind,
-        "recorded_at": record.at,
-        "dead": dead,
-        "body": body,
-    }
+def _shown(record: Record) -> dict[str, Any]:
+    names = {"id": "id", "e": "endpoint", "k": "kind", "at": "recorded_at", "b": "body"}
+    value = looking.show(record)
+    return {long: value[short] for short, long in names.items()}
 
 
 def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
@@ -235,9 +227,7 @@ def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
         before = agent._spool.census()
         progress.begin(sum(before["pending"].values()) + (before["dead"] if args.dead else 0))
         try:
-            report = upkeep.replay(
-                agent, dead=args.dead, held=args.held, timeout_s=args.timeout
-            )
+            report = upkeep.replay(agent, dead=args.dead, held=args.held, timeout_s=args.timeout)
         finally:
             progress.end()
         status = agent.status()

@@ -135,10 +135,10 @@ def _of(endpoint: Any) -> Iterable[PublicKey]:
     keys: Any = getattr(endpoint, "keys", ())
     if not hasattr(keys, "roots"):
         return keys  # type: ignore[no-any-return]
-    from .. import rotation
-    from ..spool.facts import Facts
-
-    return rotation.looked_at(keys, Facts(None)).keys
+    trusted = keys.trusted()
+    trusted.look()
+    found: tuple[PublicKey, ...] = trusted.keys
+    return found
 
 
 def _envelope(path: str) -> bytes:

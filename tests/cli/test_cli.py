@@ -15,6 +15,7 @@ from support.cli import (
     API_KEY,
     COMMANDS,
     LICENSE_KEY,
+    PEM,
     ROOT,
     Site,
     collector,
@@ -22,7 +23,6 @@ from support.cli import (
     run,
     spawn,
 )
-from support.endpoints import pem
 
 import agent
 from agent.cli import settings
@@ -109,7 +109,7 @@ def test_without_a_configuration_a_command_says_how_to_make_one(name: str) -> No
 
 
 def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:
-    (tmp_path / "global.pem").write_text(pem("global"))
+    (tmp_path / "global.pem").write_text(PEM)
     config = from_mapping(json.loads(settings.EXAMPLE), base_dir=str(tmp_path))
     assert [endpoint.name for endpoint in config.endpoints] == ["getkeymanager", "reo"]
 

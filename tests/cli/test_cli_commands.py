@@ -121,19 +121,6 @@ def test_a_mistake_in_an_event_is_status_2(site: Site, form: tuple[str, ...]) ->
     assert site.server.requests() == []
 
 
-def unsigned(site: Site) -> None:
-    licence, usage = site.document()["endpoints"]
-    site.write(endpoints=[{**licence, "keys": [], "allow_unsigned": True}, usage])
-
-
-def test_a_rejected_record_is_a_negative_answer(site: Site) -> None:
-    unsigned(site)
-    site.server.fault("unsigned-400", "getkeymanager")
-    done = site.run("record", "--text", "x", "--data-group", "g")
-    assert done.status == 1 and "rejected 1" in done.out
-    assert "getkeymanager: rejected %s: " % done.out.split()[1].rstrip(";") in done.err
-
-
 # --- looking --------------------------------------------------------------------------------------
 
 
@@ -254,16 +241,12 @@ def test_replay_never_cuts_a_pause_that_the_server_asked_for(site: Site) -> None
 
 
 def test_replay_brings_dead_letters_back(site: Site) -> None:
-    unsigned(site)
-    site.server.fault("unsigned-400", "getkeymanager")
-    id = site.run("record", "--text", "x", "--data-group", "g", "--json").json["event_id"]
-    site.server.fault(None)
+    id = site.dead_letter()
     (entry,) = site.run("spool", "list", "--json").json
-    assert (entry["id"], entry["state"]) == (id, "dead") and entry["why"].startswith("rejected")
-    assert "dead: rejected" in site.run("spool", "list").out
+    assert (entry["id"], entry["state"]) == (id, "dead")
     assert site.run("spool", "replay").status == 0 and site.answers("getkeymanager") == []
     assert site.run("spool", "replay", "--dead").status == 0
-    assert site.answers("getkeymanager") == [830]
+    assert site.answers("getkeymanager") == [831]
     assert site.run("spool", "list", "--json").json == []
 
 
@@ -287,9 +270,7 @@ def test_an_export_is_carried_to_another_machine(site: Site, tmp_path: Path) -> 
 
 
 def test_purge_must_be_meant(site: Site) -> None:
-    unsigned(site)
-    site.server.fault("unsigned-400", "getkeymanager")
-    site.run("record", "--text", "dead", "--data-group", "g")
+    site.dead_letter()
     site.run("call-home", "--no-send")
     site.run("count", "RENDER", "--no-send")
     done = site.run("spool", "purge")

@@ -8,14 +8,13 @@ import sys
 from typing import Any
 
 import pytest
-from support.endpoints import API_KEY, pem, public_key
+from support.cli import API_KEY, PEM
 
 from agent.cli import config_file
 from agent.config import Config, GetKeyManager, Reo
 from agent.errors import ConfigError
 from agent.extras.domain import dns_domain
-
-PEM = pem("global")
+from agent.signatures.keys import PublicKey
 
 
 def licence(**changes: Any) -> dict[str, Any]:
@@ -45,7 +44,9 @@ EXPECTED = Config(
     start_delay_s=0,
     endpoints=(
         GetKeyManager(
-            base_url="https://keys.acme.example", api_key=API_KEY, keys=(public_key("global"),)
+            base_url="https://keys.acme.example",
+            api_key=API_KEY,
+            keys=(PublicKey.from_pem(PEM, name="global"),),
         ),
         Reo(api_key=API_KEY, domain="acme.example"),
     ),

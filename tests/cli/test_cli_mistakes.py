@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import Site, collector, run
-from support.endpoints import pem
+from support.cli import PEM, Site, collector, run
 
 import agent
 from agent import __version__
@@ -77,7 +76,7 @@ def test_a_product_s_own_switch_stands_in_what_is_to_be_typed(
 
 def test_a_configuration_beside_what_replaces_it_is_read_or_refused(site: Site) -> None:
     key = site.place / "key.pem"
-    key.write_text(pem("global"))
+    key.write_text(PEM)
     assert "nope cannot be read" in error("verify", "--key", str(key), "--config", "nope", "x")
     names = ("--vendor", "A", "--product", "B")
     assert "leave --vendor" in error("id", *names, "--config", site.file)
@@ -109,8 +108,8 @@ def test_a_wrong_file_is_wrong_usage(site: Site, typed: str, words: str) -> None
     [
         ("not a key", "holds no PEM public key"),
         ("", "holds no PEM public key"),
-        (pem("global") * 2, "holds not exactly one whole PEM block"),
-        (pem("global")[:90], "holds not exactly one whole PEM block"),
+        (PEM * 2, "holds not exactly one whole PEM block"),
+        (PEM[:90], "holds not exactly one whole PEM block"),
         ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----", "holds no usable public key: "),
     ],
 )

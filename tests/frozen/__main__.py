@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     results = []
     with _place(args.keep) as top, driving.display() as screen:
         for name, pynacl in cases:
-            result = _case(top, screen, python, name, pynacl=pynacl, blank=args.blank)
+            result = _case(top, screen, python, name, args, pynacl=pynacl)
             print(json.dumps(result), flush=True)
             results.append(result)
             if args.json:
@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--blank", action="store_true", help="also build without the agent, for the size"
     )
+    parser.add_argument(
+        "--with", dest="parts", default="none", help="parts of the copy, as for vendor"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="build there, and leave it")
     return parser
@@ -68,7 +71,7 @@ def _place(keep: Path | None) -> Iterator[Path]:
 
 
 def _case(
-    top: Path, screen: str, python: str, name: str, *, pynacl: bool, blank: bool
+    top: Path, screen: str, python: str, name: str, args: argparse.Namespace, *, pynacl: bool
 ) -> dict[str, Any]:
     packager = builds.PACKAGERS[name]
     libraries = ("urllib3", "platformdirs", *(("pynacl",) if pynacl else ()))
@@ -76,15 +79,18 @@ def _case(
     out = Path(tempfile.mkdtemp(prefix=name + "-", dir=top)) / "build"
     began = time.monotonic()
     recipe = builds.options(packager.recipe, pynacl=pynacl)
-    program = builds.build(packager, interpreter, builds.product(top, agent=True), out, recipe)
+    tree = builds.product(top, agent=True, parts=args.parts)
+    program = builds.build(packager, interpreter, tree, out, recipe)
     result = {"packager": name, "pynacl": pynacl, "build_s": round(time.monotonic() - began)}
     result.update(_size(packager, program))
-    if blank and not pynacl:
+    if args.blank and not pynacl:
         interpreter = builds.environment(top, python, packager, ())
-        tree = builds.product(top, agent=False)
-        empty = builds.build(packager, interpreter, tree, out.with_name("without-agent"), [])
+        nothing = builds.product(top, agent=False)
+        empty = builds.build(packager, interpreter, nothing, out.with_name("without-agent"), [])
         result["bytes_without_agent"] = _size(packager, empty)["bytes"]
-    return {**result, **_drive(program, out.with_name("homes"), screen, pynacl=pynacl)}
+    detached = "detached" in args.parts
+    homes = out.with_name("homes")
+    return {**result, **_drive(program, homes, screen, pynacl=pynacl, detached=detached)}
 
 
 def _size(packager: builds.Packager, program: Path) -> dict[str, int]:
@@ -93,7 +99,9 @@ def _size(packager: builds.Packager, program: Path) -> dict[str, int]:
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
-def _drive(program: Path, homes: Path, screen: str, *, pynacl: bool) -> dict[str, Any]:
+def _drive(
+    program: Path, homes: Path, screen: str, *, pynacl: bool, detached: bool
+) -> dict[str, Any]:
     def rsa_wrong(desk: driving.Desk) -> None:
         driving.not_believed(desk, "wrong-key")
 
@@ -107,8 +115,9 @@ def _drive(program: Path, homes: Path, screen: str, *, pynacl: bool) -> dict[str
         "rsa": (driving.killed_and_started_again, {}),
         "rsa, wrong key": (rsa_wrong, {}),
         "ed25519" if pynacl else "ed25519 not believed": (ed25519, {"algorithm": "ed25519"}),
-        "detached": (driving.delivered_after_the_end, slow),
     }
+    if detached:
+        scenes["detached"] = (driving.delivered_after_the_end, slow)
     seen: dict[str, str] = {}
     said: dict[str, Any] = {}
     for number, (name, (scene, options)) in enumerate(scenes.items()):

@@ -94,13 +94,14 @@ def find_python(wanted: str) -> str:
     return found
 
 
-def product(top: Path, *, agent: bool) -> Path:
-    """A fresh tree of the product, with or without a copy of the agent in it."""
+def product(top: Path, *, agent: bool, parts: str = "none") -> Path:
+    """A fresh tree of the product, with or without a copy of the agent in it, with these parts of it."""
     tree = top / ("product" if agent else "product-without-agent")
     if not tree.exists():
         shutil.copytree(PRODUCT, tree, ignore=shutil.ignore_patterns("telemetry", "__pycache__"))
         if agent:
-            _run(sys.executable, "-m", "agent", "vendor", str(tree / TELEMETRY), cwd=ROOT)
+            vendor = [sys.executable, "-m", "agent", "vendor", "--with", parts]
+            _run(*vendor, str(tree / TELEMETRY), cwd=ROOT)
         else:
             (tree / TELEMETRY).mkdir()
             (tree / TELEMETRY / "__init__.py").write_text(NO_AGENT)

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent import Config, cli
+from agent import Agent, Config, cli
+from agent.cli import config_file
 from agent.collector import Collector
+from agent.values import Response
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "canary-api-key-7f3a"
 LICENSE_KEY = "canary-licence-91c2"
+PEM = Collector().keys[0]["public_key"]
 COMMANDS = """\
 demo|id|call-home|track|count|record|preview|history|spool|spool status|spool list|spool show|spool replay|\
 spool export|spool import|spool purge|verify|keys|keys new|keys sign|keys inspect|keys check|\
@@ -70,6 +73,15 @@ def collector(**given: Any) -> Collector:
     return Collector(api_keys=(API_KEY,), license_keys=(LICENSE_KEY,), **given)
 
 
+class Choosy:
+    """A transport to a server without signatures that takes every record but those that say "dead"."""
+
+    def send(self, request: Any, *, timeout_s: float) -> Response:
+        refused = b"dead" in request.body
+        answer = {"message": "No."} if refused else {"response": {"code": 830}}
+        return Response(400 if refused else 200, {}, json.dumps(answer).encode())
+
+
 class Site:
     """A configuration file for a collector, and commands that use it."""
 
@@ -102,6 +114,23 @@ class Site:
         self.file = str(self.place / "agent.json")
         Path(self.file).write_text(json.dumps(self.document(**changes)))
         return self.file
+
+    def unsigned(self) -> None:
+        """From now on answers of the licence server need no signature."""
+        licence, usage = self.document()["endpoints"]
+        self.write(endpoints=[{**licence, "keys": [], "allow_unsigned": True}, usage])
+
+    def dead_letter(self) -> str:
+        """The id of a licence record that the server refused twice, while it took others."""
+        self.unsigned()
+        config = config_file.load(self.file).replace(deliver="manual", usage_consent=False)
+        with Agent(config, transport=Choosy()) as product:
+            id = product.record_text("dead", data_group="g")
+            for _ in range(3):
+                product.record_text("alive", data_group="g")
+                product.flush()
+            assert id and product.status()["dead"] == 1
+        return id
 
     def run(self, *argv: str) -> Result:
         return run(*argv, "--config", self.file)

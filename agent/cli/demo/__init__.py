@@ -81,9 +81,7 @@ def _story(rotation: bool) -> tuple[Any, dict[int, Optional[str]]]:
     """The steps, and what can be injected into each."""
     from . import rotation as changing, steps
 
-    return (
-        (changing.STEPS, {**changing.INJECTED}) if rotation else (steps.STEPS, steps.INJECTED)
-    )
+    return (changing.STEPS, {**changing.INJECTED}) if rotation else (steps.STEPS, steps.INJECTED)
 
 
 class _Narrator:

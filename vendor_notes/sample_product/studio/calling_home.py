@@ -70,7 +70,7 @@ def _endpoints(server: Dict[str, Any]) -> Any:
     keys = tuple(telemetry.PublicKey.from_pem(key["public_key"]) for key in server["keys"])
     address = {"base_url": server["url"], "api_key": "demo-api-key"}
     licences = telemetry.GetKeyManager(keys=keys, **address)
-    return licences, telemetry.Reo(domain=telemetry.dns_domain, **address)
+    return licences, telemetry.Reo(domain=server.get("domain"), **address)
 
 
 def self_check() -> Dict[str, Any]:
