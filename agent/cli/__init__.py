@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import AgentError, ConfigError, EventError
-from . import probing as probing
+from . import probing
 from .output import Output, Unheard, printable, write
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..config import Config
 
-__all__ = ["main"]
+__all__ = ["main", "probing"]
 
 DONE, NEGATIVE, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import LICENSE_KEY, Site, collector
+from support.cli import LICENSE_KEY, Site, collector, on_terminal
 
 from agent import Agent, cli
 from agent.cli import progress
@@ -49,33 +47,6 @@ def replay(site: Site, stderr: Any, *more: str) -> str:
     return out.getvalue()
 
 
-def on_terminal(site: Site, columns: int, *more: str) -> tuple[str, str]:
-    """(stdout, what came to a terminal of so many columns)."""
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    seen: list[bytes] = []
-
-    def read() -> None:
-        with contextlib.suppress(OSError):  # Linux: the other end is closed
-            while more := os.read(ours, 4096):
-                seen.append(more)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        with open(theirs, "w", encoding="utf-8") as stream:
-            said = replay(site, stream, *more)
-    finally:
-        reader.join(20)
-        os.close(ours)
-    return said, b"".join(seen).decode()
-
-
 needs_pty = pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals as Linux has them")
 
 
@@ -88,7 +59,7 @@ needs_pty = pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals
 def test_a_silent_server_is_waited_for_in_view(site: Site, columns: int, told: str) -> None:
     record(site, 3, request_timeout_s=0.8)
     site.server.fault("blackhole")
-    _, shown = on_terminal(site, columns, "--json")
+    _, shown = on_terminal(columns, lambda stream: replay(site, stream, "--json"))
     moving, _, rest = shown.partition("\n")
     frames = [frame.rstrip("\r") for frame in moving.split("\r") if frame]
     assert max(map(len, frames)) < columns, "it would wrap"
@@ -118,19 +89,3 @@ def test_a_product_that_delivers_meanwhile_is_named(site: Site) -> None:
         with product._claimed():
             replay(site, err, "--timeout", "0.8")
     assert "0 of 2, another process is delivering for " in err.getvalue()
-
-
-def test_the_pace_is_that_of_the_last_seconds() -> None:
-    """A thousand a second for a minute, then one a second: the time left follows."""
-    shown = progress.Progress(lambda: "nothing moves")
-    shown.total = 61_000
-    for second in range(1, 61):
-        shown._done = 1000 * second
-        shown._moved_at = now = shown._began_at + second
-        assert " 1000 per second, " in ", ".join([*shown._state(now)[0], ""])
-    for second in range(61, 91):
-        shown._done += 1
-        shown._moved_at = now = shown._began_at + second
-        state = shown._state(now)[0]
-    assert state[1:] == ["1.0 per second", "16 min left"]
-    assert len(shown._past) < 20

@@ -6,15 +6,14 @@ import contextlib
 import os
 import re
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
-from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, collector
+from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, collector, on_terminal
 from support.disks import NotHere, mounted
 from support.keyring import ROOTS
 from support.sockets import Authority, Behaviour, Server, answers, silent
@@ -106,8 +105,8 @@ def over_tls(site: Site, behaviour: Behaviour) -> Iterator[None]:
 
 
 def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
-    seen: list[bytes] = []
-    with over_tls(site, relay(site.server, seen.append)):
+    sent: list[bytes] = []
+    with over_tls(site, relay(site.server, sent.append)):
         found = doctor(site)
     assert found.failed == []
     licence = found.says("answer getkeymanager", "ok", "as it must", "code 100")
@@ -125,9 +124,9 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     for drift_s in (licence["signed_drift_s"], licence["date_drift_s"], usage["date_drift_s"]):
         assert -60 < drift_s < 60
     found.says("clock", "ok", "the time that getkeymanager signed", "the TLS date of reo")
-    assert len(seen) == 2 and b"api_key=****" in seen[0] and b"X-API-KEY: ****" in seen[1]
-    assert seen[1].endswith(b'{"payload":{}}')
-    told = b"".join(seen).decode() + found.done.out
+    assert len(sent) == 2 and b"api_key=****" in sent[0] and b"X-API-KEY: ****" in sent[1]
+    assert sent[1].endswith(b'{"payload":{}}')
+    told = b"".join(sent).decode() + found.done.out
     assert API_KEY not in told and LICENSE_KEY not in told
     assert not site.state.exists(), "nothing is noted"
     document = (
@@ -327,40 +326,24 @@ def test_files_of_another_user(site: Site) -> None:
 # --- the screen -----------------------------------------------------------------------------------
 
 
-def on_terminal(
+def seen(
     site: Site, monkeypatch: pytest.MonkeyPatch, columns: int, *form: str, **environ: str
 ) -> str:
     """What a terminal of this width is sent on both streams."""
-    import fcntl
-    import pty
-    import termios
-    import threading
-
     for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm-256color", **environ}.items():
         monkeypatch.setenv(name, value)
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    parts: list[bytes] = []
 
-    def read() -> None:
-        with contextlib.suppress(OSError):  # the other end was closed
-            while data := os.read(ours, 65536):
-                parts.append(data)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    with open(theirs, "w", encoding="utf-8") as stream:
+    def look(stream: TextIO) -> None:
         for name in ("stdout", "stderr", "__stdout__"):
             monkeypatch.setattr(sys, name, stream)
         try:
             cli.main(["doctor", *form, "--config", site.file])
         finally:
             monkeypatch.undo()
-    reader.join(10)
-    os.close(ours)
-    return b"".join(parts).decode().replace("\r\n", "\n")
+
+    return on_terminal(columns, look)[1]
 
 
 def shown(text: str) -> list[str]:
@@ -376,7 +359,7 @@ def test_lines_fit_and_say_the_same_at_every_width(
     site.write(state_dir=str(site.place / ("ünicode-" + 20 * "long/" + "目录" * 9)))
     site.server.fault("portal", "getkeymanager")
     site.run("call-home")
-    lines = shown(on_terminal(site, monkeypatch, columns, "--no-network"))
+    lines = shown(seen(site, monkeypatch, columns, "--no-network"))
     assert max(map(screen._columns, lines)) <= min(columns, 120)
     assert not [line for line in lines if line != line.rstrip()]
     whole = site.run("doctor", "--no-network").out
@@ -393,13 +376,13 @@ def test_lines_fit_and_say_the_same_at_every_width(
 def test_colour_repeats_what_words_say_and_a_person_is_told_who_is_asked(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coloured = on_terminal(site, monkeypatch, 80)
+    coloured = seen(site, monkeypatch, 80)
     assert "\x1b[32mok" in coloured and "\x1b[1mmachine" in coloured
     assert coloured.startswith("asking %s, for at most 10 s each\r " % site.server.url)
-    plain = on_terminal(site, monkeypatch, 80, NO_COLOR="1")
-    assert "\x1b" not in plain + on_terminal(site, monkeypatch, 80, TERM="dumb")
+    plain = seen(site, monkeypatch, 80, NO_COLOR="1")
+    assert "\x1b" not in plain + seen(site, monkeypatch, 80, TERM="dumb")
     assert [line[:6] for line in shown(coloured)] == [line[:6] for line in shown(plain)]
-    assert "\x1b" not in on_terminal(site, monkeypatch, 80, "--json", FORCE_COLOR="1")
+    assert "\x1b" not in seen(site, monkeypatch, 80, "--json", FORCE_COLOR="1")
     assert "\x1b" not in site.run("doctor").out and "asking" not in site.run("doctor").err
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[32mok" in site.run("doctor").out

@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from agent import Agent, Config, cli
 from agent.cli import config_file
@@ -71,6 +73,32 @@ def spawn(*argv: str, cwd: Path = ROOT, env: dict[str, str] | None = None, **mor
 def collector(**given: Any) -> Collector:
     """A collector that knows the canaries."""
     return Collector(api_keys=(API_KEY,), license_keys=(LICENSE_KEY,), **given)
+
+
+def on_terminal(columns: int, act: Callable[[TextIO], Any]) -> tuple[Any, str]:
+    """(what ``act`` gives, what it wrote to a terminal of so many columns)."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while more := os.read(ours, 65536):
+                seen.append(more)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with open(theirs, "w", encoding="utf-8") as stream:
+            found = act(stream)
+    finally:
+        reader.join(20)
+        os.close(ours)
+    return found, b"".join(seen).decode().replace("\r\n", "\n")
 
 
 class Choosy:
