@@ -31,6 +31,8 @@ GIVE_WAY_S, AGAIN_S = 1.0, 0.1
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
 # BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
 WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
+# What a key is made of; of all other kinds it is the slots.
+KEY_FIELDS = ("pem", "name", "valid_from", "valid_until")
 
 
 class Detached:
@@ -45,16 +47,15 @@ class Detached:
     ) -> None:
         self._config, self._spool, self._delivery = config, spool, delivery
         self._environ = None if environ is None else dict(environ)
-        self._command = list(config.detached_command) or interpreter()
-        if os.path.dirname(self._command[0] if self._command else ""):
-            found = _absolute(self._command[:1])  # it starts in a directory of its own
-            self._command = found and [*found, *self._command[1:]]
         self._rests_until = 0.0  # monotonic seconds
         self._able = True
+        self._command = list(config.detached_command) or interpreter()
         if not self._command:
             self._give_up("this program is no Python interpreter, and no detached_command is given")
+        elif os.path.dirname(self._command[0]):  # it starts in a directory of its own
+            self._command[:1] = absolute(self._command[:1])
         try:
-            _plain(config.replace(usage_consent=None))
+            message(config, None, None)
         except TypeError as error:
             self._give_up("no other process can be told %s" % error)
 
@@ -74,41 +75,37 @@ class Detached:
         rest_s = self._rests_until - monotonic()
         if rest_s > 0:
             return rest_s
-        if self._others_deliver():
-            return REST_S  # whoever delivers now may have looked before our record was there
         self._rests_until = monotonic() + REST_S
-        self._start(consent, PARTING_S)
-        return None if self._able else 0.0
+        return self._start(consent, PARTING_S)
 
     def last(self, consent: object) -> None:
         """At the end of an agent that lived too short for a turn."""
         due_in_s = self._delivery.due_in_s()
-        if self.works and due_in_s is not None and due_in_s <= 0 and not self._others_deliver():
+        if self.works and due_in_s is not None and due_in_s <= 0:
             self._start(consent, 0.0)
+
+    def _start(self, consent: object, wait_s: float) -> Optional[float]:
+        try:
+            if self._others_deliver():
+                return REST_S  # they may have looked before our record was there
+            self._run(message(self._config, self._environ, consent), wait_s)
+            return None
+        except Exception as error:  # no memory, no descriptor, a policy against processes
+            self._give_up("cannot start a process: %s" % (str(error) or type(error).__name__))
+            self._spool.news = object()
+            return 0.0
 
     def _others_deliver(self) -> bool:
         from .. import files
-        from ..spool.store import LOCK
+        from ..spool.segment import LOCK
 
-        try:
-            lock = files.open_append(os.path.join(self._spool.directory or "", LOCK))
-        except OSError:
-            return False
+        lock = files.open_append(os.path.join(self._spool.directory or "", LOCK))
         held = lock.lock()
         lock.close()
         return held is False
 
-    def _start(self, consent: object, wait_s: float) -> None:
-        try:
-            self._run(message(self._config, self._environ, consent), wait_s)
-        except Exception as error:  # no memory, no descriptor, a policy against processes
-            self._give_up("cannot start a process: %s" % (str(error) or type(error).__name__))
-            self._spool.news = object()
-
     def _run(self, told: bytes, wait_s: float) -> None:
         import subprocess
-
-        from ..errors import debug
 
         reap()
         process = subprocess.Popen(  # noqa: S603 - the vendor's own command, or this interpreter
@@ -129,12 +126,10 @@ class Detached:
             self._delivery.hand_over()
             with process.stdin:
                 tell(process.stdin.fileno(), told, wait_s or self._config.exit_timeout_s)
-            if hasattr(os, "fork"):
-                if not wait_s or _is_one_file():
-                    unwaited.add(process.pid)
-                elif process.wait(wait_s):  # it forks once it has read the message
-                    raise OSError("it ended with status %d" % process.returncode)
-            debug("process %d started to deliver", process.pid)
+            if hasattr(os, "fork") and (not wait_s or is_one_file()):
+                unwaited.add(process.pid)
+            elif hasattr(os, "fork") and process.wait(wait_s):  # it forks once it has read that
+                raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
             process.kill()
@@ -177,9 +172,10 @@ def interpreter() -> list[str]:
     """The command that runs this file; nothing where it is none, or this program no interpreter beyond doubt."""
     name = os.path.basename(sys.executable or "").lower()
     frozen = getattr(sys, "frozen", False) or "__compiled__" in globals()
-    if frozen or not name.startswith(("python", "pypy")) or not os.access(sys.executable, os.X_OK):
+    known = name.startswith(("python", "pypy")) and os.access(sys.executable, os.X_OK)
+    if frozen or not known or not os.path.isfile(__file__):
         return []
-    return [sys.executable, "-I", *_absolute([__file__])] if os.path.isfile(__file__) else []
+    return [sys.executable, "-I", os.path.abspath(__file__)]
 
 
 def options(os_name: str) -> dict[str, Any]:
@@ -187,7 +183,7 @@ def options(os_name: str) -> dict[str, Any]:
     return {"creationflags": WINDOWS_FLAGS} if os_name == "nt" else {"start_new_session": True}
 
 
-def _is_one_file() -> bool:
+def is_one_file() -> bool:
     """Whether this program has unpacked itself, and takes its files away when the process that was started ends."""
     unpacked = os.path.basename(getattr(sys, "_MEIPASS", "")).startswith("_MEI")  # PyInstaller
     return unpacked or "NUITKA_ONEFILE_PARENT" in os.environ
@@ -197,24 +193,25 @@ def _is_one_file() -> bool:
 
 
 def message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
-    """What ``deliver_detached`` is told, as JSON."""
+    """What ``deliver_detached`` is told, as JSON; raises ``TypeError`` where the configuration holds a callable."""
     import json
 
-    parts = __name__.split(".")[:-2]  # the packages above ours
-    parents = [".".join(parts[: n + 1]) for n in range(len(parts) - 1)]
+    above = __name__.split(".")[:-3]  # the packages that this one lies in
+    parents = [".".join(above[: n + 1]) for n in range(len(above))]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
+    changed = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     told = {
         "module": __name__,
-        "parents": [[n, _absolute(getattr(sys.modules.get(n), "__path__", ()))] for n in parents],
-        "path": _absolute(sys.path),
+        "parents": [[n, absolute(getattr(sys.modules.get(n), "__path__", ()))] for n in parents],
+        "path": absolute(sys.path),
         "environ": environ,
-        "config": _plain(config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)),
+        "config": plain(changed),
     }
     return json.dumps(told).encode("ascii")
 
 
-def _absolute(places: Iterable[object]) -> list[str]:
+def absolute(places: Iterable[object]) -> list[str]:
     """Paths for a process in another directory; without empty ones, and those that lie in one that is gone."""
     try:
         here = os.getcwd()
@@ -224,48 +221,48 @@ def _absolute(places: Iterable[object]) -> list[str]:
     return [place for place in found if os.path.isabs(place)]
 
 
-def _plain(value: Any) -> Any:
-    """A configuration as JSON values: an object of ours is ``{kind: fields}``; raises ``TypeError`` for what is none."""
-    from ..config import Config, GetKeyManager, Reo
-
-    kind = type(value).__name__
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) is tuple:
-        return [_plain(one) for one in value]
-    if type(value) is bytes:
-        return {kind: {"text": value.decode("latin-1")}}
-    if type(value) in (Config, GetKeyManager, Reo) or kind == "Keyring":
-        return {kind: {name: _plain(getattr(value, name)) for name in value.__slots__}}
-    if kind == "PublicKey":
-        names = ("name", "valid_from", "valid_until")
-        return {kind: {"pem": value.pem, **{name: getattr(value, name) for name in names}}}
-    if getattr(value, "__module__", "") == __name__.rpartition(".")[0] + ".domain":
-        return {"dns_domain": {}}
-    raise TypeError("a callable of the product")
-
-
-def _made(value: Any) -> Any:
-    """The opposite of ``_plain``: each kind checks its own fields; raises where one is not what we would write."""
-    from ..config import Config, GetKeyManager, Reo
+def kinds() -> dict[str, Callable[..., Any]]:
+    """What a message may hold beside JSON's own values, and what makes it of its fields, each of which it checks."""
+    from .. import config
     from ..errors import part
     from ..signatures.keys import PublicKey
 
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) is list:
-        return tuple(_made(one) for one in value)
-    ((kind, fields),) = value.items()
-    makers: dict[str, Callable[..., Any]] = {
-        "Config": Config,
-        "GetKeyManager": GetKeyManager,
-        "Reo": Reo,
+    return {
+        "Config": config.Config,
+        "GetKeyManager": config.GetKeyManager,
+        "Reo": config.Reo,
         "Keyring": lambda **given: part("keyring", "keys").Keyring(**given),
         "PublicKey": PublicKey.from_pem,
         "bytes": lambda text: text.encode("latin-1"),
         "dns_domain": lambda: part("domain", "domain").dns_domain,
     }
-    return makers[kind](**{name: _made(one) for name, one in fields.items()})
+
+
+def plain(value: Any) -> Any:
+    """A configuration as JSON values: an object of ours is ``{kind: fields}``; raises ``TypeError`` for what is none."""
+    kind = type(value).__name__
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is tuple:
+        return [plain(one) for one in value]
+    if type(value) is bytes:
+        return {kind: {"text": value.decode("latin-1")}}
+    if getattr(value, "__module__", "") == __name__.rpartition(".")[0] + ".domain":
+        return {"dns_domain": {}}
+    if kind not in kinds():
+        raise TypeError("what a callable of the product knows")
+    names = KEY_FIELDS if kind == "PublicKey" else value.__slots__
+    return {kind: {name: plain(getattr(value, name)) for name in names}}
+
+
+def made(value: Any) -> Any:
+    """The opposite of ``plain``; raises where anything is not as we would write it."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return tuple(made(one) for one in value)
+    ((kind, fields),) = value.items()
+    return kinds()[kind](**{name: made(one) for name, one in fields.items()})
 
 
 # -- in the process that was started ---------------------------------------------------------------
@@ -281,31 +278,31 @@ def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:
     from ..config import Config
 
     try:
-        told = _read() if told is None else told
-        config, environ = _made(told["config"]), told["environ"]
+        told = read() if told is None else told
+        config, environ = made(told["config"]), told["environ"]
         texts = [text for item in (environ or {}).items() for text in item]
         if type(config) is not Config or not all(type(text) is str for text in texts):
             return 2
     except Exception:
         return 2
-    _part()
+    part_from_starter()
     with Agent(config, environ=environ) as agent:
         deliver(agent)
     return 0
 
 
-def _read() -> Any:
+def read() -> Any:
+    """The message on the standard input; a program without a console has no sys.stdin."""
     import json
 
-    # A program without a console has no sys.stdin.
     with open(0, "rb", closefd=False) as pipe:
         return json.load(pipe)
 
 
-def _part() -> None:
+def part_from_starter() -> None:
     """Leave the starter, who waits for this but where the files would go with us; be the last to get a processor."""
     if hasattr(os, "fork"):
-        if not _is_one_file() and os.fork():
+        if not is_one_file() and os.fork():
             os._exit(0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.nice(10)
@@ -315,7 +312,7 @@ def deliver(agent: Agent) -> None:
     """Pass after pass, until nothing waits, or what waits waits for longer than this process may live."""
     from time import monotonic, sleep
 
-    from ..delivery import BUSY, MORE
+    from ..delivery import BUSY, DONE
 
     delivery, ends_at = agent._delivery, monotonic() + LIFE_S
     wait_s: Optional[float] = 0.0
@@ -323,21 +320,21 @@ def deliver(agent: Agent) -> None:
         sleep(wait_s)
         sent = delivery.totals.sent
         result = delivery.run(ends_at=ends_at)
-        if result == BUSY:
-            # Another process delivers, and what we came for with it, unless it is at its end.
+        # Who recorded while we were sending started nobody: look once more.
+        last = result == DONE and delivery.totals.sent == sent
+        wait_s = delivery.due_in_s() if last else 0.0
+        if (
+            result == BUSY
+        ):  # another process delivers, and what we came for with it, unless it is at its end
             ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S
-        elif result == MORE or delivery.totals.sent > sent:
-            wait_s = 0.0  # who recorded while we were sending started nobody: look once more
-        else:
-            wait_s = delivery.due_in_s()
 
 
-def _begin() -> int:
+def begin() -> int:
     """Under the product's package names, but without the product's packages: those would start the product again."""
     import importlib
     import types
 
-    told = _read()
+    told = read()
     sys.path[:] = told["path"]
     for name, places in told["parents"]:
         sys.modules[name] = module = types.ModuleType(name)
@@ -347,4 +344,4 @@ def _begin() -> int:
 
 
 if __name__ == "__main__":  # by ``interpreter``
-    sys.exit(_begin())
+    sys.exit(begin())

@@ -19,7 +19,7 @@ from support.spool import START, FakeClock
 
 import agent
 from agent.collector import Collector
-from agent.engine import Engine
+from agent.delivery import DONE, MORE
 
 __all__ = ["START", "FakeClock"]  # shared with the tests of the spool
 
@@ -108,10 +108,6 @@ def desk(state_dir: Path, clock: Optional[FakeClock] = None, **options: Any) -> 
         yield Desk(collector, state_dir, clock)
 
 
-def engine_of(product: agent.Agent) -> Engine:
-    return product._engine
-
-
 def endpoint(product: agent.Agent, name: str = "getkeymanager") -> dict[str, Any]:
     """One endpoint's part of ``status()``."""
     found: dict[str, Any] = next(e for e in product.status()["endpoints"] if e["name"] == name)
@@ -119,22 +115,31 @@ def endpoint(product: agent.Agent, name: str = "getkeymanager") -> dict[str, Any
 
 
 def pass_(product: agent.Agent) -> None:
-    """What the worker would do now: a pass that skips no wait."""
-    assert engine_of(product).courier.deliver(skip=(), timeout_s=lambda: 5.0)
+    """What the worker would do now: passes that skip no wait, until nothing more can be sent."""
+    came = MORE
+    while came == MORE:
+        came = product._delivery.run()
+    assert came == DONE
 
 
 def work_until(product: agent.Agent, clock: FakeClock, at: float) -> list[float]:
-    """What the worker would do until then: a pass whenever one is due; the waits between them."""
-    courier = engine_of(product).courier
+    """What the worker would do until then: passes whenever one is due; the waits between them."""
     waits: list[float] = []
     while True:
-        wait_s = courier.next_in_s()
+        wait_s = product._delivery.due_in_s()
         if wait_s is None or clock.at + wait_s > at:
             clock.advance(at - clock.at)
             return waits
         clock.advance(wait_s)
         waits.append(wait_s)
         pass_(product)
+
+
+def killed(product: agent.Agent) -> None:
+    """Leave a process without an end: its files close, nothing more is written."""
+    product._counters.after_fork()
+    product._spool.seal()
+    product._worker.closed = True
 
 
 def fields(request: dict[str, Any]) -> dict[str, str]:
