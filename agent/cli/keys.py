@@ -138,8 +138,8 @@ def _sign(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
         data = keyfiles.signed(_draft(args), (), roots)
         keyfiles.write_public(args.file, data, what="a document")
     else:
-        data = _read_document(args.file)
-        data = keyfiles.signed(*keyfiles.documents().split(data), roots)
+        text, pairs = keyfiles.documents().split(_read_document(args.file))
+        data = keyfiles.signed(text, pairs, roots)
         keyfiles.write_public(args.file, data)
     return _tell_document(data, out)
 

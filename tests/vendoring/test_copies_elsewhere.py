@@ -10,7 +10,6 @@ import os
 import stat
 import subprocess
 import sys
-import zipapp
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,14 +171,6 @@ def test_a_zip_with_its_libraries_needs_nothing_but_python(
             target.write(path, path.relative_to(tmp_path / "top").as_posix())
     bare = ("-I", "-S", "-W", "error")
     started(collector, tmp_path / "state", ["-c", PRODUCT + ONE], archive, *bare)
-    delivered_once(collector)
-
-
-def test_a_program_in_one_file(collector: Collector, tmp_path: Path) -> None:
-    vendor(tmp_path / "top")
-    (tmp_path / "top" / "__main__.py").write_text(PRODUCT + ONE)
-    zipapp.create_archive(tmp_path / "top", tmp_path / "studio.pyz", compressed=True)
-    started(collector, tmp_path / "state", [str(tmp_path / "studio.pyz")], "")
     delivered_once(collector)
 
 

@@ -84,13 +84,6 @@ def test_a_copy_is_small(dest: Path) -> None:
     assert sum(map(len, found.values())) <= MAX_BYTES
 
 
-@pytest.mark.parametrize("part", ["keyring", "detached", "transfer", "domain"])
-def test_a_part_is_one_file_more(dest: Path, part: str) -> None:
-    vendor("--with", part, dest)
-    assert {path.name for path in (dest / "extras").iterdir()} == {"__init__.py", part + ".py"}
-    assert not (dest / "cli").exists() and not (dest / "_vendor").exists()
-
-
 def test_the_parts_are_named_as_a_whole_and_remembered(dest: Path) -> None:
     vendor("--with", "keyring,cli", dest)
     assert listed(dest)["parts"] == ["keyring", "cli"]
@@ -414,14 +407,6 @@ def test_a_list_that_names_files_elsewhere_is_refused(dest: Path, path: str) -> 
         done = run("vendor", form, str(dest))
         assert done.status == 2 and "damaged" in done.err
     assert outside.read_text() == "mine"
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "files": 3}'])
-def test_a_list_that_is_none_is_one_line(dest: Path, text: str) -> None:
-    vendor(dest)
-    (dest / "VENDORED.json").write_text(text)
-    done = run("vendor", "--check", str(dest))
-    assert (done.status, done.out) == (2, "") and len(done.err.splitlines()) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
