@@ -227,10 +227,10 @@ _MARKS = (
     ".dockerenv run/.containerenv run/systemd/container"
     " run/secrets/kubernetes.io var/run/secrets/kubernetes.io"
 ).split()
-_CGROUPS = ("docker", "kubepods", "containerd", "libpod", "/lxc", "crio-")
+_CGROUPS = "docker kubepods containerd libpod /lxc crio-".split()
 # Behind cgroup v2 a container's own group is "/": there it shows in what lies behind its root and its network files.
 _MOUNTS = ("/", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-_BEHIND = ("/docker/", "/containerd/", "/containers/storage/", "/kubelet/pods/", "/crio/")
+_BEHIND = "/docker/ /containerd/ /containers/storage/ /kubelet/pods/ /crio/".split()
 
 
 class System:
@@ -281,15 +281,18 @@ class System:
             return True
         if any(os.path.exists(os.path.join(self.root, mark)) for mark in _MARKS):
             return True
-        try:
-            cgroups, mounts = self._read("proc/1/cgroup"), self._read("proc/self/mountinfo")
-        except OSError:
-            return False
         # proc_pid_mountinfo(5): the fifth field is where it is mounted.
-        behind = [line for line in mounts.splitlines() if line.split(" ")[4:5][0] in _MOUNTS]
-        return any(name in cgroups for name in _CGROUPS) or any(
-            name in line for line in behind for name in _BEHIND
-        )
+        mounts = self._lines("proc/self/mountinfo")
+        behind = [line for line in mounts if "".join(line.split(" ")[4:5]) in _MOUNTS]
+        told = [(line, _CGROUPS) for line in self._lines("proc/1/cgroup")]
+        told += [(line, _BEHIND) for line in behind]
+        return any(name in line for line, names in told for name in names)
+
+    def _lines(self, path: str) -> list[str]:
+        try:
+            return self._read(path).splitlines()
+        except OSError:
+            return []
 
     def _read(self, path: str) -> str:
         # Often a link, and root's: not for the functions that read our own files. A FIFO must not block.

@@ -15,7 +15,8 @@ from typing import Any, Optional
 import pytest
 from hypothesis import example, given, strategies
 
-from agent.identity import context, derivation
+from agent import identity
+from agent.identity import context
 
 KEY = "0123456789abcdef0123456789abcde0"
 GOLDEN = [
@@ -26,7 +27,7 @@ GOLDEN = [
 
 
 def derive(machine_id: str, **names: Any) -> str:
-    return derivation.derive(machine_id, context(**names))
+    return identity.derive(machine_id, context(**names))
 
 
 BASE: dict[str, Any] = {"vendor": "Acme", "product_name": "Studio", "user": "1000"}
@@ -38,20 +39,18 @@ def test_golden(vendor: str, product: str, name: Optional[str], user: str, value
 
 
 def test_golden_tag_and_file_name() -> None:
-    from agent.identity import store
-
     joined = context(**BASE)
     assert joined == b"\0\0\0\4Acme\0\0\0\6Studio\0\0\0\x041000"
     # The tag: the same command with \0\0\0\6tag-v1 in front. The file name: openssl dgst -sha256 of the context.
-    assert derivation.tag(KEY, joined) == "04a4c62a7fb61046"
-    assert store.file_name(joined) == "identity-9c9ac36cdea04762"
+    assert identity.tag(KEY, joined) == "04a4c62a7fb61046"
+    assert identity.file_name(joined) == "identity-9c9ac36cdea04762"
 
 
 @example(bytes(range(64)), b"a key of one block")
 @example(bytes(range(65)), b"a key that is hashed first")
 @given(strategies.binary(max_size=200), strategies.binary(max_size=200))
 def test_hmac_is_the_hmac_of_everybody_else(key: bytes, message: bytes) -> None:
-    assert derivation.hmac_sha256(key, message) == hmac.new(key, message, "sha256").digest()
+    assert identity.hmac_sha256(key, message) == hmac.new(key, message, "sha256").digest()
 
 
 @pytest.mark.parametrize(

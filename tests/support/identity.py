@@ -15,6 +15,25 @@ CONTEXT = context(**NAMES, user=USER)
 DERIVED = derive(MACHINE, CONTEXT)
 
 
+class Machine(System):
+    """A Linux machine below ``root``, with one user; ``looks`` counts how often its machine id was asked for."""
+
+    platform = "linux"
+
+    def __init__(
+        self, root: Any, user: str = USER, environ: Optional[dict[str, str]] = None
+    ) -> None:
+        super().__init__(environ or {})
+        self.root, self._user, self.looks = str(root), user, 0
+
+    def user(self) -> str:
+        return self._user
+
+    def machine_id(self) -> Any:
+        self.looks += 1
+        return super().machine_id()
+
+
 def machine(
     root: Path,
     content: Optional[str] = MACHINE + "\n",
@@ -22,26 +41,17 @@ def machine(
     dbus: Optional[str] = None,
     container: bool = False,
     user: str = USER,
-    **given: Any,
-) -> System:
-    """A Linux machine below ``root``; ``content`` is what its /etc/machine-id says, None: there is none."""
+) -> Machine:
+    """``content`` is what its /etc/machine-id says, None: there is none."""
     for path, text in (("etc/machine-id", content), ("var/lib/dbus/machine-id", dbus)):
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         if text is not None:
             file.write_bytes(text.encode())
-    environ = {"container": "podman"} if container else {}
-    return System(platform="linux", root=str(root), user=user, environ=environ, **given)
+    return Machine(root, user, {"container": "podman"} if container else {})
 
 
-def bare(user: str = USER, **given: Any) -> System:
+def bare(user: str = USER) -> Machine:
     """A machine without a machine id."""
-    return System(
-        platform="linux",
-        user=user,
-        environ={},
-        sources=[("machine-id", lambda: "")],
-        root="/nonexistent",
-        **given,
-    )
+    return Machine("/nonexistent", user)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from math import gcd, prod
 from typing import Any
 
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 # Primes of three published RSA test keys, in hex.
 PRIMES = {
