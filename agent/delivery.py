@@ -87,13 +87,14 @@ class Delivery:
     ) -> None:
         self._spool, self._config, self._clock, self._environ = spool, config, clock, environ
         self._gate, self._on_outcome, self._user = gate, on_outcome, user_identifier
-        self._given = transport
+        self._given = self.transport = transport
         self.lanes = {a.name: Lane(a, config, user_identifier()) for a in adapters}
         self.silent = False
         self.after_fork()
 
     def after_fork(self) -> None:
         """Begin anew: connections and who is in the middle of a pass are the parent's."""
+        self.quietly("after_fork")
         self.transport = self._given
         self.totals = Totals()
         self.stopping = False
@@ -119,18 +120,18 @@ class Delivery:
     def refresh(self) -> None:
         """Know of each lane what any process wrote down."""
         self._spool.refresh_facts()
-        now = self._clock.time()
         for lane in self.lanes.values():
-            fact = self._spool.fact
-            lane.take(fact("lane", lane.tag), fact("floor", lane.floor_tag), now)
+            self._read(lane)
 
-    def lane_of(self, name: str) -> Lane:
-        """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
-        lane = Lane(self.lanes[name].adapter, self._config, self._user())
-        self._spool.refresh_facts()
+    def _read(self, lane: Lane) -> Lane:
         fact = self._spool.fact
         lane.take(fact("lane", lane.tag), fact("floor", lane.floor_tag), self._clock.time())
         return lane
+
+    def lane_of(self, name: str) -> Lane:
+        """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
+        self._spool.refresh_facts()
+        return self._read(Lane(self.lanes[name].adapter, self._config, self._user()))
 
     def hand_over(self) -> None:
         """Another process delivers what is there: nothing is due here until something else is recorded."""
@@ -160,7 +161,7 @@ class Delivery:
             try:
                 result = self._pass(told, ends_at)
             finally:
-                self._quietly("rest")
+                self.quietly("rest")
                 self._spool.release()
             for record, verdict in told:
                 self._tell(record, verdict)
@@ -301,14 +302,14 @@ class Delivery:
         # Set before consent is asked: who withdraws it looks here.
         self.in_flight = record
         if not request.may_send():
-            return self._withhold(record)
+            return Verdict(verdicts.WITHHELD)
         self.totals.sent += 1
         lane.pardoned = ()
         inside.request = True
         try:
             response = transport.send(request, timeout_s=limit_s)
         except Withheld:
-            return self._withhold(record)
+            return Verdict(verdicts.WITHHELD)
         except Unreachable as error:
             return Verdict(verdicts.OFFLINE, reason=error.reason)
         except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
@@ -316,13 +317,6 @@ class Delivery:
         finally:
             inside.request = False
         return self._judge(record, lane, response)
-
-    def _withhold(self, record: Record) -> None:
-        self.in_flight = None
-        if self._gate(record) == "refused":
-            self._spool.forget(record)
-        else:
-            self._spool.end(record, failed=False, counted=0)
 
     def _judge(self, record: Record, lane: Lane, response: Any) -> Verdict:
         try:
@@ -346,8 +340,8 @@ class Delivery:
         if self._gate(record) == "refused":  # meanwhile: no word of it is kept
             spool.forget(record)
             return False
-        if outcome == verdicts.OFFLINE and self.stopping:
-            lane.broken += 1
+        if outcome == verdicts.WITHHELD or (outcome == verdicts.OFFLINE and self.stopping):
+            lane.broken += outcome == verdicts.OFFLINE
             spool.end(record, failed=False, counted=0)
             return False
         counted = lane.evidence(verdict)
@@ -371,16 +365,11 @@ class Delivery:
     def _tell(self, record: Record, verdict: Verdict) -> None:
         if self._on_outcome is None or self.silent:
             return
-        outcome = Outcome(
-            event_id=record.id,
-            endpoint=record.endpoint,
-            verdict=verdict.outcome,
-            reason=verdict.reason,
-            errors=verdict.errors or {},
-            recorded_at=record.at,
-            had_license_key=bool(record.body.get("license_key")),
-            from_earlier_run=record.run != self._spool.run,
-        )
+        facts = {"event_id": record.id, "endpoint": record.endpoint, "recorded_at": record.at}
+        facts.update(verdict=verdict.outcome, reason=verdict.reason, errors=verdict.errors or {})
+        had = bool(record.body.get("license_key"))
+        earlier = record.run != self._spool.run
+        outcome = Outcome(**facts, had_license_key=had, from_earlier_run=earlier)
         try:
             self._on_outcome(outcome)
         # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.
@@ -425,8 +414,8 @@ class Delivery:
             self.transport = HttpTransport.of(self._config, self._environ)
         return self.transport
 
-    def _quietly(self, verb: str) -> None:
-        """A vendor's transport may keep no promise; the host's exit is no place to learn it."""
+    def quietly(self, verb: str) -> None:
+        """Have the transport ``rest``, ``interrupt`` or ``close``: a vendor's may keep no promise."""
         try:
             if self.transport is not None:
                 getattr(self.transport, verb)()
@@ -442,16 +431,8 @@ class Delivery:
             record = self.in_flight
             if record is None or not record.usage:
                 return
-            self._quietly("interrupt")
+            self.quietly("interrupt")
             sleep(0.001)
-
-    def interrupt(self) -> None:
-        """End the request in flight, which says nothing of its record."""
-        self._quietly("interrupt")
-
-    def close(self) -> None:
-        """Close every socket."""
-        self._quietly("close")
 
 
 def _chance() -> float:

@@ -22,6 +22,8 @@ DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled
 OFFLINE, SKEWED, UNTRUSTED, RETRY = "offline", "skewed", "untrusted", "retry"
 # The server refuses this record; delivery makes it a dead letter, if that counts.
 REFUSED, REJECTED = "refused", "rejected"
+# Nothing was sent: consent was withdrawn, or the product ends.
+WITHHELD = "withheld"
 # The record is on the server; the record has ended; answers that may speak against their record.
 SETTLED = frozenset((DELIVERED, FLAGGED))
 ENDED = SETTLED | {REJECTED}

@@ -298,13 +298,13 @@ class Worker:
         self._delivery.stopping = True
         self._counters.keep(end=True)
         if not self._end(timeout_s - spare_s):
-            self._delivery.interrupt()
+            self._delivery.quietly("interrupt")
             self._end(spare_s)
         for waiter in list(self._waiters):
             self._let_go(waiter)
         if self._detached is not None:
             self._detached.last(self._consent())
-        self._delivery.close()
+        self._delivery.quietly("close")
         self._spool.seal()
 
     def _end(self, timeout_s: float) -> bool:
