@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from .config import GetKeyManager
     from .content import Given
-    from .endpoints.reo import ReoAdapter
     from .identity import Identity
     from .values import Outcome, Transport
     from .verdicts import Adapter
@@ -189,12 +188,9 @@ class Agent:
         epoch = self._usage_epoch()
         if not epoch:
             return None
-
-        def body(one: ReoAdapter, now: Capture) -> Any:
-            who = {"user_id": user or now.user_identifier, "user_id_type": kind}
-            return one.track(now, activity, **who, ip_addr=address, meta=extra)
-
-        return self._keep(self._usage_adapters, body, epoch)
+        more = {"user_id": user, "user_id_type": kind, "ip_addr": address, "meta": extra}
+        adapters = self._usage_adapters
+        return self._keep(adapters, lambda one, now: one.track(now, activity, **more), epoch)
 
     def count(self, activity_type: str, n: int = 1) -> None:
         """Add ``n`` to a usage counter, if there is consent; 0 counts nothing.
@@ -451,8 +447,7 @@ class Agent:
 def _adapter(endpoint: GetKeyManager | Reo, config: Config) -> Adapter:
     """What sends to an endpoint; only what a configuration names is loaded."""
     if isinstance(endpoint, Reo):
-        from .endpoints.reo import ReoAdapter
-
+    
         return ReoAdapter(endpoint, config)
     from .endpoints.getkeymanager import GetKeyManagerAdapter
 

@@ -74,9 +74,12 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
     config = next(one for one in agent._config.endpoints if one.name == adapter.name)
     lane, now = agent._delivery.lane_of(adapter.name), agent._clock.time()
     remaining_s = lane.remaining_s(now)
-    waits_for = ORIGIN if stray else agent._delivery.lanes[adapter.name].parked
+    own = agent._delivery.lanes[adapter.name]
+    waits_for = ORIGIN if stray else own.parked
     if adapter.usage and pending and (agent._do_not_track or not agent._consent):
         waits_for = CONSENT
+    # What a usage server said is on no disk, for it may repeat what was recorded.
+    said = own.reason if own.wait == lane.wait and agent._consent is not False else ""
     return {
         "name": adapter.name,
         "kind": "usage" if adapter.usage else "licence",
@@ -86,7 +89,7 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
         "waiting": lane.wait if remaining_s else "",
         "waits_for": waits_for,
         "retry_in_s": round(remaining_s),
-        "reason": lane.reason,
+        "reason": lane.reason or said,
         "failures": lane.failures,
         "proven": bool(lane.proven_at),
         "keyring": None if adapter.trust is None else adapter.trust.report(now),
@@ -95,7 +98,7 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
 
 def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     """See ``Agent.preview``."""
-    adapters = {adapter.name: adapter for adapter in agent._adapters}
+    adapters: dict[str, Any] = {adapter.name: adapter for adapter in agent._adapters}
     counted = {record.key: record for record in agent._counters.open_windows()}
     waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
     requests = []
@@ -103,13 +106,10 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
         adapter = adapters.get(record.endpoint)
         if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
             continue
-        body = record.body
-        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
-            origin = adapter.origin(ask=False)  # type: ignore[attr-defined]
-            if not origin:
-                continue  # it waits, and is no next request
-            body = {**body, **origin}
-        requests.append(_request(agent, adapter, record.kind, body, record.id))
+        known = record.body.get("domain") or record.body.get("ip_addr")
+        if record.kind == "aggregate" and not known and not adapter.origin(ask=False):
+            continue  # it waits, and is no next request
+        requests.append(_request(agent, adapter, record.kind, record.body, record.id))
     return requests + (_samples(agent) if samples else [])
 
 

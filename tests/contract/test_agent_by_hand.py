@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,29 @@ def test_a_damaged_export_is_refused_whole(at: Desk, tmp_path: Path) -> None:
     with at.agent() as product:
         recorded(product)
         product.export_spool(tmp_path / "file", move=True)
-        data = bytearray((tmp_path / "file").read_bytes())
-        data[len(data) // 2] ^= 1
-        (tmp_path / "damaged").write_bytes(bytes(data))
-        with pytest.raises(agent.EventError):
-            product.import_spool(tmp_path / "damaged")
+        whole = (tmp_path / "file").read_bytes()
+        lines = whole.splitlines(keepends=True)
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        wrong = [bytes(flipped), whole[:-1], b"".join(lines[:-1]), whole + lines[-1], whole + whole]
+        for data in wrong:
+            (tmp_path / "damaged").write_bytes(data)
+            with pytest.raises(agent.EventError, match="damaged"):
+                product.import_spool(tmp_path / "damaged")
         assert product.status()["pending"] == 0
         assert product.import_spool(tmp_path / "file") == 5
+
+
+def test_megabytes_of_damage_behind_a_header_cost_nothing(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        product.export_spool(tmp_path / "file")
+        header = (tmp_path / "file").read_bytes()
+        for damage in (b"x" * (60 << 20), b"0123abcd {}\n" * (5 << 20)):
+            (tmp_path / "damaged").write_bytes(header + damage)
+            began = time.monotonic()
+            with pytest.raises(agent.EventError, match="damaged"):
+                product.import_spool(tmp_path / "damaged")
+            assert time.monotonic() - began < 0.5
 
 
 def test_an_import_wakes_the_worker(at: Desk, tmp_path: Path) -> None:
@@ -149,11 +166,8 @@ def test_what_was_moved_out_can_be_moved_in_however_much_it_is(at: Desk, tmp_pat
     assert found.stderr == ""
     count, *most_kb = map(int, found.stdout.split())
     assert count == 180 and sum(most_kb) < 60_000
-    last, elsewhere = None, spool(tmp_path / "elsewhere", max_bytes=200_000_000)
-    elsewhere.backlog.refresh()
-    for last in elsewhere.backlog.records():
-        assert last.body["text_data"] == text
-    assert last is not None
+    texts = [record.body["text_data"] for record in spool(tmp_path / "elsewhere").records()]
+    assert texts == [text] * 180
 
 
 def test_an_import_that_the_quota_has_no_room_for_is_refused_before_it_begins(
@@ -168,7 +182,7 @@ def test_an_import_that_the_quota_has_no_room_for_is_refused_before_it_begins(
     bounds: tuple[dict[str, Any], ...] = (
         {"max_records": 100},
         {"max_bytes": 40_000},
-        {"max_records": 300},
+        {"max_records": 303},
     )
     for bound in bounds:
         with at.agent(only="licence", state_dir=place, **bound) as product:
@@ -176,8 +190,7 @@ def test_an_import_that_the_quota_has_no_room_for_is_refused_before_it_begins(
             with pytest.raises(agent.EventError, match="quota"):
                 product.import_spool(tmp_path / "moved")
             assert product.status()["not_recorded"] == {}
-            assert not list(place.glob("imported-*"))
-    with at.agent(only="licence", state_dir=place, max_records=303) as product:
+    with at.agent(only="licence", state_dir=place, max_records=350) as product:
         assert product.import_spool(tmp_path / "moved") == 300
         assert product.flush(timeout=60).delivered == 303
         assert product.status()["not_recorded"] == {}
@@ -218,8 +231,9 @@ def test_erase_leaves_what_is_not_ours(at: Desk, tmp_path: Path) -> None:
 def test_erase_says_what_remains(at: Desk) -> None:
     with at.agent() as product:
         recorded(product)
-    (at.state_dir / "history").mkdir()
-    assert agent.erase(at.config()) == [str(at.state_dir / "history")]
+    (at.state_dir / "agent.room").unlink(missing_ok=True)
+    (at.state_dir / "agent.room").mkdir()
+    assert agent.erase(at.config()) == [str(at.state_dir / "agent.room")]
 
 
 def test_erase_follows_no_link(at: Desk, tmp_path: Path) -> None:
@@ -227,14 +241,14 @@ def test_erase_follows_no_link(at: Desk, tmp_path: Path) -> None:
         recorded(product)
     treasure = tmp_path / "treasure"
     treasure.mkdir()
-    (treasure / "facts").write_text("somebody's")
-    (at.state_dir / "imported-0123456789abcdef").symlink_to(treasure / "facts")
+    (treasure / "agent.book").write_text("somebody's")
+    (at.state_dir / "identity-0123456789abcdef").symlink_to(treasure / "agent.book")
     agent.erase(at.config())
-    assert snapshot(treasure) == {"facts": b"somebody's"}
+    assert snapshot(treasure) == {"agent.book": b"somebody's"}
     link = tmp_path / "link"
     link.symlink_to(treasure)
     assert agent.erase(at.config(state_dir=link)) == [str(link)]
-    assert snapshot(treasure) == {"facts": b"somebody's"} and link.is_symlink()
+    assert snapshot(treasure) == {"agent.book": b"somebody's"} and link.is_symlink()
 
 
 def test_erased_under_a_living_agent(at: Desk) -> None:

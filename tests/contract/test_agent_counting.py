@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, Union
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from support.agent import Desk, FakeClock, desk, endpoint, engine_of, pass_, work_until
+from support.agent import Desk, FakeClock, desk, endpoint, killed, pass_, work_until
+from support.collector import wait_until
 
 import agent
 from agent.clock import Clock
@@ -37,12 +37,10 @@ def sums(at: Desk) -> Counter[str]:
     return found
 
 
-def killed(product: agent.Agent) -> None:
-    """Leave a process without an end: its files close, nothing more is written."""
-    engine = engine_of(product)
-    engine.counting.after_fork()
-    engine.spool.seal()
-    engine.closed = True
+def dirty(product: agent.Agent) -> bool:
+    """Whether something is counted that is not on disk."""
+    counters = product._counters
+    return bool(counters._added) or any(w.total != w.written for w in counters._windows.values())
 
 
 STEPS = st.lists(
@@ -76,7 +74,7 @@ class Life:
         self.product.count(activity, n)
         self.loose[activity] += n
         # In "manual" mode: once half a second has passed, with this very call.
-        if not any(counters.dirty for _, counters in engine_of(self.product).counting._books):
+        if not dirty(self.product):
             self.kept()
 
     def do(self, step: str) -> None:
@@ -207,7 +205,7 @@ def test_without_an_origin_sums_wait_visibly_and_single_events_go(at: Desk) -> N
         assert (report.delivered, report.pending, report.drained) == (1, 1, False)
         assert endpoint(product, "reo")["waits_for"] == "a domain or ip_addr"
         assert product.preview() == []
-        assert engine_of(product).courier.next_in_s() == HOUR_S  # no request, and no polling
+        assert product._delivery.due_in_s() == HOUR_S  # no request, and no polling
     with at.agent(only="usage") as product:  # the update that knows one
         assert product.flush().pending == 0
     assert sums(at) == {"RENDER": 4}
@@ -284,12 +282,12 @@ class Interrupting(FakeClock):
 def test_a_count_in_the_middle_of_a_write_still_wakes_the_worker_later(at: Desk) -> None:
     clock = Interrupting()
     with at.agent(clock=clock, only="usage") as product:
-        counting = engine_of(product).counting
-        assert counting.add("RENDER", 1)  # to be woken for
-        clock.act = lambda: counting.add("RENDER", 1)
-        counting.keep()  # takes both; the second had the bell rung
-        counting.keep_if_due()  # what the worker does for that: nothing
-        assert counting.add("RENDER", 1)
+        counters = product._counters
+        assert counters.add("RENDER", 1)  # to be woken for
+        clock.act = lambda: counters.add("RENDER", 1)
+        counters.keep()  # takes both; the second had the bell rung
+        assert counters.due_in_s() != 0  # so the worker finds nothing to do
+        assert counters.add("RENDER", 1)
 
 
 def test_counts_reach_a_full_disk_later(at: Desk) -> None:
@@ -297,26 +295,26 @@ def test_counts_reach_a_full_disk_later(at: Desk) -> None:
     at.state_dir.write_text("a file in its place")
     with at.agent(only="usage") as product:
         product.count("RENDER", 3)
-        tries: list[float] = []
-        counting = engine_of(product).counting
+        rests: list[float] = []
         for _ in range(600):
             at.clock.advance(0.1)
-            waits, _ = counting.keep_if_due()
-            tries.append(min(waits))
-        assert max(tries) > 20  # seconds, where 0.5 is what a working disk gets
+            if product._counters.due_in_s() == 0:
+                product._counters.keep()
+            rests.append(product._counters.due_in_s() or 0)
+        assert max(rests) > 20  # seconds, where 0.5 is what a working disk gets
         at.state_dir.unlink()
         assert product.flush().pending == 0
     assert sums(at) == {"RENDER": 3}
 
 
-def test_an_idle_agent_does_not_wake(at: Desk) -> None:
-    """The worker sleeps until it is rung, once everything is on disk and delivered."""
+def test_an_idle_agent_has_no_thread(at: Desk) -> None:
     with at.agent(clock=Clock(), only="usage", deliver="thread") as product:
-        engine = engine_of(product)
         product.track("EXPORT")
         assert product.flush().pending == 0
-        deadline = time.monotonic() + 5
-        while engine.counting.unsynced or engine.courier.due:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert engine._turn() is None  # nothing that it would have to wake up for
+        wait_until(lambda: not product._worker.running)
+        product.count("RENDER")  # an open window has one, asleep
+        wait_until(lambda: not dirty(product))
+        assert product._worker.running and not at.seen() == 2
+        assert product.flush().pending == 0
+        wait_until(lambda: not product._worker.running)
+    assert sums(at) == {"RENDER": 1}

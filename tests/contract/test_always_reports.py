@@ -149,6 +149,21 @@ def test_a_callable_is_asked_once_for_each_record(at: Desk, tmp_path: Path) -> N
     assert keys == ["key-1", "key-2"] and len(asked) == 2
 
 
+def test_the_last_good_licence_is_taken_where_the_callable_fails(at: Desk, tmp_path: Path) -> None:
+    answers: list[Any] = [raising, lambda: ("good", "a"), raising, leaving, lambda: 7, lambda: None]
+    at.collector.clear()
+    licence: Any = lambda: answers.pop(0)()  # noqa: E731 - as a vendor writes it
+    with at.agent(license_key=licence, only="licence", state_dir=tmp_path) as product:
+        while answers:
+            assert product.call_home()
+        product.set_license(raising)  # another licence, of which nothing good is known
+        assert product.call_home()
+        product.flush()
+    sent = [fields(request) for request in at.collector.requests()]
+    keys = [(form["license_key"], form["activation_identifier"]) for form in sent]
+    assert keys == [("", ""), *[("good", "a")] * 4, ("", ""), ("", "")]
+
+
 def test_a_change_of_licence_changes_nothing_already_recorded(at: Desk, tmp_path: Path) -> None:
     at.collector.clear()
     with at.agent(license_key=("old", "a-old"), only="licence", state_dir=tmp_path) as product:

@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import (
-    Desk,
-    FakeClock,
-    child_environ,
-    desk,
-    endpoint,
-    engine_of,
-    pass_,
-    snapshot,
-)
+from support.agent import Desk, FakeClock, child_environ, desk, endpoint, pass_, snapshot
 
 import agent
-from agent.endpoints.verdicts import Verdict
-from agent.spool.records import Record
-from agent.telling import Teller
+from agent.transport import HttpTransport
 
 
 @pytest.fixture
@@ -120,7 +109,7 @@ def test_a_refusal_purges_before_it_returns(at: Desk) -> None:
     with at.agent() as product:
         product.call_home()
         use(product, "CANARY")
-        engine_of(product).counting.keep()
+        product._counters.keep()
         product.count("CANARY-LATER")
         product.set_usage_consent(False)
         held = b"".join(snapshot(at.state_dir).values())
@@ -165,16 +154,16 @@ def test_consent_given_later_wakes_what_waits_for_it(at: Desk) -> None:
     with at.agent(usage_consent=None) as product:
         product.call_home()
         pass_(product)
-        assert engine_of(product).courier.next_in_s() == 3600
+        assert product._delivery.due_in_s() == 3600
         product.set_usage_consent(True)
-        assert engine_of(product).courier.next_in_s() == 0
+        assert product._delivery.due_in_s() == 0
 
 
 def test_one_refuses_while_another_holds_usage(at: Desk) -> None:
     """Two agents on one state directory, as two processes would be; see below for real ones."""
     with at.agent() as one, at.agent() as other:
         use(one, "CANARY")
-        engine_of(one).counting.keep()
+        one._counters.keep()
         one.count("CANARY-MEMORY")
         other.set_usage_consent(False)
         assert one.flush().pending == 0
@@ -208,36 +197,48 @@ def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
     assert usage(at) == ["AFTER"]
 
 
-def test_a_refusal_just_before_an_answer_is_written_keeps_it_out_of_the_history(at: Desk) -> None:
-    """Consent was looked at, and refused before the line was written: who refused found nothing to remove."""
-    with at.agent() as product:
-        use(product, "EARLIER")
-        product.call_home()
-        product.flush()
-        spool = engine_of(product).spool
-        looked = []
-
-        def gate(record: Record) -> str:
-            found = engine_of(product).gate(record)
-            looked.append(record)
-            if len(looked) == 2:
+def test_a_refusal_before_an_answer_is_written_down_leaves_no_word_of_it(at: Desk) -> None:
+    class Refuses(HttpTransport):
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            response = super().send(request, timeout_s=timeout_s)
+            if b"CANARY" in request.body:
                 product.set_usage_consent(False)
-            return found
+            return response
 
-        teller = Teller(spool, at.clock, gate=gate, on_outcome=None, manual=True)
-        epoch = spool.consent.current()
-        record = Record("usage", "reo", "e" * 32, at.clock.time(), {}, epoch=epoch)
-        teller.answered(record, Verdict("delivered"))
-        assert len(looked) > 2
+    told: list[Any] = []
+    given: Any = {"transport": Refuses(environ={}), "on_outcome": told.append}
+    with at.agent(**given) as product:
+        product.call_home()
+        canary = product.track("CANARY")
+        product.flush()
         assert {answer["kind"] for answer in product.history()} == {"licence"}
+        assert canary.encode() not in b"".join(snapshot(at.state_dir).values())
+        assert {outcome.endpoint for outcome in told} == {"getkeymanager"}
+
+
+def test_a_refusal_that_cannot_be_written_stops_usage_in_this_process(at: Desk) -> None:
+    with at.agent() as product:
+        use(product, "CANARY")
+        product._counters.keep()
+        mark = at.state_dir / "agent.consent"
+        mark.unlink()
+        mark.mkdir()
+        product.set_usage_consent(False)
+        assert "consent" in product.status()["trouble"]["spool"]
+        product.set_usage_consent(True)
+        assert use(product, "CANARY") is None
+        product.flush()
+        assert b"CANARY" not in b"".join(snapshot(at.state_dir).values())
+        mark.rmdir()
+        product.set_usage_consent(False)
+        product.set_usage_consent(True)
+        assert use(product, "NEW") and product.flush().drained
+    assert usage(at) == ["NEW", "NEW-COUNT"]
 
 
 OTHER_PROCESS = """
 import sys
 import agent
-from agent.endpoints.verdicts import Verdict
-from agent.spool.records import Record
-from agent.telling import Teller
 url, pem, state_dir = sys.argv[1:4]
 t = agent.Agent(agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
@@ -362,9 +363,5 @@ def test_what_a_usage_endpoint_answered_leaves_with_the_usage(at: Desk) -> None:
         assert endpoint(product) == before["getkeymanager"]
         assert endpoint(product, "reo")["reason"] == ""
         assert endpoint(product, "reo")["failures"] == before["reo"]["failures"]
-        tag = engine_of(product).courier.tag(engine_of(product).usage_adapters[0])
-    lines = (at.state_dir / "facts").read_bytes().splitlines()
-    found = [b'"reason":""' in line for line in lines if tag.encode() in line]
-    assert found and all(found)
     with at.agent(usage_consent=False) as product:  # every start refuses again
         assert endpoint(product)["reason"] == before["getkeymanager"]["reason"]

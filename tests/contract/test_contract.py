@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
 import pickle
 import pydoc
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import desk, run_python
+from support.agent import child_environ, desk, run_python
 
 import agent
+from agent.transport import HttpTransport
 
 NONE = inspect.Parameter.empty
 SIGNATURES: dict[Any, dict[str, Any]] = {
@@ -47,17 +51,16 @@ SIGNATURES: dict[Any, dict[str, Any]] = {
         "product_id": None,
         "name": "getkeymanager",
         "allow_unsigned": False,
-        "pins": (),
     },
     agent.Reo: {
         "api_key": NONE,
         "base_url": "https://ingest.reo.dev",
         "product_id": None,
         "environment": None,
+        "source": "PRODUCT_CLOUD",
         "domain": None,
         "ip_addr": None,
         "name": "reo",
-        "pins": (),
     },
     agent.Agent: {
         "config": NONE,
@@ -194,12 +197,13 @@ MISTAKES: list[tuple[str, Any]] = [
     ("text", lambda t: t.record_text(b"x", data_group="g")),
     ("activity_type", lambda t: t.track(7)),
     ("activity_type", lambda t: t.count(None)),
-    ("n", lambda t: t.count("RENDER", n=0)),
+    ("n", lambda t: t.count("RENDER", n=-1)),
     ("n", lambda t: t.count("RENDER", n=1.5)),
     ("n", lambda t: t.count("RENDER", n=True)),
     ("user_id_type", lambda t: t.track("A", user_id_type="PHONE")),
     ("user_id", lambda t: t.track("A", user_id=7)),
-    ("ip_addr", lambda t: t.track("A", ip_addr="not an address")),
+    ("ip_addr", lambda t: t.track("A", ip_addr=7)),
+    ("user_id", lambda t: t.track("A", user_id_type="EMAIL")),
     ("meta", lambda t: t.track("A", meta=["a"])),
     ("timeout", lambda t: t.flush(timeout=-1)),
     ("timeout", lambda t: t.flush(timeout="5")),
@@ -222,14 +226,45 @@ def test_a_mistake_raises_at_once_names_the_field_and_keeps_nothing(
         assert product.status()["pending"] == 0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_content_that_cannot_be_sent_is_counted_and_no_mistake(
-    tmp_path: Path, value: float
-) -> None:
-    with desk(tmp_path) as at, at.agent() as product:
-        assert product.record_value(value, data_group="g") is None
-        assert product.record_point(1, value, data_group="g") is None
-        assert sum(product.status()["not_recorded"].values()) == 2
+NAN = float("nan")
+UNUSABLE: list[Any] = [
+    lambda t: t.record_value(NAN, data_group="g"),
+    lambda t: t.record_value(float("-inf"), data_group="g"),
+    lambda t: t.record_point(1, NAN, data_group="g"),
+    lambda t: t.record_text("", data_group="g"),
+    lambda t: t.track("A", user_id=""),
+    lambda t: t.track("A", ip_addr="not an address"),
+]
+
+
+def test_content_that_cannot_be_sent_is_counted_and_no_mistake(tmp_path: Path) -> None:
+    with desk(tmp_path / "state") as at, at.agent() as product:
+        assert [record(product) for record in UNUSABLE] == [None] * len(UNUSABLE)
+        product.count("RENDER", 0)  # counts nothing
+        assert product.status()["not_recorded"] == {"unusable content": len(UNUSABLE)}
+        assert product.status()["pending"] == 0 and not (tmp_path / "state").exists()
+
+
+def test_what_is_recorded_inside_our_own_request_is_dropped_and_counted(tmp_path: Path) -> None:
+    """An instrumented host would make a record of each request, and a request of each record."""
+
+    class Instrumented(HttpTransport):
+        def send(self, request: Any, *, timeout_s: float) -> Any:
+            assert product.call_home() is None and product.track("REQUEST") is None
+            assert product.record_value(1, data_group="requests") is None
+            product.count("REQUEST")
+            return super().send(request, timeout_s=timeout_s)
+
+    def on_outcome(outcome: agent.Outcome) -> None:
+        inside.append(product.record_text("in on_outcome", data_group="g"))
+
+    inside: list[Any] = []
+    with desk(tmp_path) as at:
+        given: Any = {"transport": Instrumented(environ={}), "only": "licence"}
+        with at.agent(on_outcome=on_outcome, **given) as product:
+            assert product.call_home()
+            assert product.flush().delivered == 1 and inside[0]
+            assert product.status()["not_recorded"] == {"inside our own request": 4}
 
 
 def test_arguments_of_the_agent_are_checked() -> None:
@@ -242,6 +277,11 @@ def test_arguments_of_the_agent_are_checked() -> None:
         agent.Agent(config, on_outcome="log")  # type: ignore[arg-type]
     with pytest.raises(agent.EventError, match="activation_identifier"):
         agent.Agent(config, "key", 7)  # type: ignore[arg-type]
+    for field in ("clock", "transport", "environ"):
+        for value in (3, "x", object()):
+            with pytest.raises(agent.ConfigError, match="%s: got" % field) as caught:
+                agent.Agent(config, **{field: value})  # type: ignore[arg-type]
+            assert caught.value.field == field
 
 
 def test_after_close_everything_is_quiet_and_nothing_raises(tmp_path: Path) -> None:
@@ -304,4 +344,49 @@ assert not ours, ours
 assert not os.path.exists(sys.argv[1])
 """
     found = run_python(code, str(tmp_path / "state"))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+CHILD = """
+import sys
+import agent
+t = agent.Agent(agent.Config(
+    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", state_dir=sys.argv[1],
+    deliver="manual", endpoints=(
+        agent.GetKeyManager(base_url="http://127.0.0.1:9", api_key="k", allow_unsigned=True),)), "key")
+called = t.call_home()  # the product's start-up code, which each child of some kinds runs again
+def work():
+    assert t.call_home() is None and t.record_text("child", data_group="g")
+    lost = t.status()["not_recorded"]
+    assert lost == {"child process": 1 if sys.argv[2] == "fork" else 2}, lost
+if __name__ == "__main__":
+    import multiprocessing
+    assert called
+    process = multiprocessing.get_context(sys.argv[2]).Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert t.status()["pending"] == 2, t.status()
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_child_of_multiprocessing_calls_no_home(tmp_path: Path, method: str) -> None:
+    """One start of the product is one call home, however many processes it starts."""
+    program = tmp_path / "program.py"
+    program.write_text(CHILD)
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            str(program),
+            str(tmp_path / "s"),
+            method,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env=child_environ(),
+    )
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
