@@ -26,9 +26,8 @@ _WAIT_MAX_S, _INT_MAX = 4_000_000, 2**53
 # Ten calls home. A text of 32,768 ASCII characters needs 40,000; in other alphabets a character takes up to 12 bytes:
 # 500,000 hold any text.
 _QUOTA_MIN_BYTES = 4_096
-_PROXIES = ("http", "https", "socks5", "socks5h")
 # What is put behind a base_url, and so is the likeliest wrong paste.
-_OWN_PATHS = "/api/v1 /api/v1/send-telemetry-data /api/product /api/product/usage /api/product/aggregateusage"
+_OWN_PATHS = "/api/v1 /api/v1/send-telemetry-data /api/product /api/product/usage /api/product/aggregateusage".split()
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 # RFC 3986, 3.2.1 and 3.3: unreserved, sub-delims, "%", ":"; in a path also "@" and "/".
 _USERINFO = _HOST | frozenset("~!$&'()*+,;=:%")
@@ -112,11 +111,8 @@ class GetKeyManager(_Value):
         if type(allow_unsigned) is not bool:
             raise mistake("allow_unsigned", allow_unsigned, "True or False")
         if not self.keys and not allow_unsigned:
-            message = (
-                "keys: none given, so no answer of this server could be proven; pass "
-                "keys=(PublicKey.from_pem(PEM),) with the public key of your GetKeyManager account, "
-                "or allow_unsigned=True to believe any answer"
-            )
+            message = "keys: none given, so no answer could be proven; pass keys=(PublicKey.from_pem(PEM),) with the"
+            message += " public key of your GetKeyManager account, or allow_unsigned=True to believe any answer"
             raise ConfigError(message, "keys")
 
 
@@ -148,7 +144,7 @@ class Reo(_Value):
         self.environment = _optional("environment", environment)
         self.source = _choice("source", source, "PRODUCT_CLOUD", "TELEMETRY")
         self.domain = _domain(domain)
-        self.ip_addr = _optional("ip_addr", ip_addr, _IP)
+        self.ip_addr = _optional("ip_addr", ip_addr, ("None or an IP address", is_ip))
         self.name = _text("name", name, _SLUG)
 
 
@@ -203,7 +199,8 @@ class Config(_Value):
         self.state_dir = _path("state_dir", state_dir)
         self.identity_name = _optional("identity_name", identity_name)
         self.deliver = _choice("deliver", deliver, "thread", "manual", "detached")
-        self.detached_command = _words("detached_command", detached_command)
+        words = _items("detached_command", detached_command, "a tuple of non-empty str")
+        self.detached_command = tuple(_text("detached_command", word, _WORD) for word in words)
         self.durability = _choice("durability", durability, "power", "process")
         self.start_delay_s = float(_number("start_delay_s", start_delay_s, 0))
         self.exit_timeout_s = float(_number("exit_timeout_s", exit_timeout_s, 0))
@@ -213,7 +210,11 @@ class Config(_Value):
         self.max_bytes: int = _number("max_bytes", max_bytes, _QUOTA_MIN_BYTES, _INT_MAX)
         self.max_records: int = _number("max_records", max_records, 1, _INT_MAX)
         self.proxy = _proxy(proxy)
-        self.proxy_auth = _optional("proxy_auth", proxy_auth, _LOGIN)
+        login = (
+            "None or USER:PASSWORD, printable",
+            lambda text: text.find(":") > 0 and text.isprintable(),
+        )
+        self.proxy_auth = _optional("proxy_auth", proxy_auth, login)
         self.ca_bundle = _path("ca_bundle", ca_bundle)
         if deliver == "detached":
             part("detached", 'deliver="detached"')
@@ -228,10 +229,10 @@ def unknown_name(owner: str, name: str, allowed: Iterable[str]) -> ConfigError:
 
 
 def _shown(name: str, value: Any) -> str:
-    if name in ("api_key", "proxy_auth") and value is not None:
+    if value is not None and (
+        name in ("api_key", "proxy_auth") or (name == "proxy" and "@" in value)
+    ):
         return "'****'"
-    if name == "proxy" and "@" in (value or ""):
-        return "'%s://****@%s'" % (value.partition("://")[0], value.rpartition("@")[2])
     if callable(value):
         return "<callable %s>" % getattr(value, "__qualname__", type(value).__name__)
     return repr(value)
@@ -266,17 +267,10 @@ def _is_line(text: str) -> bool:
 
 # Kinds of texts: what an error says is allowed, and whether a text is so.
 _LINE = ("a non-empty, printable str of at most 1024 characters", _is_line)
-_WORD = ("a non-empty str, of which a tuple is needed", lambda word: word and "\0" not in word)
-_PLACE = ("None or a path (str or os.PathLike)", lambda path: path and "\0" not in path)
-_IP = ("None or an IP address", is_ip)
-_DOMAIN = ("a domain name, a callable that gives one, or None", is_host)
+_WORD = ("a non-empty str, or os.PathLike", lambda text: text and "\0" not in text)
 _KEY = (
     "non-empty, printable ASCII without spaces around it",
     lambda key: _is_line(key) and key.isascii() and key == key.strip(),
-)
-_LOGIN = (
-    "None or USER:PASSWORD, printable",
-    lambda login: login.find(":") > 0 and login.isprintable(),
 )
 _SLUG = (
     "1 to 64 of the characters A-Z a-z 0-9 . _ -",
@@ -313,7 +307,7 @@ def _path(field: str, value: object) -> Optional[str]:
     if value is None:
         return None
     path = os.fspath(value) if hasattr(type(value), "__fspath__") else value  # type: ignore[call-overload]
-    found = os.path.expanduser(_text(field, path, _PLACE))
+    found = os.path.expanduser(_text(field, path, _WORD))
     try:
         return os.path.abspath(found)
     except OSError:  # the working directory is gone
@@ -324,10 +318,6 @@ def _items(field: str, value: Any, allowed: str) -> tuple[Any, ...]:
     if issubclass(type(value), (tuple, list)):
         return tuple(value)
     raise mistake(field, value, allowed)
-
-
-def _words(field: str, value: object) -> tuple[str, ...]:
-    return tuple(_text(field, word, _WORD) for word in _items(field, value, _WORD[0]))
 
 
 def _endpoints(value: object) -> tuple[GetKeyManager | Reo, ...]:
@@ -361,12 +351,11 @@ def _keys(value: Any) -> Any:
     return value if ring else found
 
 
-def _domain(value: object) -> Domain:
+def _domain(value: Any) -> Domain:
     if is_a(value, Missing):
         value()
-    if value is None or callable(value):
-        return value
-    return _text("domain", value, _DOMAIN)
+    allowed = "a domain name, a callable that gives one, or None"
+    return value if value is None or callable(value) else _text("domain", value, (allowed, is_host))
 
 
 # -- addresses -----------------------------------------------------------------------------------------------
@@ -374,21 +363,20 @@ def _domain(value: object) -> Domain:
 
 def _base_url(value: object) -> str:
     url = https_url("base_url", value)
-    path = url.split("/", 3)[3:]
-    for own in _OWN_PATHS.split():
-        if path and ("/" + path[0].lower()).endswith(own):
-            right = url[: -len(own)]
-            message = "base_url: ends with the API's own path %s, allowed is %r" % (own, right)
-            raise ConfigError(message, "base_url")
+    path = "/" + "".join(url.split("/", 3)[3:])
+    own = "".join(one for one in _OWN_PATHS if path.lower().endswith(one))
+    if own:
+        message = "base_url: ends with the API's own path %s, allowed is %r" % (
+            own,
+            url[: -len(own)],
+        )
+        raise ConfigError(message, "base_url")
     return url
 
 
 def https_url(field: str, value: object) -> str:
     """The address without its trailing slash; scheme and host in lower case."""
-    allowed = (
-        "https://HOST[:PORT][/PREFIX], or http:// for localhost, 127.0.0.0/8 and [::1] only; "
-        "no user name, no query, other alphabets as punycode"
-    )
+    allowed = "https://HOST[:PORT][/PREFIX], or http:// for localhost, 127.0.0.0/8 and [::1]; without user and query"
     scheme, userinfo, host, port, path = _parts(field, value, allowed)
     if userinfo or not (scheme == "https" or (scheme == "http" and is_loopback(host))):
         raise mistake(field, value, allowed)
@@ -398,10 +386,9 @@ def https_url(field: str, value: object) -> str:
 def _proxy(value: object) -> Optional[str]:
     if value is None or (is_a(value, str) and value == "direct"):
         return value
-    allowed = 'None, "direct" or SCHEME://[USER:PASSWORD@]HOST[:PORT] with SCHEME %s'
-    allowed %= ", ".join(_PROXIES)
+    allowed = 'None, "direct" or SCHEME://[USER:PASSWORD@]HOST[:PORT], with http, https, socks5 or socks5h'
     scheme, _, _, _, path = _parts("proxy", value, allowed)
-    if scheme not in _PROXIES or path.strip("/"):
+    if scheme not in ("http", "https", "socks5", "socks5h") or path.strip("/"):
         raise mistake("proxy", value, allowed)
     if scheme.startswith("socks"):
         try:
@@ -417,16 +404,14 @@ def _parts(field: str, value: object, allowed: str) -> tuple[str, str, str, str,
     scheme, _, rest = _text(field, value, (allowed, lambda url: "://" in url)).partition("://")
     authority, slash, path = rest.partition("/")
     userinfo, at, place = authority.rpartition("@")
-    host, colon, port = place.rpartition(":")
-    if not colon or place.endswith("]"):
-        host, colon, port = place, "", ""
-    bracketed = host[:1] == "[" and host[-1:] == "]" and ":" in host
+    ends = place.rfind("]") + 1 if place[:1] == "[" else (place + ":").index(":")
+    host, colon, port = place[:ends], place[ends : ends + 1], place[ends + 1 :]
     if not (
         (scheme.isascii() and scheme.isalnum())
         and (bool(at) == bool(userinfo) and _USERINFO.issuperset(userinfo))
-        and (is_ip(host[1:-1]) if bracketed else is_host(host))
+        and (":" in host and is_ip(host[1:-1]) if host[:1] == "[" else is_host(host))
         and (not colon or (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536))
-        and (_PATH.issuperset(path) and ".." not in path.split("/"))
+        and (colon in ("", ":") and _PATH.issuperset(path) and ".." not in path.split("/"))
     ):
         raise mistake(field, value, allowed)
     return scheme.lower(), userinfo, host.lower(), colon + port[:6], slash + path

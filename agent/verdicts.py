@@ -154,7 +154,7 @@ def _pause_s(response: Response, *, now: float) -> float:
     told_s = number_of(header)
     if told_s is None:
         # An HTTP-date (RFC 9110, 5.6.7), by the server's own clock where it tells it.
-        at, server_now = _http_date(header), _http_date(response.headers.get("date", ""))
+        at, server_now = http_date(header), http_date(response.headers.get("date", ""))
         told_s = None if at is None else at - (now if server_now is None else server_now)
     if told_s is None and response.status == 429:
         document = json_of(response)
@@ -164,7 +164,7 @@ def _pause_s(response: Response, *, now: float) -> float:
     return told_s or 0
 
 
-def _http_date(text: str) -> Optional[float]:
+def http_date(text: str) -> Optional[float]:
     """Unix seconds of a ``Date`` or ``Retry-After`` header; None for anything else."""
     if not 20 < len(text) < 64:  # garbage, and what costs time
         return None

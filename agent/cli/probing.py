@@ -25,7 +25,7 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     from ..client import _adapter
     from ..transport import HttpTransport
     from ..values import Unreachable, Verdict
-    from ..verdicts import OFFLINE, _http_date
+    from ..verdicts import OFFLINE, http_date
 
     config, clock = agent._config, agent._clock
     endpoint = next(one for one in config.endpoints if one.name == adapter.name)
@@ -47,7 +47,7 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     if response is not None:
         verdict = asking.judge(response, now=now, monotonic=monotonic, freshness=_copy(lane))
         if endpoint.base_url.startswith("https:"):  # else it is anybody's
-            dated = _http_date(response.headers.get("date", ""))
+            dated = http_date(response.headers.get("date", ""))
     return {
         "name": adapter.name,
         "address": endpoint.base_url,
