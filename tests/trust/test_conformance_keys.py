@@ -6,7 +6,6 @@ held against ``cryptography``.
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Iterator
 from typing import Union
@@ -27,7 +26,7 @@ from support.signatures import (
 )
 
 from agent.errors import ConfigError
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 N, E = RSA_2048.n, RSA_2048.e
 ED = Ed25519Signer()
@@ -188,34 +187,17 @@ def test_what_is_accepted_is_what_another_implementation_reads(bits: int, e: int
 
 MB = 1 << 20
 HUGE: dict[str, Callable[[], Union[str, bytes]]] = {
-    "64 MB of one line": lambda: "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----" % ("A" * 64 * MB),
-    "64 MB of lines": lambda: "\n".join(RSA_2048.pem for _ in range(64 * MB // 450)),
+    "64 MB of one line": lambda: "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----"
+    % ("A" * 64 * MB),
     "64 MB of white space": lambda: RSA_2048.pem + " \n" * 32 * MB,
-    "64 MB of bytes": lambda: bytes(64 * MB),
-    "8 MB that are not ASCII": lambda: "é" * 8 * MB,
-    "dashes": lambda: "-" * 8 * MB,
     "a modulus of 60,000 bits": lambda: pem(spki(sequence(integer((1 << 60_000) - 1), integer(E)))),
     "a modulus of a million bits": lambda: pem(spki(der(2, b"\x7f" * 125_000))),
     "nested as deep as there is room": lambda: pem(b"\x30\x80" * 6_000),
     "a claim of 4 GB": lambda: pem(b"\x30\x84\xff\xff\xff\xff" + RSA_ALGORITHM),
-    "a claim of 2^1000": lambda: pem(b"\x30\xfd" + b"\xff" * 125 + RSA_ALGORITHM),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_input_is_refused_soon_and_clearly(name: str) -> None:
     message = refused(HUGE[name]())
     assert "larger than 16384 bytes" in message or "bits" in message or "DER" in message
-
-
-def test_base64_that_decodes_loosely_is_no_key() -> None:
-    """A loose decoder skips or completes what is wrong with these."""
-    text = base64.b64encode(spki(ED.public, ED25519_ALGORITHM)).decode()
-    for changed in (
-        text.rstrip("="),
-        text + "=",
-        text[:9] + "!" + text[9:],
-        "=" + text,
-        text + text,
-    ):
-        refused("-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----" % changed)

@@ -6,25 +6,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.shared import shared_path
-from support.signatures import (
-    ED25519_ALGORITHM,
-    PRIMES,
-    RSA_3072,
-    RSA_4096,
-    RsaSigner,
-    pem,
-    spki,
-)
+from support.signatures import ED25519_ALGORITHM, pem, spki
 
 from agent.errors import ConfigError, SignatureInvalid
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 # (file, tcId) -> decision record, for ``acceptable`` cases that are accepted. None is.
 ACCEPTED: dict[tuple[str, int], str] = {}
@@ -108,58 +98,3 @@ def test_every_acceptance_of_a_doubtful_case_has_a_decision_record() -> None:
         if test["result"] == "acceptable"
     ]
     assert len(doubtful) >= 1  # a signature whose DigestInfo lacks the NULL
-
-
-# -- the check itself ----------------------------------------------------------------------------
-
-
-def file_of(signer: RsaSigner, sha: str = "SHA-256") -> dict[str, Any]:
-    """A file in Wycheproof's format, made here."""
-    message = b"\x31\x32\x33\x34\x30\x30"
-    good, block = signer.sign(message), signer.encode(message)
-    no_null = block.replace(bytes.fromhex("0201050004"), bytes.fromhex("02010004"))
-    cases = [
-        ("valid", good),
-        ("invalid", good[:-1] + bytes([good[-1] ^ 1])),
-        ("invalid", good + b"\0"),
-        ("invalid", signer.raw(b"\0\2" + block[2:])),
-        ("acceptable", signer.raw(no_null.rjust(signer.size, b"\0"))),
-    ]
-    tests = [
-        {"tcId": id, "comment": "", "msg": message.hex(), "sig": sig.hex(), "result": result}
-        for id, (result, sig) in enumerate(cases, 1)
-    ]
-    group = {
-        "type": "RsassaPkcs1Verify",
-        "sha": sha,
-        "keySize": signer.n.bit_length(),
-        "publicKeyAsn": signer.pkcs1.hex(),
-        "publicKeyPem": signer.pem,
-        "tests": tests,
-    }
-    return {"numberOfTests": len(tests), "testGroups": [group]}
-
-
-SMALL = RsaSigner(PRIMES[2048][0], 3, 5, 17)
-LARGE = RsaSigner(*PRIMES[2048], *PRIMES[3072], PRIMES[4096][0])
-
-
-@pytest.mark.parametrize("signer", [RSA_3072, RSA_4096, LARGE], ids=["3072", "4096", "7168"])
-def test_a_file_of_another_key_size_is_checked_as_it_is(signer: RsaSigner) -> None:
-    assert check("made here", file_of(signer)) == ([], 5)
-
-
-def test_what_is_not_ours_is_refused_whole() -> None:
-    """A key that is too small verifies nothing; under another hash nothing of ours may be accepted."""
-    wrong, _ = check("made here", file_of(SMALL))
-    assert wrong == []  # the key is refused, and is none that we claim
-    wrong, _ = check("made here", file_of(RSA_3072, "SHA-512"))
-    assert wrong == ["1 valid: "]  # signed with SHA-256 in truth, so the claim of the file is wrong
-
-
-def test_a_wrong_result_does_not_go_unseen() -> None:
-    for number, test in enumerate(file_of(RSA_3072)["testGroups"][0]["tests"]):
-        suite = copy.deepcopy(file_of(RSA_3072))
-        changed = suite["testGroups"][0]["tests"][number]
-        changed["result"] = "invalid" if test["result"] == "valid" else "valid"
-        assert len(check("made here", suite)[0]) == 1

@@ -32,7 +32,8 @@ from agent.errors import (
     SignatureInvalid,
     VerificationError,
 )
-from agent.signatures import PublicKey, Receipt, verify
+from agent.signatures.envelope import Receipt, read_json, verify
+from agent.signatures.keys import PublicKey
 
 KEY = RSA_2048.key
 GOOD = envelope()
@@ -74,11 +75,7 @@ def test_a_good_answer() -> None:
     "response",
     [
         "null",
-        "true",
-        "[]",
-        '"830"',
         "1e999",
-        "-0",
         "9" * 6000,
         '{"code":101,"message":"Inactive API Key","timestamp":1}',
         '{"code":830,"code":101}',
@@ -135,44 +132,43 @@ def test_white_space_and_order_do_not_matter() -> None:
     assert verify(("\r\n" + pretty + "\n\t ").encode(), (KEY,)).code == 830
 
 
+def test_a_byte_order_mark_is_no_reason_to_fail_and_two_are() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert verify(mark + GOOD, (KEY,)).code == 830
+    assert verify(envelope(mark + json.dumps(content()).encode()), (KEY,)).code == 830
+    refused(mark * 2 + GOOD, EnvelopeMalformed)
+
+
+def test_the_reader_gives_every_object_to_whom_it_is_told() -> None:
+    assert read_json(b'{"a":[1,2.5,"x",null]}') == {"a": [1, 2.5, "x", None]}
+    assert read_json(b'{"a":{"b":1},"a":2}', tuple) == (("a", (("b", 1),)), ("a", 2))
+    for data in (b'{"a":1,"a":1}', b"NaN", b"\xff", b"[" * 300, b"", b"{"):
+        with pytest.raises(ValueError, match="is not JSON that everybody reads alike"):
+            read_json(data)
+
+
 # Not an envelope.
 
 BAD_ENVELOPES = {
     "empty": b"",
-    "white space": b" \n",
     "NUL": b"\0",
     "HTML": b"<html><body>Please sign in</body></html>",
     "array": b"[" + GOOD + b"]",
-    "pairs that look like an object": json.dumps([list(item) for item in SEALED.items()]).encode(),
     "string": json.dumps(GOOD.decode()).encode(),
     "number": b"830",
     "null": b"null",
     "cut": GOOD[:-1],
     "trailing brace": GOOD + b"}",
-    "two answers": GOOD + GOOD,
-    "trailing NUL": GOOD + b"\0",
-    "trailing comma": GOOD[:-1] + b",}",
-    "single quotes": GOOD.replace(b'"', b"'"),
-    "comment": b"/**/" + GOOD,
-    "byte order mark": b"\xef\xbb\xbf" + GOOD,
     "UTF-16": GOOD.decode().encode("utf-16"),
     "UTF-16-LE": GOOD.decode().encode("utf-16-le"),
-    "UTF-16-BE": GOOD.decode().encode("utf-16-be"),
-    "UTF-32": GOOD.decode().encode("utf-32"),
-    "UTF-7": b"+AHs-" + GOOD[1:],
     "Latin-1": GOOD[:-1] + b',"x":"\xe9"}',
-    "overlong": GOOD[:-1] + b',"x":"\xc0\xaf"}',
     "surrogate in UTF-8": GOOD[:-1] + b',"x":"\xed\xa0\x80"}',
-    "half a character": GOOD[:-1] + b',"x":"\xe2\x82"}',
     "control character": GOOD[:-1] + b',"x":"\n"}',
     "NaN": with_raw(response="NaN"),
     "Infinity": with_raw(response="[Infinity]"),
-    "-Infinity": with_raw(private_key_used="-Infinity"),
     "leading zero": with_raw(response="01"),
     "deep arrays": with_raw(response="[" * 20000 + "]" * 20000),
-    "deep objects": with_raw(response='{"a":' * 10000 + "1" + "}" * 10000),
     "unclosed arrays": b"[" * 65536,
-    "unclosed objects": b'{"":' * 16384,
     "deep behind a string": with_raw(response='["]]]]]]]]\\\\",' * 257 + "1" + "]" * 257),
     "too large": GOOD + b" " * 65536,
     "huge": b"{" * 2_000_000,
@@ -226,15 +222,9 @@ class TestSignedMembers:
         data = GOOD.replace(b'"%s"' % name.encode(), b'"%s"' % getattr(name, other)().encode())
         refused(data, EnvelopeMalformed)
 
-    def test_only_inside_the_outer_response(self, name: str) -> None:
-        refused(envelope(response=SEALED, **{name: ...}), EnvelopeMalformed)
-
-    @pytest.mark.parametrize("value", ["null", "true", "5", "[]", "{}", "1.5", "1e999"])
+    @pytest.mark.parametrize("value", ["null", "5", "[]", "{}"])
     def test_of_another_type(self, name: str, value: str) -> None:
         assert name in refused(with_raw(**{name: value}), EnvelopeMalformed)
-
-    def test_in_an_array(self, name: str) -> None:
-        refused(envelope(**{name: [SEALED[name]]}), EnvelopeMalformed)
 
     def test_twice(self, name: str) -> None:
         again = json.dumps(SEALED[name]).encode()
@@ -260,15 +250,11 @@ def other_base64(text: str) -> dict[str, str]:
     return {
         "no padding": text.rstrip("="),
         "more padding": text + "=",
-        "a whole group of padding": text + "====",
         "unused bits": loose,
         "new line at the end": text + "\n",
-        "new lines": "\n".join(text[at : at + 64] for at in range(0, len(text), 64)),
         "spaces": " " + text,
         "a foreign character": text[:8] + "!" + text[8:],
-        "a dash": text[:8] + "-" + text[8:],
         "text behind the padding": text + "AAAA",
-        "URL-safe": text.replace("/", "_").replace("+", "-"),
     }
 
 
@@ -333,20 +319,14 @@ def test_the_signature_covers_the_text_not_the_decoded_json() -> None:
     "signed",
     [
         b"",
-        b"null",
         b"[]",
-        b"830",
-        b'"x"',
         b"{}",
         b'[["code",830],["message","x"],["timestamp",1]]',
-        b"\xef\xbb\xbf" + json.dumps(content()).encode(),
         json.dumps(content()).encode("utf-16"),
         json.dumps(content(message="\u00e9"), ensure_ascii=False).encode("latin-1"),
         json.dumps(content()).encode() + b"x",
         json.dumps(content()).encode()[:-1],
         json.dumps(content(x=math.nan)).encode(),
-        json.dumps(content(x=[math.inf])).encode(),
-        json.dumps(content(x=-math.inf)).encode(),
         b'{"code":101,' + json.dumps(content()).encode()[1:],
         b'{"\\u0063ode":830,' + json.dumps(content()).encode()[1:],
         json.dumps(content()).encode()[:-1] + b',"timestamp":1790000000}',
@@ -367,55 +347,92 @@ def raw_content(**raw: str) -> bytes:
     return ("{%s}" % ",".join('"%s":%s' % item for item in found.items())).encode()
 
 
+NUMBERS = ["830.0", "8.3e2", "true", "null", "[]", "[830]", "{}", "-1", "9007199254740993"]
+NUMBERS += ["9" * 20, "9" * 6000, "1e999", '""', '"x"', '" 830"', '"+830"', '"8_3_0"', '"\u0668"']
+
+
 @pytest.mark.parametrize("name", ["code", "timestamp"])
-@pytest.mark.parametrize(
-    "value",
-    ["830.0", "8.3e2", '"830"', "true", "false", "null", "[]", "[830]", "{}", "-1", "-830"]
-    + ["9007199254740993", "9" * 20, "9" * 6000, "1e999", "-" + "9" * 20],
-    ids=lambda text: text[:20],
-)
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda text: text[:20])
 def test_a_number_that_is_no_plain_integer_is_malformed(name: str, value: str) -> None:
     assert name in refused(envelope(raw_content(**{name: value})), EnvelopeMalformed)
 
 
-@pytest.mark.parametrize("name", ["code", "message", "timestamp"])
+def test_a_code_may_be_text_and_a_time_may_not() -> None:
+    for code in (830, 831, 150):
+        assert verify(envelope(content(code=str(code))), (KEY,)).code == code
+    for text in ("8300", "9" * 5000, "83"):
+        refused(envelope(content(code=text)), CodeUnknown if len(text) < 9 else EnvelopeMalformed)
+    refused(envelope(content(timestamp=str(NOW))), EnvelopeMalformed)
+
+
+@pytest.mark.parametrize("name", ["code", "timestamp"])
 def test_a_missing_name_is_malformed(name: str) -> None:
     assert name in refused(envelope(content(**{name: ...})), EnvelopeMalformed)
 
 
-@pytest.mark.parametrize("value", ["null", "5", "true", "[]", "{}", '"\\ud800"', '["x"]'])
-def test_a_message_that_is_no_text_is_malformed(value: str) -> None:
-    assert "message" in refused(envelope(raw_content(message=value)), EnvelopeMalformed)
+# What explains may have any shape.
+
+MESSAGES = {
+    "...": "",
+    "null": "",
+    '""': "",
+    '"caf\u00e9\\n"': "caf\u00e9\n",
+    "5": "5",
+    "[]": "",
+    '["x",["y"]]': "x; y",
+    '{"a":"x"}': "x",
+    '"\\ud800"': "?",
+}
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["null", "5", "true", "false", '""', '"x"', '["x"]', "[[]]", "[{}]", '{"a":"x"}', '{"a":null}']
-    + ['{"a":[5]}', '{"a":[null]}', '{"a":{"b":[]}}', '{"a":[["x"]]}', '{"a":["\\udc00"]}']
-    + ['{"\\udc00":[]}', '{"a":[],"a":[]}', "0"],
-)
-def test_errors_of_another_shape_are_malformed(value: str) -> None:
-    refused(envelope(raw_content(errors=value)), EnvelopeMalformed)
+@pytest.mark.parametrize("value", MESSAGES)
+def test_a_message_of_any_shape_refuses_no_receipt(value: str) -> None:
+    signed = raw_content(message=value) if value != "..." else content(message=...)
+    assert verify(envelope(signed), (KEY,)).message == MESSAGES[value]
 
 
-@pytest.mark.parametrize(
-    "value, expected",
-    [
-        ("[]", {}),
-        ("{}", {}),
-        ('{"a":[]}', {"a": []}),
-        ('{"a":["x","y"],"b":["\u00e9\\n"]}', {"a": ["x", "y"], "b": ["\u00e9\n"]}),
-    ],
-)
-def test_errors(value: str, expected: dict[str, list[str]]) -> None:
-    assert verify(envelope(raw_content(errors=value)), (KEY,)).errors == expected
-    assert verify(envelope(content(errors=...)), (KEY,)).errors == {}
+ERRORS: dict[str, dict[str, list[str]]] = {
+    "...": {},
+    "null": {},
+    "[]": {},
+    "{}": {},
+    '"x"': {"": ["x"]},
+    "5": {"": ["5"]},
+    '["x","y"]': {"": ["x", "y"]},
+    '[{"a":"x"},[["y"]]]': {"": ["x", "y"]},
+    '{"a":[]}': {"a": []},
+    '{"a":null,"b":"x","c":7}': {"a": [], "b": ["x"], "c": ["7"]},
+    '{"a":["x","y"],"b":["\u00e9\\n"]}': {"a": ["x", "y"], "b": ["\u00e9\n"]},
+    '{"a":{"b":["x",{"c":"y"}]}}': {"a": ["x", "y"]},
+    '{"\\udc00":["\\udc00"]}': {"?": ["?"]},
+}
+
+
+@pytest.mark.parametrize("value", ERRORS)
+def test_errors_of_any_shape_refuse_no_receipt(value: str) -> None:
+    signed = raw_content(errors=value) if value != "..." else content(errors=...)
+    assert verify(envelope(signed), (KEY,)).errors == ERRORS[value]
+
+
+def test_errors_are_bounded() -> None:
+    many = {"f%d" % n: ["m%d" % m for m in range(40)] for n in range(40)}
+    found = verify(envelope(content(errors=many)), (KEY,)).errors
+    assert list(found) == ["f%d" % n for n in range(32)]
+    assert all(messages == ["m%d" % m for m in range(8)] for messages in found.values())
+    deep: Any = "x"
+    for _ in range(200):
+        deep = [deep]
+    assert verify(envelope(content(errors=deep)), (KEY,)).errors == {"": ["x"]}
+    assert len(verify(envelope(content(errors=["x"] * 900)), (KEY,)).errors[""]) == 8
+
+
+def test_an_errors_name_that_is_there_twice_is_malformed() -> None:
+    refused(envelope(raw_content(errors='{"a":[],"a":[]}')), EnvelopeMalformed)
 
 
 def test_further_names_in_the_signed_text_are_left_alone() -> None:
     signed = raw_content(data='{"a":[1.5,null,{"b":' + "9" * 6000 + "}]}")
     assert verify(envelope(signed), (KEY,)).code == 830
-    assert verify(envelope(content(message="")), (KEY,)).message == ""
 
 
 @pytest.mark.parametrize("code", [830, 831, 100, 101, 102, 103, 150])
@@ -423,7 +440,7 @@ def test_known_codes(code: int) -> None:
     assert verify(envelope(content(code=code)), (KEY,)).code == code
 
 
-@pytest.mark.parametrize("code", [0, 1, 99, 104, 151, 200, 829, 832, 8300, 1 << 53])
+@pytest.mark.parametrize("code", [0, 99, 104, 151, 829, 832, 1 << 53])
 def test_a_signed_code_that_is_no_receipt_is_unknown(code: int) -> None:
     with pytest.raises(CodeUnknown) as caught:
         verify(envelope(content(code=code, timestamp=1)), (KEY,), now=NOW)
@@ -450,15 +467,10 @@ def test_an_answer_more_than_a_day_from_now_is_stale(skew: float, shown: int) ->
     assert "%+d s" % shown in str(caught.value)
 
 
-def test_without_now_time_is_not_judged() -> None:
-    for timestamp in (0, 1 << 53):
-        assert verify(envelope(content(timestamp=timestamp)), (KEY,)).timestamp == timestamp
-
-
 # Mistakes.
 
 
-@pytest.mark.parametrize("value", ["text", None, 5, {}, [1]], ids=repr)
+@pytest.mark.parametrize("value", ["text", None, [1]], ids=repr)
 def test_an_envelope_that_is_not_bytes_is_a_mistake(value: Any) -> None:
     with pytest.raises(TypeError, match="envelope: .*" + type(value).__name__):
         verify(value, (KEY,))
@@ -530,6 +542,7 @@ def test_no_signed_content_raises_anything_else(changes: dict[str, Any]) -> None
     except VerificationError:
         return
     assert type(receipt.code) is int and type(receipt.message) is str
+    assert all(type(text) is str for texts in receipt.errors.values() for text in texts)
 
 
 def test_a_receipt_is_a_value() -> None:
@@ -575,9 +588,9 @@ def test_errors_quote_nothing_of_the_answer() -> None:
         canary.encode(),
         envelope(response_base64=canary),
         envelope(signature=canary),
-        envelope(content(message=5, **{canary: 1})),
+        envelope(content(code=canary, message=canary)),
         envelope(canary.encode()),
-        envelope(content(errors={canary: canary})),
+        envelope(content(code=5, errors={canary: canary})),
         GOOD[:-1] + ('"%s":NaN' % canary).encode(),
     ):
         with pytest.raises(VerificationError) as caught:

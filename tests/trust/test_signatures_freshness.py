@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from agent.errors import AnswerStale
-from agent.signatures import Freshness
+from agent.signatures.freshness import Freshness
 
 DAY = 86400
 T = 1_790_000_000

@@ -10,7 +10,8 @@ import pytest
 from support.shared import shared_path
 
 from agent.errors import EnvelopeMalformed, SignatureInvalid, VerificationError
-from agent.signatures import PublicKey, verify
+from agent.signatures.envelope import verify
+from agent.signatures.keys import PublicKey
 
 CODES = [100, 101, 102, 103, 150, 830, 831]
 

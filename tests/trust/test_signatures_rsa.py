@@ -1,34 +1,16 @@
-"""RSA: Wycheproof, a second implementation, every key size, and forgeries that a lenient padding check lets in."""
+"""RSA: forgeries that a lenient check of the padding or of the number lets in."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import random
 
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from support.shared import shared_path
-from support.signatures import (
-    DIGEST_INFO,
-    PRIMES,
-    RSA_2048,
-    RSA_3072,
-    RSA_4096,
-    RsaSigner,
-    integer,
-    pem,
-    sequence,
-    spki,
-)
+from support.signatures import DIGEST_INFO, RSA_2048, RSA_3072, integer, pem, sequence, spki
 
 from agent.errors import SignatureInvalid
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 MESSAGE = b"eyJjb2RlIjo4MzB9"
-ALL_PRIMES = PRIMES[2048] + PRIMES[3072] + PRIMES[4096]
 
 
 def accepts(key: PublicKey, message: bytes, signature: bytes) -> bool:
@@ -37,81 +19,6 @@ def accepts(key: PublicKey, message: bytes, signature: bytes) -> bool:
     except SignatureInvalid:
         return False
     return True
-
-
-def test_wycheproof() -> None:
-    path = shared_path("vectors", "wycheproof", "rsa_signature_2048_sha256_test.json")
-    suite = json.loads(path.read_text(encoding="utf-8"))
-    wrong, seen = [], 0
-    for group in suite["testGroups"]:
-        key = PublicKey.from_pem(group["publicKeyPem"])
-        pkcs1 = pem(bytes.fromhex(group["publicKeyAsn"]), "RSA PUBLIC KEY")
-        assert PublicKey.from_pem(pkcs1) == key
-        for test in group["tests"]:
-            seen += 1
-            accepted = accepts(key, bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
-            if accepted != (test["result"] == "valid"):  # "acceptable" (no NULL) is refused
-                wrong.append(test["tcId"])
-    assert (wrong, seen) == ([], suite["numberOfTests"])
-
-
-@pytest.mark.parametrize("signer", [RSA_2048, RSA_3072, RSA_4096], ids=["2048", "3072", "4096"])
-def test_agreement_with_another_implementation(signer: RsaSigner) -> None:
-    other = serialization.load_pem_public_key(signer.pem.encode())
-    assert isinstance(other, rsa.RSAPublicKey)
-    key = signer.key
-    dice = random.Random(signer.n)
-    outcomes = {True: 0, False: 0}
-    for _ in range(2):
-        message = dice.randbytes(dice.randrange(0, 300))
-        signature = signer.sign(message)
-        for case in mutations(dice, signer, message, signature):
-            try:
-                other.verify(case[1], case[0], padding.PKCS1v15(), hashes.SHA256())
-                expected = True
-            except InvalidSignature:
-                expected = False
-            assert accepts(key, *case) is expected
-            outcomes[expected] += 1
-    assert outcomes[True] >= 2 and outcomes[False] >= 50
-
-
-def mutations(
-    dice: random.Random, signer: RsaSigner, message: bytes, signature: bytes
-) -> list[tuple[bytes, bytes]]:
-    cases = [(message, signature), (message + b"\0", signature), (message[:-1], signature[1:])]
-    cases += [(message, changed) for changed in (b"", signature[:-1], signature + b"\0")]
-    cases += [(message, b"\0" + signature), (message, dice.randbytes(signer.size))]
-    number = int.from_bytes(signature, "big")
-    for other in (0, 1, signer.n - 1, signer.n, signer.n - number):
-        cases.append((message, other.to_bytes(signer.size, "big")))
-    for _ in range(16):
-        changed = bytearray(signature)
-        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
-        cases.append((message, bytes(changed)))
-    return cases
-
-
-# (bits, indices of primes, a small prime, exponent)
-SIZES = [
-    (2560, (0, 2), (), 17),
-    (2560, (0, 2), (), (1 << 33) - 9),
-    (3585, (0, 1, 2), (3,), 17),
-    (5631, (0, 1, 2, 5), (), 65537),
-    (8191, (0, 2, 3, 4, 5), (), 65537),
-]
-
-
-@pytest.mark.parametrize("bits, primes, small, exponent", SIZES)
-def test_odd_sizes_and_exponents(
-    bits: int, primes: tuple[int, ...], small: tuple[int, ...], exponent: int
-) -> None:
-    signer = RsaSigner(*(ALL_PRIMES[index] for index in primes), *small, e=exponent)
-    assert signer.n.bit_length() == bits
-    signature = signer.sign(MESSAGE)
-    signer.key.verify(MESSAGE, signature)
-    for wrong in (b"\0" + signature, signature[1:], signature[:-1] + b"\0"):
-        assert not accepts(signer.key, MESSAGE, wrong)
 
 
 def test_a_signature_with_the_modulus_added_is_refused() -> None:
