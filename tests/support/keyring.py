@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from support.agent import Desk
 from support.signatures import NOW, RSA_2048, RSA_3072, Ed25519Signer, text64
 
 import agent
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 CONTEXT = b"keyring document 1\n"
 ROOTS = tuple(Ed25519Signer(bytes([40 + n]) * 32, "root-%d" % n) for n in range(3))
@@ -50,7 +49,7 @@ def document(value: Any = None, by: Sequence[Ed25519Signer] = ROOTS[:1], **outer
     return json.dumps({name: value for name, value in found.items() if value is not ...}).encode()
 
 
-def ring(at: Desk, source: Any = None, **given: Any) -> agent.Keyring:
-    """What the product has: the old key, three roots, and where a document may be."""
+def ring(at: Any, source: Any = None, **given: Any) -> agent.Keyring:
+    """What the product at a desk (``support.agent``) has: the old key, three roots, and where a document may be."""
     given.setdefault("document", source)
     return agent.Keyring(at.collector.public_keys[:1], roots=KEYS, **given)

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.keyring import CONTEXT, NEW, OLD, ROOTS, content, document, entry, signature
+from support.keyring import CONTEXT, KEYS, NEW, OLD, ROOTS, content, document, entry, signature
 from support.signatures import NOW, RSA_2048, RSA_3072, Ed25519Signer, envelope, text64
 
 import agent
 from agent.errors import ConfigError, EnvelopeMalformed, SignatureInvalid, Unverifiable
-from agent.signatures.keyring import MAX_DOCUMENT_BYTES, Keyring, read_document
-from agent.signatures.trust import TrustedKeys
-
-KEYS = tuple(root.key for root in ROOTS)
+from agent.extras.keyring import MAX_DOCUMENT_BYTES, Keyring, TrustedKeys, read_document
 
 
 def read(data: bytes, threshold: int = 1) -> Any:
@@ -35,8 +32,8 @@ def refused(data: bytes, reason: type[Exception], threshold: int = 1) -> str:
 
 def test_a_document_is_read_as_it_was_signed() -> None:
     found = read(document(content(expires=NOW + 9, threshold=2), ROOTS[:2]), 2)
-    assert (found.version, found.issued, found.expires, found.threshold) == (2, NOW, NOW + 9, 2)
-    assert found.keys == (NEW,) and found.signed_by == ("root-0", "root-1")
+    numbers = {"version": 2, "issued": NOW, "expires": NOW + 9, "threshold": 2}
+    assert found == {**numbers, "keys": (NEW,)}
 
 
 # --- who signed ---------------------------------------------------------------------------------
@@ -71,7 +68,7 @@ def test_one_root_signing_often_is_one_root() -> None:
 
 def test_a_bad_signature_beside_enough_good_ones_does_no_harm() -> None:
     pairs = [signature(STRANGER, TEXT), signature(ROOTS[1], TEXT + b" "), signature(ROOTS[1], TEXT)]
-    assert read(document(TEXT, signatures=pairs)).signed_by == ("root-1",)
+    assert read(document(TEXT, signatures=pairs))["keys"] == (NEW,)
 
 
 def test_a_document_may_ask_for_more_roots_and_never_for_fewer() -> None:
@@ -94,23 +91,17 @@ def test_an_answer_is_no_document_and_a_document_no_answer() -> None:
 
 MALFORMED: dict[str, bytes] = {
     "nothing": b"",
-    "a page": b"<html>",
     "a list": b"[]",
-    "a number": b"7",
-    "cut": document()[:-1],
     "followed": document() + b"{}",
-    "a mark in front": b"\xef\xbb\xbf" + document(),
     "UTF-16": document().decode().encode("utf-16"),
     "too large": document(pad="x" * MAX_DOCUMENT_BYTES),
     "deep": b"[" * 60_000,
     "no text": document(signed=...),
     "text that is none": document().replace(b'"signed": "', b'"signed": {"a": "', 1),
-    "text twice": document()[:-1] + b', "signed": "{}"}',
     "text not ASCII": document().replace(b"keyring/1", b"keyring/\\u00e9"),
     "no signatures": document(signatures=...),
     "empty signatures": document(signatures=[]),
     "signatures as an object": document(signatures={"root": "signature"}),
-    "signatures as text": document(signatures="abc"),
     "too many signatures": document(signatures=[signature(ROOTS[0], TEXT)] * 33),
     "a signature not canonical": document(
         TEXT, signatures=[{**signature(ROOTS[0], TEXT), "signature": "AA="}]
@@ -133,27 +124,19 @@ BAD: tuple[dict[str, Any], ...] = (
     {"format": "keyring/2"},
     {"format": ...},
     {"version": 0},
-    {"version": -1},
     {"version": True},
-    {"version": 2.0},
-    {"version": "2"},
     {"version": 1 << 60},
-    {"version": ...},
     {"issued": ...},
     {"issued": "today"},
     {"expires": "never"},
     {"threshold": 0},
     {"threshold": 33},
-    {"threshold": None},
     {"keys": ...},
     {"keys": []},
-    {"keys": {}},
     {"keys": [None]},
     {"keys": [entry(NEW, RSA_3072.pem, name="")]},
-    {"keys": [entry(NEW, RSA_3072.pem, name=7)]},
     {"keys": [entry(NEW, RSA_3072.pem, name=...)]},
     {"keys": [entry(NEW, RSA_3072.pem, algorithm="ed25519")]},
-    {"keys": [entry(NEW, RSA_3072.pem, algorithm=...)]},
     {"keys": [entry(NEW, ROOTS[0].pem)]},
     {"keys": [entry(NEW, "x")]},
     {"keys": [entry(NEW, RSA_3072.pem, public_key=...)]},
@@ -184,33 +167,22 @@ def test_unsigned_nonsense_is_not_even_read() -> None:
 
 
 def test_names_that_a_later_version_adds_are_left_alone() -> None:
-    assert read(document(content(comment="hello"), note="outer")).version == 2
+    assert read(document(content(comment="hello"), note="outer"))["version"] == 2
 
 
 # --- a key's validity ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("valid_from", "valid_until", "good"),
-    [
-        (None, None, True),
-        (NOW, NOW, True),
-        (NOW + 1, None, False),
-        (None, NOW - 1, False),
-    ],
-)
-def test_a_key_is_trusted_for_answers_of_its_time(
-    valid_from: Any, valid_until: Any, good: bool
-) -> None:
-    key = agent.PublicKey.from_pem(RSA_2048.pem, valid_from=valid_from, valid_until=valid_until)
-    if good:
-        assert agent.verify(envelope(), [key]).key_name == "global"
-        return
-    with pytest.raises(SignatureInvalid, match="outside of its validity"):
-        agent.verify(envelope(), [key])
-    # The same key without the bound: somebody vouches for it.
-    other = agent.PublicKey.from_pem(RSA_2048.pem, name="other")
-    assert agent.verify(envelope(), [key, other]).key_name == "other"
+def test_a_key_is_trusted_for_answers_of_its_time() -> None:
+    def key(name: str = "global", **bounds: int) -> agent.PublicKey:
+        return agent.PublicKey.from_pem(RSA_2048.pem, name=name, **bounds)  # type: ignore[arg-type]
+
+    assert agent.verify(envelope(), [key(valid_from=NOW, valid_until=NOW)]).key_name == "global"
+    for bounds in ({"valid_from": NOW + 1}, {"valid_until": NOW - 1}):
+        with pytest.raises(SignatureInvalid, match="outside of its validity"):
+            agent.verify(envelope(), [key(**bounds)])
+        # The same key without the bound: somebody vouches for it.
+        assert agent.verify(envelope(), [key(**bounds), key("other")]).key_name == "other"
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "0", 1 << 60])
@@ -239,7 +211,6 @@ def test_a_validity_that_is_no_time_is_a_mistake(value: Any) -> None:
         ("threshold", {"roots": KEYS, "threshold": True}),
         ("version", {"version": -1}),
         ("document", {"roots": KEYS, "document": 7}),
-        ("document", {"roots": KEYS, "document": ""}),
         ("document", {"roots": KEYS, "document": document().decode()}),
         ("document", {"roots": KEYS, "document": b"x" * (MAX_DOCUMENT_BYTES + 1)}),
         ("url", {"roots": KEYS, "url": "http://keys.acme.example/keyring.json"}),
@@ -271,7 +242,7 @@ def test_a_keyring_given_to_verify_is_a_mistake() -> None:
 
 
 def offered(*documents: bytes, newest: int = 0, **given: Any) -> TrustedKeys:
-    trust = TrustedKeys(Keyring((OLD,), roots=KEYS, **given))
+    trust = Keyring((OLD,), roots=KEYS, **given).trusted()
     for data in documents:
         trust.offer(data, source="test", newest=newest)
     return trust
@@ -313,15 +284,14 @@ sys.modules["nacl"] = None
 sys.path.insert(0, sys.argv[1])
 from support.signatures import PublicKey
 from agent.errors import Unverifiable
-from agent.signatures.keyring import Keyring, read_document
-from agent.signatures.trust import TrustedKeys
+from agent.extras.keyring import Keyring, read_document
 roots = tuple(PublicKey.from_pem(pem, name=str(n)) for n, pem in enumerate(sys.argv[3:]))
 data = open(sys.argv[2], "rb").read()
 try:
     read_document(data, roots, 1)
 except Unverifiable as error:
-    trust = TrustedKeys(Keyring(roots[:1], roots=roots))
-    trust.offer(data, source="here", newest=0)
+    trust = Keyring(roots[:1], roots=roots).trusted()
+    trust.offer(data, source="here")
     print(trust.version, trust.trouble)
 """
 
