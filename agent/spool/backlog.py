@@ -1,0 +1,384 @@
+"""What waits to be sent, read from the segments of all processes; what is done with goes, and what finds no room.
+
+*Nothing* has one meaning, for waiting, reaping, evicting and looking alike: a line whose record is settled, whose key
+wins in another place, or that is usage of another consent. What is nothing does not wait and does not keep its segment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _thread import RLock
+
+from .. import files
+from . import segment
+from .record import AGGREGATE, DROPPED
+from .segment import COUNTERS, LICENCE, USAGE, Reading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from typing import Any, Optional
+
+    from ..files import File
+    from .book import Book
+    from .record import Key, Record
+
+# What is evicted first.
+EVICTION = COUNTERS + USAGE + LICENCE
+# Shorter than any record's line: so many records a size may hold at most.
+LEAST_LINE_BYTES = 150
+# A quota has so many segments, and a writer may add this part of what is free before it looks again: 64 processes
+# that look at once stay below the quota.
+SHARES = 64
+SEGMENT_MOST_BYTES = 256 << 10
+# So long others may evict before a record is given up.
+ROOM_TRIES, ROOM_REST_S = 20, 0.01
+# A temporary file this old was left by a process that was killed.
+TEMPORARY_AGE_S = 3600.0
+
+
+class Backlog:
+    """A reading of one state directory; ``epoch()`` is that of consent now, None where it cannot be read::
+
+    refresh()                    read what is new in all segments
+    for stub in pending(): ...   winners that are not nothing, in the order of their turns
+    newest(stub)                 the record itself, once it is closed
+    reap()                       segments in which every line is nothing go
+    """
+
+    def __init__(
+        self, directory: Optional[str], book: Book, epoch: Callable[[], Optional[int]]
+    ) -> None:
+        self._directory, self._book, self._epoch = directory or "", book, epoch
+        self._lock = RLock()
+        self._readings: dict[str, Reading] = {}
+        self._complete: set[str] = (
+            set()
+        )  # counters' segments that were read after their writer's end
+        self.trouble = ""
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Look at the directory again; what cannot be read is named in ``trouble``."""
+        with self._lock:
+            self.trouble = ""
+            try:
+                self._book.refresh()
+                names = segment.listing(self._directory) if self._directory else []
+            except OSError as error:
+                self.trouble = str(error)
+                return
+            old, self._readings = self._readings, {}
+            for name in names:
+                path = os.path.join(self._directory, name)
+                reading = self._readings[name] = old.get(name) or Reading(path)
+                try:
+                    reading.refresh()
+                except FileNotFoundError:
+                    del self._readings[name]  # gone since
+                except OSError as error:
+                    self.trouble = str(error)
+            self._complete &= self._readings.keys()
+
+    def winners(self) -> dict[Key, Record]:
+        """Of each record the line that counts: the greatest total, then the last."""
+        winners: dict[Key, Record] = {}
+        with self._lock:
+            for reading in self._readings.values():  # in the order of their names
+                for key, stub in reading.records.items():
+                    if key not in winners or winners[key].total <= stub.total:
+                        winners[key] = stub
+        return winners
+
+    def is_nothing(
+        self, stub: Record, epoch: Optional[int], winners: Optional[dict[Key, Record]] = None
+    ) -> bool:
+        """Whether a line needs no more: settled, overtaken, or usage of another consent.
+
+        Without ``winners`` overtaken lines are taken for something.
+        """
+        if self._book.state(stub.key).settled:
+            return True
+        if stub.usage and epoch is not None and stub.epoch != epoch:
+            return True
+        return winners is not None and winners.get(stub.key) is not stub
+
+    def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
+        """What waits, or the dead letters, by suspicion and then by age; of ``doubted`` endpoints what failed last."""
+        winners, epoch = self.winners(), self._epoch()
+        found = [
+            stub
+            for stub in winners.values()
+            if not self.is_nothing(stub, epoch) and self._book.state(stub.key).dead == dead
+        ]
+
+        def turn(stub: Record) -> tuple[Any, ...]:
+            state, (name, at, _) = self._book.state(stub.key), stub.place or ("", 0, 0)
+            failed = state.failed if stub.endpoint in doubted else 0
+            return (state.suspicion, failed, segment.order(name), at)
+
+        return sorted(found, key=turn)
+
+    def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
+        """What can be sent, each looked at again when its turn comes."""
+        for stub in self.pending(doubted=doubted):
+            epoch = self._epoch() if stub.usage else 0
+            if epoch is None or self.is_nothing(stub, epoch):
+                continue
+            known = self._closed(stub) if stub.kind == AGGREGATE else stub
+            record = self.load(known) if known is not None else None
+            if record is not None:
+                yield record
+
+    def load(self, stub: Record) -> Optional[Record]:
+        """The whole record, with the origin that it was first sent with; None where it is gone."""
+        record = segment.load(self._directory, stub)
+        origin = self._book.state(stub.key).origin
+        if record is not None and origin:
+            record.body = {**record.body, **origin}
+        return record
+
+    def _closed(self, stub: Record) -> Optional[Record]:
+        """A counter's last line, once nothing more will be added: it says so itself, or its writer has ended.
+
+        A writer begins its next segment before it lets go of the last: so the directory is read once more under the
+        lock of a segment that was found unlocked, and the window may turn out to go on in another.
+        """
+        name = stub.place[0] if stub.place else ""
+        if stub.ended_at is not None or name in self._complete or name[:1] != COUNTERS:
+            return stub
+        file = segment.seize(os.path.join(self._directory, name))
+        if file is None:
+            return None
+        try:
+            self.refresh()
+            if self.trouble:
+                return None
+            self._complete.add(name)
+        finally:
+            file.close()
+        newest = self.winners().get(stub.key)
+        return self._closed(newest) if newest is not None and newest.place else None
+
+    def names_done(self) -> list[str]:
+        """The segments in which every line is nothing, and none is of a newer format."""
+        winners, epoch = self.winners(), self._epoch()
+        with self._lock:
+            return [
+                name
+                for name, reading in self._readings.items()
+                if not reading.newer
+                and all(self.is_nothing(s, epoch, winners) for s in reading.records.values())
+            ]
+
+    def count(self) -> dict[str, Any]:
+        """How many lines are what, and how old the oldest record is that waits."""
+        pending, dead = self.pending(), self.pending(dead=True)
+        with self._lock:
+            readings = list(self._readings.values())
+        by_endpoint: dict[str, int] = {}
+        for stub in pending:
+            by_endpoint[stub.endpoint] = by_endpoint.get(stub.endpoint, 0) + 1
+        return {
+            "pending": by_endpoint,
+            "strays": {stub.endpoint for stub in pending if self._is_stray(stub)},
+            "dead": len(dead),
+            "damaged": sum(reading.damaged for reading in readings),
+            "newer": sum(reading.newer for reading in readings),
+            "segments": len(readings),
+            "oldest_at": min((stub.at for stub in pending), default=None),
+        }
+
+    def _is_stray(self, stub: Record) -> bool:
+        """Whether nobody can say whose usage an aggregate is."""
+        known = {**stub.body, **self._book.state(stub.key).origin}
+        return stub.kind == AGGREGATE and not (known.get("domain") or known.get("ip_addr"))
+
+    # -- what goes -------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """End the segments of which nothing is left to do, and temporary files that a killed process left."""
+        done = self.names_done()
+        if done:  # a line that was overtaken must not come back without what settled it
+            self._book.sync()
+        for name in done:
+            self._reap(name)
+        import time  # the file system's clock, so the system's and no other
+
+        for entry in os.listdir(self._directory):
+            if entry.endswith(segment.TEMPORARY) and segment.is_ours(entry):
+                path = os.path.join(self._directory, entry)
+                if os.lstat(path).st_mtime < time.time() - TEMPORARY_AGE_S:
+                    files.remove(path)
+
+    def _reap(self, name: str) -> None:
+        file = segment.seize(os.path.join(self._directory, name))
+        if file is None:
+            return
+        try:
+            with self._lock:
+                self._readings[name].refresh()  # its writer may have added to it
+                if name in self.names_done():
+                    self._readings.pop(name)
+                    segment.destroy(file)
+        except (OSError, KeyError):
+            pass
+        finally:
+            file.close()
+
+    def lost_with(self, file: File, under_way: bool) -> Optional[int]:
+        """How many records go with a segment, at most; None: it cannot be read, or one may be ``under_way``."""
+        reading, epoch = Reading(file.path), self._epoch()
+        try:
+            reading.refresh()
+            self._book.refresh()
+        except OSError:
+            return None
+        kept = [stub for stub in reading.records.values() if not self.is_nothing(stub, epoch)]
+        if not under_way and any(self._book.state(stub.key).run for stub in kept):
+            return None
+        return sum(stub.weight for stub in kept) + reading.newer
+
+
+class QuotaFull(OSError):
+    """No room, and nothing that may be evicted."""
+
+
+class Quota:
+    """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
+
+    ``report(count, id)`` puts on disk that so many records go, and raises ``OSError`` where it cannot.
+    """
+
+    def __init__(self, directory: str, max_bytes: int, max_records: int) -> None:
+        self._directory = directory
+        self.segment_bytes = min(SEGMENT_MOST_BYTES, max(512, max_bytes // SHARES))
+        # One segment less than all: a report of what was evicted is written before that goes.
+        self._max_bytes, self._max_records = max_bytes - self.segment_bytes, max_records
+        self.segment_records = max(1, max_records // SHARES)
+        self.free_bytes = self.free_records = 0
+        self._leased_bytes = self._leased_records = 0
+        self._sizes: dict[str, int] = {}
+        self._counts: dict[str, tuple[int, int]] = {}  # (size, lines) of segments
+        self._stuck: set[str] = set()  # could not be truncated
+
+    def look(self) -> int:
+        """Measure what is free; the bytes of all our files."""
+        self._sizes = {}
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                try:
+                    if segment.is_ours(entry.name) and entry.is_file(follow_symlinks=False):
+                        self._sizes[entry.name] = os.lstat(entry.path).st_size
+                except FileNotFoundError:
+                    pass  # gone since
+        total = sum(self._sizes.values())
+        self.free_bytes = self._max_bytes - total
+        self.free_records = self._max_records - total // LEAST_LINE_BYTES
+        if self.free_records < self.segment_records:  # by size there may be too many
+            names = filter(segment.is_segment, self._sizes)
+            self.free_records = self._max_records - sum(map(self._lines, names))
+        return total
+
+    def _lines(self, name: str) -> int:
+        size = self._sizes[name]
+        if self._counts.get(name, (-1, 0))[0] != size:
+            try:
+                data = files.read(os.path.join(self._directory, name), segment.CHUNK_BYTES)
+            except OSError:
+                data = b""
+            self._counts[name] = size, data.count(b"\n") - data.count(b"\n\n")
+        return self._counts[name][1]
+
+    def lease(self, size: int, *, anew: bool, evict: Callable[[int, int], None]) -> None:
+        """Make sure that ``size`` bytes may be added; ``anew`` for a new file. Raises ``QuotaFull``."""
+        if anew or self._leased_bytes < size or self._leased_records < 1:
+            self.look()
+            if not self._fits(size, 1):
+                evict(size, 1)
+            self._leased_bytes = max(size, self.free_bytes // SHARES)
+            self._leased_records = max(1, self.free_records // SHARES)
+        self._leased_bytes -= size
+        self._leased_records -= 1
+
+    def spare(self, part: int, evict: Callable[[int, int], None]) -> None:
+        """Keep a part of the quota free ahead of need, as far as that is possible."""
+        self.look()
+        size, count = self._max_bytes // part, self._max_records // part
+        if not self._fits(size, count):
+            try:
+                evict(size, count)
+            except QuotaFull:
+                pass
+
+    def _fits(self, size: int, count: int) -> bool:
+        return self.free_bytes >= size and self.free_records >= count
+
+    def evict(
+        self, size: int, count: int, backlog: Backlog, report: Callable[[int, str], None]
+    ) -> None:
+        """Let the oldest segments go that nobody writes, reported first, until so much is free.
+
+        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do. Raises
+        ``QuotaFull``.
+        """
+        if size > self._max_bytes:
+            raise QuotaFull(errno.ENOSPC, "larger than the quota")
+        room = self._enter()
+        victims: dict[str, File] = {}
+        try:
+            self.look()
+            # A record under way may be delivered: its segment goes only where no other is left.
+            lost = self._choose(size, count, victims, lambda file: backlog.lost_with(file, False))
+            lost += self._choose(size, count, victims, lambda file: backlog.lost_with(file, True))
+            if lost:
+                report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
+            for name, file in victims.items():
+                if not segment.destroy(file):
+                    self._stuck.add(name)
+        finally:
+            for file in victims.values():
+                file.close()
+            room.close()
+        if not self._fits(size, count):
+            raise QuotaFull(errno.ENOSPC, "the quota is full")
+
+    def _choose(
+        self,
+        size: int,
+        count: int,
+        victims: dict[str, File],
+        lost_with: Callable[[File], Optional[int]],
+    ) -> int:
+        """Seize segments until enough would be free: how many records go with them."""
+        lost = 0
+        for name in self._candidates():
+            if self._fits(size, count):
+                break
+            file = None if name in victims else segment.seize(os.path.join(self._directory, name))
+            found = lost_with(file) if file is not None else None
+            if file is not None and found is None:
+                file.close()
+            elif file is not None and found is not None:
+                victims[name], lost = file, lost + found
+                self.free_records += self._lines(name)
+                self.free_bytes += self._sizes[name]
+        return lost
+
+    def _enter(self) -> File:
+        import time
+
+        path = os.path.join(self._directory, segment.ROOM)
+        for _ in range(ROOM_TRIES):
+            room = files.open_append(path)
+            if room.hold() is not False:
+                return room
+            room.close()
+            time.sleep(ROOM_REST_S)
+        raise QuotaFull(errno.EAGAIN, "others are making room")
+
+    def _candidates(self) -> list[str]:
+        found = [n for n in self._sizes if segment.is_segment(n) and n not in self._stuck]
+        return sorted(found, key=lambda name: (EVICTION.index(name[0]), segment.order(name)))

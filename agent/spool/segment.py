@@ -1,0 +1,291 @@
+"""Segments: the files that hold records. Their names, one that is written, one that is read, and how one ends.
+
+The writer holds its segment's lock for life, so a locked segment has a living writer and an unlocked one is complete.
+A truncated file is gone, whether or not its name is: who truncates has forgotten it first, who reads one that became
+shorter begins anew, and a writer whose file has no name, or not the length that it knows, writes the line elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .. import files, lines
+from .record import DAMAGED, NEWER, Record, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+    from ..files import File
+    from .record import Key
+
+LICENCE, USAGE, COUNTERS = CLASSES = ("l", "u", "c")
+SUFFIX, TEMPORARY = ".seg", ".tmp"
+BOOK, LOCK, ROOM, CONSENT = "agent.book", "agent.lock", "agent.room", "agent.consent"
+# What every line that this version writes begins with, behind its checksum; told without parsing.
+OPENING = b' {"v":1,"k":"'
+# How many segments of ended processes are tried before a new one is begun.
+ADOPTIONS = 4
+# Read at once; longer than any line of ours.
+CHUNK_BYTES = 4 << 20
+# Where locks do not work (some network homes) a segment left alone for so long has no writer.
+LOCKLESS_AGE_S = 7 * 86400.0
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def is_hex(text: str, length: int) -> bool:
+    """Whether ``text`` is so many lower-case hexadecimal digits."""
+    return len(text) == length and not text.strip("0123456789abcdef")
+
+
+def is_segment(name: str) -> bool:
+    """Whether a name is a segment's: ``<class>-<ms, 12 hex>-<random, 16 hex>.seg``."""
+    class_, ms, rest = (name.split("-", 2) + ["", ""])[:3]
+    known = class_ in CLASSES and is_hex(ms, 12) and name.endswith(SUFFIX)
+    return known and is_hex(rest[: -len(SUFFIX)], 16)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a directory entry is one of ours. Nothing outside these names is ever read, counted or removed."""
+    if name.endswith(TEMPORARY):
+        name, _, drawn = name[: -len(TEMPORARY)].rpartition(".")
+        if not is_hex(drawn, 16):
+            return False
+    kind, _, rest = name.partition("-")
+    if kind == "identity":
+        return is_hex(rest[:-5] if rest.endswith(".lock") else rest, 16)
+    return name in (BOOK, LOCK, ROOM, CONSENT) or is_segment(name)
+
+
+def created_ms(name: str) -> int:
+    """When a segment was begun, Unix milliseconds by its writer's clock."""
+    return int(name[2:14], 16)
+
+
+def order(name: str) -> str:
+    """A sort key: the oldest segment first."""
+    return name[2:14] + name
+
+
+def listing(directory: str) -> list[str]:
+    """The segments of a directory, oldest first; raises ``OSError`` but for a missing one."""
+    try:
+        return sorted(filter(is_segment, os.listdir(directory)), key=order)
+    except FileNotFoundError:
+        return []
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+class Segment:
+    """One that this process appends to; ``size`` is what must be in it."""
+
+    def __init__(self, file: File, size: int, count: int, *, locked: bool) -> None:
+        self.name = os.path.basename(file.path)
+        self.size, self.count = size, count
+        self.lockless = not locked
+        self.failed = (
+            False  # a write or a sync was refused: the next sync of this file proves nothing
+        )
+        self._file = file
+        self._unsynced = self._unsynced_name = True
+
+    def append(self, data: bytes, *, sync: bool) -> None:
+        """Put whole lines into it; raise ``OSError`` where they may not survive."""
+        try:
+            self._unsynced = True
+            self._file.write(data)
+            self.size += len(data)
+            self.count += data.count(b"\n")
+            if sync:
+                self.sync()
+            found = self._file.stat()
+            # Purged, evicted or erased by another process: what was written went with it.
+            if found.st_size != self.size or (found.st_nlink == 0 and not files.WINDOWS):
+                raise FileNotFoundError(errno.ENOENT, "the segment was removed", self.name)
+        except OSError:
+            self.failed = True
+            raise
+
+    def sync(self) -> None:
+        """Make what was appended survive a power cut, and its name, new or adopted."""
+        if self._unsynced:
+            try:
+                self._unsynced = False  # before: a signal handler may append during the sync
+                self._file.sync()
+                if self._unsynced_name:
+                    files.sync_directory(os.path.dirname(self._file.path))
+                    self._unsynced_name = False
+            except BaseException:
+                self._unsynced = self.failed = True
+                raise
+
+    def close(self, *, sync: bool = True) -> None:
+        """Let go of it, synced where a power cut counts: nobody can do that later. An empty one is removed."""
+        try:
+            if self.size == 0:
+                self._file.cut(0)
+                files.remove(self._file.path)
+            elif sync:
+                self.sync()
+        except OSError:
+            pass
+        finally:
+            self._file.close()
+
+
+def begin(directory: str, class_: str, ms: int) -> Segment:
+    """A new segment of ours alone."""
+    name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
+    file = files.create(os.path.join(directory, name))
+    try:
+        held = file.hold()
+        if held is False:  # somebody took it for an abandoned one, and removes it
+            raise OSError(errno.EAGAIN, "no segment could be claimed", name)
+    except BaseException:
+        file.close()
+        raise
+    return Segment(file, 0, 0, locked=held is True)
+
+
+def adopt(directory: str, class_: str, most_bytes: int, most_lines: int) -> Optional[Segment]:
+    """Go on with a segment that an ended process left unfilled, if one of the newest is free.
+
+    A program that starts, records once and ends would leave a file each time. Nothing that is empty (it may be
+    somebody's truncated one), damaged, or of a newer format is taken.
+    """
+    for name in [one for one in reversed(listing(directory)) if one[0] == class_][:ADOPTIONS]:
+        try:
+            file = files.open_append(os.path.join(directory, name), missing_ok=False)
+        except OSError:
+            continue
+        try:
+            data = file.read(0, most_bytes) if file.hold() else b""
+            found = [line for line in data.split(b"\n") if line]
+            whole = all(line[8:].startswith(OPENING) for line in found)
+            if 0 < len(data) < most_bytes and whole and 0 < len(found) < most_lines:
+                file.write(b"\n")  # a power cut may have left a line without its end
+                return Segment(file, len(data) + 1, len(found), locked=True)
+        except OSError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+    return None
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+class Reading:
+    """What is known of one segment's content, as far as it is whole; ``records`` are stubs."""
+
+    __slots__ = ("name", "path", "cursor", "records", "damaged", "newer")
+
+    def __init__(self, path: str) -> None:
+        self.name, self.path = os.path.basename(path), path
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew at the next refresh."""
+        self.cursor = self.damaged = self.newer = 0
+        self.records: dict[Key, Record] = {}
+
+    def refresh(self) -> None:
+        """Read what was appended since; an unterminated tail was never acknowledged. Raises ``OSError``."""
+        file = files.open_read(self.path)
+        try:
+            if file.stat().st_size < self.cursor:
+                self.forget()
+            while True:
+                data = file.read(self.cursor, CHUNK_BYTES)
+                end = data.rfind(b"\n") + 1
+                if not end and len(data) < CHUNK_BYTES:
+                    return
+                self._take_all(data[: end or len(data)])
+        finally:
+            file.close()
+
+    def _take_all(self, data: bytes) -> None:
+        at = self.cursor
+        for line in data.split(b"\n"):
+            if line.strip(b"\r"):
+                self._take(line, at)
+            at += len(line) + 1
+        self.cursor += len(data)
+
+    def _take(self, line: bytes, at: int) -> None:
+        found = parse(lines.decode(line.rstrip(b"\r")))
+        if found is DAMAGED:
+            self.damaged += 1
+        elif found is NEWER:
+            self.newer += 1
+        else:
+            stub = found.stub((self.name, at, len(line)))
+            known = self.records.get(stub.key)
+            if known is None or known.total <= stub.total:
+                self.records[stub.key] = stub
+
+
+def load(directory: str, stub: Record) -> Optional[Record]:
+    """The record that stands at a stub's place; None where that is gone, or says something else by now."""
+    name, at, length = stub.place or ("", 0, 0)
+    try:
+        file = files.open_read(os.path.join(directory, name))
+    except OSError:
+        return None
+    try:
+        found = parse(lines.decode(file.read(at, length).rstrip(b"\r")))
+    except OSError:
+        return None
+    finally:
+        file.close()
+    if not isinstance(found, Record) or found.key != stub.key:
+        return None
+    found.place = stub.place
+    return found
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+def seize(path: str) -> Optional[File]:
+    """Hold a segment that nobody writes; None where somebody does, or may, or it cannot be opened."""
+    try:
+        file = files.open_append(path, missing_ok=False)
+    except OSError:
+        return None
+    try:
+        held = file.hold()
+        if held is None:
+            import time  # the file system's clock, so the system's and no other
+
+            held = time.time() - file.stat().st_mtime > LOCKLESS_AGE_S
+    except OSError:
+        held = False
+    if held:
+        return file
+    file.close()
+    return None
+
+
+def destroy(file: File) -> bool:
+    """End a segment that was opened for this, and let go of it; False where it stays as it is.
+
+    Truncated first: a name that cannot be unlinked must hold nothing. Windows unlinks no open file.
+    """
+    try:
+        file.cut(0)
+    except OSError:
+        file.close()
+        return False
+    if files.WINDOWS:
+        file.close()
+    files.remove(file.path)
+    file.close()
+    return True
