@@ -85,10 +85,10 @@ class Keyring(Frozen):
 class TrustedKeys:
     """Which keys of a keyring are in force: those embedded, or those of the newest document that was proven.
 
-    trusted = ring.trusted()
-    trusted.look(spool, user, lane)            # at the start of a pass: is there a new file?
-    trusted.ask(transport, lane, timeout_s)    # before a request: fetches one for want of a key
-    verify(answer, trusted.keys)
+        trusted = ring.trusted()
+        trusted.look(spool, user, lane)            # at the start of a pass: is there a new file?
+        trusted.ask(transport, lane, timeout_s)    # before a request: fetches one for want of a key
+        verify(answer, trusted.keys)
 
     What is expired works on, and says so in ``report``.
     """
@@ -110,27 +110,32 @@ class TrustedKeys:
         self, spool: Optional[Spool] = None, user: str = "", lane: Optional[Lane] = None
     ) -> bool:
         """Read the document where it is new. Whether that ends the wait of ``lane``: it waited for want of a key."""
-        text = "\n".join([user, *sorted(root.fingerprint for root in self.ring.roots)])
-        self._spool, self._tag = spool, sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-        given, before = self.ring.document, self.keys
-        if given is not None:
-            try:
-                self._read(given)
-            except OSError as error:
-                self._seen = None
-                self.refuse(str(given), error.strerror or type(error).__name__)
+        before = self.keys
+        self._find(spool, user)
+        self._note()
         return before != self.keys and lane is not None and _for_want_of_a_key(lane)
 
-    def _read(self, given: Union[str, bytes]) -> None:
-        """Offer the document, unless it was read before."""
-        state: Any = given
-        if isinstance(given, str):
-            found = os.stat(given)
-            state = found.st_mtime_ns, found.st_size, found.st_ino
+    def _find(self, spool: Optional[Spool], user: str) -> None:
+        text = "\n".join([user, *sorted(root.fingerprint for root in self.ring.roots)])
+        self._spool, self._tag = spool, sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+        given = self.ring.document
+        try:
+            if isinstance(given, str):
+                self._read(given)
+            elif given is not None and self._seen is None:
+                self._seen = given
+                self.offer(given, source=GIVEN, newest=self._newest())
+        except (OSError, ValueError) as error:  # ValueError: a path that cannot be encoded
+            self._seen = None
+            self.refuse(str(given), getattr(error, "strerror", "") or type(error).__name__)
+
+    def _read(self, path: str) -> None:
+        found = os.stat(path)
+        state = found.st_mtime_ns, found.st_size, found.st_ino
         if state != self._seen:
-            source, data = (given, _content(given)) if isinstance(given, str) else (GIVEN, given)
+            data = _content(path)
             self._seen = state
-            self.offer(data, source=source, newest=self._newest())
+            self.offer(data, source=path, newest=self._newest())
 
     def ask(self, transport: Transport, lane: Lane, timeout_s: float) -> None:
         """Fetch a document where the keys in force do not do, or where a newer one was seen before."""
@@ -149,6 +154,7 @@ class TrustedKeys:
             self.refuse(url, error.reason)
         except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
             self.refuse(url, "transport: " + type(error).__name__)
+        self._note()
 
     def offer(self, data: bytes, *, source: str, newest: int = 0) -> bool:
         """Take over a document; ``newest`` is the highest version ever seen. False: it is refused, see ``trouble``."""
@@ -165,8 +171,6 @@ class TrustedKeys:
             return self.refuse(source, reason)
         self.keys, self.version, self.expires = document["keys"], version, document["expires"]
         self.source, self.trouble = source, ""
-        if self._spool is not None and version > self._newest():
-            self._spool.note_fact("keyring", self._tag, version=version)
         return True
 
     def refuse(self, source: str, reason: str) -> bool:
@@ -174,15 +178,19 @@ class TrustedKeys:
         self.trouble = "%s: %s" % (source, reason)
         return False
 
-    def report(self, now: float) -> dict[str, Any]:
+    def report(self, now: float, spool: Optional[Spool] = None, user: str = "") -> dict[str, Any]:
         """What is in force at ``now`` (Unix seconds), JSON-ready; a document that no pass has read is read for it."""
         shown = self
         if self.source == EMBEDDED and not self.trouble:
             shown = TrustedKeys(self.ring)
-            shown.look()
+            shown._find(spool, user)
         facts = {name: getattr(shown, name) for name in ("version", "source", "expires", "trouble")}
         expired = shown.expires is not None and now > shown.expires
         return {**facts, "keys": [key.name for key in shown.keys], "expired": expired}
+
+    def _note(self) -> None:
+        if self._spool and self.source != EMBEDDED and self.version > self._newest():
+            self._spool.note_fact("keyring", self._tag, version=self.version)
 
     def _newest(self) -> int:
         """The highest version ever seen. What is kept may be planted; it can only make us refuse."""
