@@ -447,7 +447,8 @@ class Agent:
 def _adapter(endpoint: GetKeyManager | Reo, config: Config) -> Adapter:
     """What sends to an endpoint; only what a configuration names is loaded."""
     if isinstance(endpoint, Reo):
-    
+        from .endpoints.reo import ReoAdapter
+
         return ReoAdapter(endpoint, config)
     from .endpoints.getkeymanager import GetKeyManagerAdapter
 

@@ -151,13 +151,10 @@ class Delivery:
 
     def run(self, *, ends_at: Optional[float] = None) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
-        me = get_ident()
-        if self.is_current or self._inside.setdefault("thread", me) != me:
+        if not self.take():
             return BUSY
+        told: list[tuple[Record, Verdict]] = []
         try:
-            if not self._spool.claim():
-                return BUSY
-            told: list[tuple[Record, Verdict]] = []
             try:
                 result = self._pass(told, ends_at)
             finally:
@@ -166,6 +163,25 @@ class Delivery:
             for record, verdict in told:
                 self._tell(record, verdict)
             return result
+        finally:
+            self._inside.clear()
+
+    def take(self) -> bool:
+        """Become the one deliverer of this process and of this directory; False while there is another."""
+        me, taken = get_ident(), False
+        if self.is_current or self._inside.setdefault("thread", me) != me:
+            return False
+        try:
+            taken = self._spool.claim()
+            return taken
+        finally:
+            if not taken:
+                self._inside.clear()
+
+    def give_back(self) -> None:
+        """The opposite of ``take``, for who delivers nothing."""
+        try:
+            self._spool.release()
         finally:
             self._inside.clear()
 

@@ -1,4 +1,4 @@
-"""Looking without touching: status, preview, diagnostics; and erase, which touches nothing that is not ours.
+"""Looking without touching: status, preview, diagnostics; and what hands do: ``claimed`` for who carries, ``erase``.
 
 What is shown is what delivery would read, read afresh. Nothing here sends, settles or creates anything, and nothing
 returned holds a secret: it can be pasted into a ticket.
@@ -30,6 +30,8 @@ _PURPOSES = {
     "aggregate": "aggregated usage",
 }
 _HIDDEN = "****"
+# How long whoever delivers is waited for, and how often it is asked.
+CLAIM_S, CLAIM_AGAIN_S = 5.0, 0.05
 
 
 def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
         if adapter.name in strays and adapter.origin(ask=ask):
             strays.discard(adapter.name)
     trouble = {
-        "spool": "; ".join([*spool.trouble.values(), *([unread] if unread else [])]),
+        "spool": "; ".join({**spool.trouble, **unread}.values()),
         "worker": agent._worker.trouble,
         "licence": agent._licence.trouble,
     }
@@ -195,6 +197,25 @@ def _masked(proxy: Optional[str]) -> Optional[str]:
     """A proxy's address without the user and the password in it."""
     scheme, _, rest = (proxy or "").rpartition("://")
     return "%s://****@%s" % (scheme, rest.rpartition("@")[2]) if "@" in rest else proxy
+
+
+class claimed:
+    """The deliverer's place, waited for: ``with claimed(agent): ...``; raises ``TimeoutError``."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._delivery = agent._delivery
+
+    def __enter__(self) -> None:
+        from time import monotonic, sleep
+
+        ends_at = monotonic() + CLAIM_S
+        while not self._delivery.take():
+            if monotonic() > ends_at:
+                raise TimeoutError("another process is delivering; try again")
+            sleep(CLAIM_AGAIN_S)
+
+    def __exit__(self, *unused: object) -> None:
+        self._delivery.give_back()
 
 
 def erase(config: Config) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..client import claimed
+from ..looking import claimed
 from ..lanes import BACKOFF, HELD
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def replay(agent: Agent, *, dead: bool, held: bool, timeout_s: float) -> Deliver
     Raises ``TimeoutError`` while another process delivers and dead letters are to come back.
     """
     if dead:
-        with claimed(agent._spool):
+        with claimed(agent):
             agent._spool.revive()
     return agent._flush(timeout_s, skip=(BACKOFF, HELD) if held else (BACKOFF,))
 
@@ -50,7 +50,7 @@ def purge(agent: Agent, *, unknown: bool) -> tuple[int, int, int, int]:
     Under the deliverer's lock, so that nothing is in flight. A counter that a living process still adds to is its
     writer's. Raises ``TimeoutError`` while another process delivers.
     """
-    with claimed(agent._spool):
+    with claimed(agent):
         closed = {record.key for record in agent._spool.waiting(())}
         going: dict[bool, list[Record]] = {False: [], True: []}
         left = others = 0

@@ -12,8 +12,8 @@ import errno
 import os
 
 from .. import files, lines
-from ..client import claimed
 from ..errors import EventError
+from ..looking import claimed
 from ..spool import record as records
 from ..spool.store import DISK
 
@@ -36,7 +36,7 @@ def export(agent: Agent, path: Any, *, move: bool) -> int:
     target = _path(path)
     agent._counters.keep(end=True)
     spool = agent._spool
-    with claimed(spool):
+    with claimed(agent):
         found = list(spool.waiting(()))
         home = spool.fact("home", "").get("id") or os.urandom(8).hex()
         spool.note_fact("home", "", id=home)
@@ -56,7 +56,7 @@ def import_(agent: Agent, path: Any) -> int:
     if spool.directory is None:
         raise OSError("there is no state directory to import into")
     header = _check(source)
-    with claimed(spool):
+    with claimed(agent):
         if spool.fact("import", header["id"]):
             return 0
         fits = _takes(agent, ours=header.get("from") == spool.fact("home", "").get("id"))
