@@ -125,7 +125,9 @@ def by_claim(
     if hint is not None:
         return hint
     oddity = what_came(response) or ("" if own else FOREIGN)
-    reason = brief(text, secrets) or "HTTP %d" % response.status + (oddity and ": " + oddity)
+    reason = "HTTP %d: %s" % (response.status, oddity)
+    if not oddity:
+        reason = brief(text, secrets) or reason[:-2]
     said = {response.status, code if type(code) is int else None}
     if said & HELD_STATUSES or (own and is_of_the_key(text)):
         return Verdict(HELD, reason=reason)

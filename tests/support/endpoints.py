@@ -10,17 +10,16 @@ from typing import Any, Optional
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from agent import endpoints
 from agent.config import Config, GetKeyManager, Reo
-from agent.signatures import PublicKey
-from agent.transport import Response
+from agent.endpoints.getkeymanager import GetKeyManagerAdapter
+from agent.endpoints.reo import ReoAdapter
+from agent.signatures.keys import PublicKey
+from agent.values import Capture, Response
 
 NOW = 1_708_999_200.5
 API_KEY = "canary-api-key-7f3a"
 LICENSE_KEY = "9cc2cc83-4c74-49f9-98f5-f0e1c1eb1541"
-SOURCE = endpoints.Capture(
-    "0f8fad5bd9cb469fa16570867728950e", NOW - 60, "a" * 32, LICENSE_KEY, "12135644"
-)
+SOURCE = Capture("0f8fad5bd9cb469fa16570867728950e", NOW - 60, "a" * 32, LICENSE_KEY, "12135644")
 
 
 @functools.lru_cache(maxsize=None)
@@ -49,23 +48,28 @@ def config(*targets: Any, **changes: Any) -> Config:
     return Config(**{**fields, **changes})
 
 
-def getkeymanager(**changes: Any) -> Any:
+def licence_server(**changes: Any) -> GetKeyManager:
+    """The settings of a licence server."""
     fields: dict[str, Any] = {
         "base_url": "https://keys.acme.example",
         "api_key": API_KEY,
         "keys": (public_key(),),
     }
-    target = GetKeyManager(**{**fields, **changes})
-    return endpoints.adapter(target, config(target))
+    return GetKeyManager(**{**fields, **changes})
 
 
-def unsigned(**changes: Any) -> Any:
+def getkeymanager(**changes: Any) -> GetKeyManagerAdapter:
+    target = licence_server(**changes)
+    return GetKeyManagerAdapter(target, config(target))
+
+
+def unsigned(**changes: Any) -> GetKeyManagerAdapter:
     return getkeymanager(keys=(), allow_unsigned=True, **changes)
 
 
-def reo(**changes: Any) -> Any:
+def reo(**changes: Any) -> ReoAdapter:
     target = Reo(**{"api_key": API_KEY, **changes})
-    return endpoints.adapter(target, config(target))
+    return ReoAdapter(target, config(target))
 
 
 def signed_body(content: Any, *, by: str = "global", outer: Any = None) -> bytes:
