@@ -13,7 +13,7 @@ from support.keyring import KEYS, ROOTS, content, document, entry, ring
 from support.sockets import Server, answers, ok
 
 import agent
-from agent import jsonline
+from agent import lines
 
 DAY_S = 86400
 
@@ -106,30 +106,32 @@ def test_an_older_document_put_back_is_refused_by_every_later_run(at: Desk, tmp_
     assert (found["source"], found["keys"]) == ("embedded", ["global"])
     # The keyed note survives another API key: a new key is no way around it.
     with at.agent(keys=ring(at, path), only="licence", api_key="another") as product:
-        assert "older than 2" in known(product)["trouble"]
+        product.call_home()
+        assert product.flush().delivered == 0 and "older than 2" in known(product)["trouble"]
 
 
 def test_the_state_directory_keeps_a_number_and_no_key(at: Desk) -> None:
     run(at, rotated(at), delivered=1)
     for name, data in snapshot(at.state_dir).items():
         assert b"public_key" not in data and b"BEGIN" not in data, name
-    noted = (at.state_dir / "facts").read_bytes()
-    assert noted.count(b'"k":"keyring"') == 1
     run(at, rotated(at), delivered=1)
-    assert (at.state_dir / "facts").read_bytes().count(b'"k":"keyring"') == 1
+    assert (at.state_dir / "agent.book").read_bytes().count(b'"k":"keyring"') == 1
 
 
 def test_a_note_that_somebody_plants_makes_no_key_trusted(at: Desk) -> None:
     run(at, rotated(at), delivered=1)
-    facts = at.state_dir / "facts"
-    lines = facts.read_bytes().split(b"\n")
-    note = next(value for value in map(jsonline.decode, lines) if value and value["k"] == "keyring")
+    book = at.state_dir / "agent.book"
+    found = map(lines.decode, book.read_bytes().split(b"\n"))
+    note = next(fact for fact in found if isinstance(fact, dict) and fact.get("k") == "keyring")
     for version, source in ((10**9, "embedded"), (-1, None), ("7", None), (1 << 60, None)):
-        facts.write_bytes(jsonline.encode({**note, "version": version, "keys": ["stranger"]}))
+        with book.open("ab") as file:
+            file.write(lines.encode({**note, "version": version, "keys": ["stranger"]}))
         with at.agent(keys=ring(at, rotated(at)), only="licence") as product:
-            found = known(product)
-            assert found["keys"] == (["global"] if source else ["global-next"]), version
-            assert bool(found["trouble"]) == bool(source)
+            product.call_home()
+            product.flush()
+            shown = known(product)
+            assert shown["keys"] == (["global"] if source else ["global-next"]), version
+            assert bool(shown["trouble"]) == bool(source)
 
 
 @pytest.mark.parametrize("what", ["a directory", "a fifo", "nonsense", "too large", "unreadable"])
