@@ -73,8 +73,10 @@ def resolve(
         return _fresh(about, system).at(None, stored=False, note="no state directory")
     path = os.path.join(state_dir, file_name(about))
     try:
-        stored = None if reset else _load(path)
-        return stored or _keep(path, _fresh(about, system), reset)
+        stored = _load(path)
+        if reset and stored is not None and stored.note != NEWER:
+            stored = None if files.remove(path) else stored
+        return stored or _keep(path, _fresh(about, system))
     except (OSError, ValueError) as error:  # ValueError: a path that cannot even be asked for
         note = getattr(error, "strerror", None) or type(error).__name__
         return _fresh(about, system).at(path, stored=False, note=note)
@@ -162,21 +164,13 @@ def _load(path: str) -> Optional[Identity]:
     return Identity(value, *others).at(path, stored=True)
 
 
-def _keep(path: str, candidate: Identity, reset: bool) -> Identity:
-    """Store ``candidate`` and return it, or return the intact one that is there already; raises ``OSError``.
-
-    ``reset`` replaces an intact one too.
-    """
+def _keep(path: str, candidate: Identity) -> Identity:
+    """Store ``candidate`` and return it, or return the intact one that somebody stored first; raises ``OSError``."""
     files.ensure_directory(os.path.dirname(path))
     facts = (candidate.value, candidate.source, candidate.quality, candidate.tag)
     line = lines.encode(_record(*facts))
-    kept = None if reset else _link(path, line)
-    if kept is None:
-        lock = files.open_append(path + ".lock")
-        try:
-            kept = _replace(lock, path, line, reset)
-        finally:
-            lock.close()
+    kept = _link(path, line) or _replace(path, line)
+    # Without locks somebody may have come after us: what the disk says is what the next start will see.
     return kept or candidate.at(path, stored=True)
 
 
@@ -193,21 +187,22 @@ def _link(path: str, line: bytes) -> Optional[Identity]:
     return _load(path)
 
 
-def _replace(lock: files.File, path: str, line: bytes, reset: bool) -> Optional[Identity]:
+def _replace(path: str, line: bytes) -> Optional[Identity]:
+    """Under a lock, whoever still finds no intact one puts his own in its place."""
     import time
 
-    tries = _TRIES
-    while lock.lock() is False:  # None: no locks here
-        tries -= 1
-        if not tries:
-            raise TimeoutError(110, "another process holds the lock")
-        time.sleep(_PAUSE_S)
-    found = _load(path)
-    if found is not None and (found.note == NEWER or not reset):
-        return found
-    files.replace(path, line)
-    # Without locks somebody may have come after us: what the disk says now is what the next start will see.
-    return _load(path)
+    lock, tries = files.open_append(path + ".lock"), _TRIES
+    try:
+        while lock.lock() is False:  # None: no locks here
+            tries -= 1
+            if not tries:
+                raise TimeoutError(110, "another process holds the lock")
+            time.sleep(_PAUSE_S)
+        if _load(path) is None:
+            files.replace(path, line)
+        return _load(path)
+    finally:
+        lock.close()
 
 
 # -- the machine and the OS user -----------------------------------------------------------------
@@ -390,12 +385,10 @@ def explain(
         "It lasts as long as its file: see that the machine has an id, then reset it.": random,
         "It may be the image's: mount the host's /etc/machine-id, or a state volume for each user.": inside,
     }
+    shown = {name: getattr(identity, name) for name in "source quality stored path note".split()}
     return {
         "user_identifier": identity.value,
-        **{
-            name: getattr(identity, name)
-            for name in ("source", "quality", "stored", "path", "note")
-        },
+        **shown,
         "moved_or_cloned": moved,
         "in_container": inside,
         "sources": [{"source": source, "problem": problem} for source, problem in problems],
