@@ -143,7 +143,7 @@ def debug(text: str, *args: object) -> None:
     _telling.now = True  # a handler is the host's code: it may make us deliver
     try:
         logger: Any = logging.getLogger(__package__) if logging is not None and whole else None
-        shown = [_printable(arg) if isinstance(arg, str) else arg for arg in args]
+        shown = [arg if type(arg) in (int, float) else _printable(str(arg)) for arg in args]
         if logger is not None and logger.isEnabledFor(10):
             logger.debug(text, *shown)
         elif to_stderr:
