@@ -81,22 +81,13 @@ class PublicKey(Frozen):
     seconds, None for no bound) say of which answers it may be the key, by their signed timestamps.
     """
 
-    __slots__ = (
-        "name",
-        "algorithm",
-        "fingerprint",
-        "valid_from",
-        "valid_until",
-        "_spki",
-        "_material",
-    )
+    __slots__ = tuple("name algorithm fingerprint valid_from valid_until _material".split())
 
     def __init__(
         self, spki: bytes, name: str, valid_from: Optional[int], valid_until: Optional[int]
     ) -> None:
         self.name = name
         self.valid_from, self.valid_until = valid_from, valid_until
-        self._spki = spki
         self.fingerprint: str = sha256(spki).hexdigest()
         self._material: Any  # 32 bytes, or (modulus, exponent)
         if spki[:-32] == _ED25519_HEAD:
@@ -134,7 +125,9 @@ class PublicKey(Frozen):
     @property
     def pem(self) -> str:
         """The key as ``from_pem`` takes it."""
-        text = b2a_base64(self._spki, newline=False).decode("ascii")
+        is_rsa = self.algorithm == RSA
+        spki = _write_rsa(*self._material) if is_rsa else _ED25519_HEAD + self._material
+        text = b2a_base64(spki, newline=False).decode("ascii")
         return "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n" % text
 
     def verify(self, message: bytes, signature: bytes) -> None:
@@ -197,6 +190,12 @@ def _long(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x82)) + len(content).to_bytes(2, "big") + content
 
 
+def _write_rsa(modulus: int, exponent: int) -> bytes:
+    first, second = (n.to_bytes(n.bit_length() // 8 + 1, "big") for n in (modulus, exponent))
+    integers = _long(_INTEGER, first) + bytes((_INTEGER, len(second))) + second
+    return _rsa_spki(_long(_SEQUENCE, integers))
+
+
 def _read_rsa(spki: bytes) -> tuple[int, int]:
     """Modulus and exponent of a SubjectPublicKeyInfo in its one DER form; raises ``ValueError``.
 
@@ -209,9 +208,7 @@ def _read_rsa(spki: bytes) -> tuple[int, int]:
         and 3 <= exponent < 1 << MAX_EXPONENT_BITS
         and modulus % 2 == exponent % 2 == 1
     ):
-        first, second = (n.to_bytes(n.bit_length() // 8 + 1, "big") for n in (modulus, exponent))
-        integers = _long(_INTEGER, first) + bytes((_INTEGER, len(second))) + second
-        if _rsa_spki(_long(_SEQUENCE, integers)) == spki:
+        if _write_rsa(modulus, exponent) == spki:
             return modulus, exponent
     what = "not Ed25519, nor RSA of %d to %d bits with an odd exponent from 3 to 2^%d, in DER"
     raise ValueError(what % (MIN_BITS, MAX_BITS, MAX_EXPONENT_BITS))
