@@ -124,8 +124,12 @@ def _request(
         "purpose": _PURPOSES[kind],
         "method": request.method,
         "url": request.url,
-        # The transport adds the first, and the length of the body.
-        "headers": {"Host": request.url.split("/")[2], **request.headers},
+        # The transport adds the first and the last, and the length of the body.
+        "headers": {
+            "Host": request.url.split("/")[2],
+            **request.headers,
+            "Accept-Encoding": "identity",
+        },
         "body": request.body.decode("utf-8", "replace"),
         "event_ids": [id],
         "sample": sample,

@@ -263,3 +263,23 @@ def test_erased_under_a_living_agent(at: Desk) -> None:
         assert endpoint(product)["pending"] == 0
     assert at.texts() == ["after"]
     assert os.path.isdir(at.state_dir)
+
+
+def test_the_default_directory_is_not_the_products_own(
+    at: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the product keeps beside it stays, and goes on as it is; directories above go where they are empty."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    place = tmp_path / "home" / "Acme" / "Studio"
+    for theirs in (False, True):
+        if theirs:
+            place.mkdir(mode=0o700, parents=True)
+            (place / "history").write_bytes(b"opened a document\n" * 7000)
+        before = snapshot(tmp_path / "home") if theirs else {}
+        with at.agent(state_dir=None, environ=os.environ) as product:
+            recorded(product)
+            assert product.flush().drained
+            assert product.status()["state_dir"] == str(place / "telemetry")
+        assert agent.erase(at.config(state_dir=None)) == []
+        assert snapshot(tmp_path / "home") == before
+        assert place.exists() == theirs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, child_environ, desk, engine_of
+from support.agent import ROOT, Desk, FakeClock, child_environ, desk
 from support.collector import wait_until
 from support.keyring import ring
 from test_process_life import PRODUCT, run
 
 import agent
-from agent import detached
 from agent.clock import Clock
+from agent.extras import detached
 from agent.transport import HttpTransport
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="looks into /proc")
@@ -246,61 +245,56 @@ agent = telemetry
     assert (tmp_path / "ran").read_text() == "x"
 
 
-NO_ENDPOINTS = agent.Config(vendor="A", product_name="B", product_id="1", product_version="1")
-
-
-# What makes a Config of its names and sets none of them.
-UNSET = (
-    b"\x80\x04cagent.config\nConfig\n)%s\x92."
-    % pickle.dumps(NO_ENDPOINTS._fields(), protocol=2)[2:-1]
-)
-
-
-class Planted:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("exit 3",)
+SETTINGS = {"vendor": "A", "product_name": "B", "product_id": "1", "product_version": "1"}
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"{}",
-        b"[]",
-        pickle.dumps(Planted()),
-        json.dumps({"config": pickle.dumps(Planted()).decode("latin-1")}).encode(),
-        json.dumps({"config": pickle.dumps([]).decode("latin-1")}).encode(),
-        json.dumps({"config": pickle.dumps(NO_ENDPOINTS).decode("latin-1")}).encode(),
-        json.dumps({"config": UNSET.decode("latin-1"), "environ": None}).encode(),
-    ],
-    ids=[
-        "nothing",
-        "no fields",
-        "a list",
-        "a pickle",
-        "code in the configuration",
-        "another value",
-        "no environment",
-        "no values",
+        "",
+        "{}",
+        "[]",
+        {"config": {"Config": SETTINGS}},  # no environment
+        {"config": {"Config": SETTINGS}, "environ": {"PATH": 7}},
+        {"config": {"Config": {**SETTINGS, "vendor": 7}}, "environ": None},
+        {"config": {"Config": {**SETTINGS, "surprise": 7}}, "environ": None},
+        {"config": {"Config": {**SETTINGS, "vendor": {"dns_domain": {}}}}, "environ": None},
+        {"config": {"system": {"command": "exit 3"}}, "environ": None},
+        {"config": {"Config": SETTINGS, "Reo": {}}, "environ": None},
+        {"config": {"PublicKey": {"pem": "x"}}, "environ": None},
+        {"config": [], "environ": None},
     ],
 )
-def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: bytes, tmp_path: Path) -> None:
+def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: Any) -> None:
     code = "import sys; import agent; sys.exit(agent.deliver_detached())"
     found = subprocess.run(
-        [sys.executable, "-c", code], input=content, capture_output=True, env=child_environ()
+        [sys.executable, "-c", code],
+        input=(content if isinstance(content, str) else json.dumps(content)).encode(),
+        capture_output=True,
+        env=child_environ(),
     )
     assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"")
 
 
 def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None:
+    ca_bundle = tmp_path / "\udce9 é"
     whole = at.config(
-        keys=ring(at), domain=agent.dns_domain, proxy="http://u:p@127.0.0.1:1", ca_bundle=tmp_path
+        keys=ring(at), domain=agent.dns_domain, proxy="http://u:p@127.0.0.1:1", ca_bundle=ca_bundle
     )
     for config in (whole, at.config(keys=()), at.config(only="usage", usage_consent=lambda: True)):
-        told = json.loads(detached._message(config, {"A": "b"}, config.usage_consent))
-        assert detached.read_config(told["config"]) == config.replace(
+        told = json.loads(detached.message(config, {"A": "b"}, config.usage_consent))
+        assert detached.made(told["config"]) == config.replace(
             usage_consent=True, deliver="manual", start_delay_s=0
         )
+        assert told["path"] and all(os.path.isabs(place) for place in told["path"])
+
+
+def test_a_callable_of_the_product_leaves_delivering_to_the_thread(at: Desk) -> None:
+    config = at.config(deliver="detached", domain=lambda: "acme.example")
+    with agent.Agent(config, "demo-license-key") as product:
+        assert "callable" in product.status()["trouble"]["spool"]
+        product.call_home()
+        assert product.flush(20).drained
 
 
 def test_windows_gives_it_no_console_and_a_low_priority() -> None:
@@ -340,9 +334,9 @@ def test_a_command_that_is_named_by_a_relative_path(at: Desk, tmp_path: Path) ->
 def test_a_command_that_reads_nothing_holds_up_no_exit() -> None:
     reading, writing = os.pipe()
     try:
-        detached._tell(writing, b"short", 0.1)
+        detached.tell(writing, b"short", 0.1)
         with pytest.raises(TimeoutError):
-            detached._tell(writing, b"x" * (4 << 20), 0.1)
+            detached.tell(writing, b"x" * (4 << 20), 0.1)
     finally:
         os.close(reading)
         os.close(writing)
@@ -359,14 +353,14 @@ def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
 ) -> None:
     for _ in range(3):
         with agent.Agent(at.config(deliver="detached"), "demo-license-key") as product:
-            starter = engine_of(product).detached
+            starter = product._worker._detached
             assert starter is not None
             starter.last(True)  # as if no thread had come so far
-            assert len(detached._unwaited) == 1  # the one before was reaped
-            wait_until(lambda: is_zombie(detached._unwaited))
+            assert len(detached.unwaited) == 1  # the one before was reaped
+            wait_until(lambda: is_zombie(detached.unwaited))
             wait_until(lambda: not living(tmp_path))  # else the next finds it delivering
-    detached._reap()
-    assert not detached._unwaited
+    detached.reap()
+    assert not detached.unwaited
 
 
 @pytest.mark.parametrize("request_number", [1, 2])
@@ -385,6 +379,6 @@ def test_what_is_recorded_while_another_is_sent_is_sent_too(at: Desk, request_nu
 
     with at.agent() as first:
         first.call_home()
-        with at.agent(transport=Wire()) as sender:
-            detached.deliver(engine_of(sender).courier)
+        with at.agent(transport=Wire(environ={})) as sender:
+            detached.deliver(sender)
         assert (first.status()["pending"], at.seen()) == (0, 4)

@@ -19,9 +19,9 @@ t = agent.Agent(agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
     state_dir=state_dir, deliver="manual", endpoints=(
         agent.Reo(base_url="http://127.0.0.1:9", api_key="k", domain="acme.example"),)))
-if wanted == "agent.flushing":
+if wanted.startswith("agent."):
     t.track("EXPORT")
-    use = lambda: t.flush(0)
+    use = lambda: t.flush(5)
 else:
     sys.modules.pop("fcntl", None)
     use = lambda: t.track("EXPORT")
@@ -29,13 +29,13 @@ loading, loaded = threading.Event(), []
 if gap:
     # Between two modules the thread opens a file of ours, for which a fork waits.
     from agent import files
-    claim = t._engine.spool.claim
+    claim = t._spool.claim
     def between():
         found = claim()
         with files._still:
             time.sleep(0.05)
         return found
-    t._engine.spool.claim = between
+    t._spool.claim = between
 class Slow:
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -59,7 +59,7 @@ assert status == 0, status
 
 
 @pytest.mark.parametrize(
-    ("module", "gap"), [("fcntl", ""), ("agent.flushing", ""), ("agent.flushing", "agent.delivery")]
+    ("module", "gap"), [("fcntl", ""), ("agent.transport", ""), ("agent.transport", "urllib3")]
 )
 def test_a_child_does_not_wait_for_a_thread_that_is_not_there(
     tmp_path: Path, module: str, gap: str
@@ -74,7 +74,7 @@ def test_a_child_does_not_wait_for_a_thread_that_is_not_there(
 INSIDE = """
 import os, sys, threading, time
 import agent
-from agent import exits
+from agent import clock
 class Main:
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -91,7 +91,7 @@ def run():
 thread = threading.Thread(target=run)
 thread.start()
 assert at_work.wait(10)
-assert not exits._is_importing()
+assert not clock._is_importing()
 done.set()
 thread.join()
 """

@@ -27,7 +27,7 @@ import sys
 url, pem, state_dir, deliver, patch, when, flushes, flush_s = sys.argv[1:9]
 if when == "before the import":
     exec(patch)
-import agent, agent.client, agent.signatures
+import agent, agent.client, agent.signatures.envelope
 if when == "after the import":
     exec(patch)
 config = agent.Config(
@@ -38,7 +38,7 @@ config = agent.Config(
 t = agent.Agent(config, ("demo-license-key", "a"))
 if when == "in the first pass":
     t.call_home()
-    while not t._engine.courier._inside:
+    while not t._delivery._inside:
         pass
 if when in ("after the start", "in the first pass"):
     exec(patch)

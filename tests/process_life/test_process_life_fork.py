@@ -31,6 +31,7 @@ def at(tmp_path: Path) -> Iterator[Desk]:
 
 # ``fork(work)`` runs ``work`` in a child, which is killed when it takes longer than 30 s; gives the child's pid.
 FORK = """
+import _thread
 def fork(work):
     pid = os.fork()
     if pid == 0:
@@ -48,8 +49,7 @@ def join(pid):
     assert status == 0, status
 def idle():
     deadline = time.monotonic() + 30
-    engine = t._engine
-    while engine.courier.due or engine.counting.unsynced:
+    while t._worker.running:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 """
@@ -72,7 +72,7 @@ t.count("RENDER", 3)
 assert t.flush(10).pending == 0
 idle()
 def work():
-    assert threading.active_count() == 1
+    assert _thread._count() == 0
     assert t.record_text("child", data_group="g")
     t.count("RENDER", 4)
     while t.flush(10).pending:  # what the parent records meanwhile is none of ours
@@ -95,7 +95,7 @@ def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk
 for n in range(6):
     t.record_text(str(n), data_group="g")
 deadline = time.monotonic() + 10
-while not (t._engine.courier.delivery and t._engine.courier.delivery.in_flight):
+while not t._delivery.in_flight:
     assert time.monotonic() < deadline
     time.sleep(0.001)
 told, told_w = os.pipe()
@@ -176,7 +176,7 @@ t.close()
 def test_a_child_that_exits_in_the_ordinary_way_keeps_its_counts(at: Desk) -> None:
     code = """
 t.call_home()
-idle() if t._engine.worker._run else None
+idle()
 pid = os.fork()
 if pid == 0:
     t.count("CHILD", 2)
@@ -248,8 +248,8 @@ t = agent.Agent(config, on_outcome=on_outcome)
 t.record_text("first", data_group="g")
 assert inside.wait(20)
 t.record_text("second", data_group="g")
-from agent import courier
-courier.PARK_S = 20
+from agent import worker
+worker.PARK_S = 20
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 0.2)
 try:
@@ -271,28 +271,16 @@ while t.status()["pending"]:
 # -- locks ---------------------------------------------------------------------------------------
 
 
-# Every lock of the package, by module: whoever adds one says here, and in LOCKS, what becomes of it in a child.
+# Every lock of the core, by module: whoever adds one says here, and in LOCKS, what becomes of it in a child.
 KNOWN = {
-    "cli/progress.py": 1,  # of the command line, which forks nothing
-    "counting.py": 1,
-    "courier.py": 1,  # of one flush: a child forgets the flushes of its parent
+    "counters.py": 1,
     "files.py": 3,  # and the same again for a child, and in place of one that nobody gives back
-    "origin.py": 1,  # of one look-up; a child asks for itself
-    "spool/consent.py": 1,
     "spool/store.py": 1,
-    "transport/dial.py": 1,  # of one look-up, by a thread that is not inherited
-    "transport/wire.py": 2,  # of a transport, and of one connection: a child has its own
-    "worker.py": 3,  # starting; the bell that a thread sleeps on, and its end: a child has no thread
+    "transport.py": 1,  # what a caller waits for: a child has its own
+    "worker.py": 3,  # the bell that a thread sleeps on, its life, a caller of flush: a child has no thread
 }
 # (what is taken, by a thread, while the main thread forks)
-LOCKS = [
-    "t._engine.spool._lock",
-    "t._engine.spool.consent._lock",
-    "t._engine.counting._writing",
-    "t._engine.worker._starting",
-    "t._engine.courier.transport._deadline._lock",
-    "files._still",
-]
+LOCKS = ["t._spool._lock", "t._counters._writing", "files._still"]
 
 
 def test_every_lock_is_known() -> None:
@@ -302,7 +290,7 @@ def test_every_lock_is_known() -> None:
         made = re.findall(
             r"\b(?:R?Lock|allocate_lock|Condition|Event|Semaphore)\(", path.read_text("utf-8")
         )
-        if made and not name.startswith("collector/"):
+        if made and not name.startswith(("collector/", "cli/", "extras/")):
             found[name] = len(made)
     assert found == KNOWN
 
@@ -355,8 +343,8 @@ resolving.wait(10)
 def work():
     done.set()
     t.call_home()
-    assert t._engine.identity.stored
-t._engine.hook()
+    assert t._identity.stored
+t._worker.hook()
 pid = fork(work)
 join(pid)
 done.set()
@@ -381,7 +369,7 @@ waiting.start()
 %s
 told, told_w = os.pipe()
 def work():
-    assert threading.active_count() == 1
+    assert _thread._count() == 0
     assert t.record_text("child", data_group="g")
     os.read(told, 1)
     began = time.monotonic()
@@ -409,19 +397,19 @@ def test_no_file_that_is_being_opened_reaches_a_child(tmp_path: Path) -> None:
     """Opening lets other threads run, and one of them forks before anybody knows of the descriptor."""
     code = """
 import os, sys, threading
-from agent import exits, files
+from agent import clock, files
 place = sys.argv[1]
 class Forked:
     def before_fork(self): pass
     after_fork_in_parent = after_fork_in_child = before_fork
 forked, going = Forked(), [1]
-exits.watch_forks(forked)
+clock.watch_forks(forked, files.hold_still, files.go_on, files.close_inherited)
 def open_and_lock(number):
     n = 0
     while going:
-        fd = files.open_append("%s/%d-%d" % (place, number, n % 10))
-        files.lock(fd)
-        files.release(fd)
+        file = files.open_append("%s/%d-%d" % (place, number, n % 10))
+        file.lock()
+        file.close()
         n += 1
 threads = [threading.Thread(target=open_and_lock, args=(n,)) for n in range(2)]
 for thread in threads:
@@ -486,7 +474,7 @@ def locked(at: Desk) -> list[str]:
 
 DAEMON = """
 t.record_text("parent", data_group="g"); t.track("EXPORT"); t.count("RENDER"); t.status()
-t._engine.counting.keep()
+t._counters.keep()
 print("ready", flush=True)
 sys.stdin.readline()
 if os.fork() == 0:
@@ -513,7 +501,7 @@ def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None
         parent.stdin.flush()
         daemon = int(line(parent.stdout))
         assert len([name for name in locked(at) if name.endswith(".seg")]) >= 3
-        assert "lock" in locked(at)
+        assert "agent.lock" in locked(at)
         parent.send_signal(signal.SIGKILL)
         parent.wait(30)
         at.collector.fault(None)
@@ -533,7 +521,7 @@ def test_programs_that_are_started_inherit_no_descriptor(at: Desk) -> None:
     code = """
 import subprocess
 t.record_text("parent", data_group="g"); t.track("EXPORT"); t.count("RENDER")
-t._engine.counting.keep()
+t._counters.keep()
 %s
 look = "import os; print([os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2])"
 command = [sys.executable, "-S", "-c", look.replace("os.readlink", "(lambda p: os.path.lexists(p) and os.readlink(p))")]

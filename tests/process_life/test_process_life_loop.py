@@ -69,7 +69,7 @@ import asyncio
 async def main():
     t.record_text("before", data_group="g")
     flush = asyncio.ensure_future(asyncio.to_thread(t.flush, 60))
-    while not (t._engine.courier.delivery and t._engine.courier.delivery.in_flight):
+    while not t._delivery.in_flight:
         await asyncio.sleep(0.005)
     flush.cancel()
     try:
