@@ -24,7 +24,6 @@ from support.signatures import (
     text64,
 )
 
-from agent import errors
 from agent.errors import (
     AnswerStale,
     CodeUnknown,
@@ -59,13 +58,8 @@ def refused(data: bytes, reason: type[VerificationError], keys: Any = (KEY,), **
 
 def test_a_good_answer() -> None:
     receipt = verify(GOOD, (KEY,), now=NOW)
-    assert receipt == Receipt(
-        code=830,
-        message="Correct format data saved",
-        errors={},
-        timestamp=NOW,
-        key_name="global",
-    )
+    assert receipt.facts() == (830, "Correct format data saved", {}, NOW, "global")
+    assert type(receipt) is Receipt
 
 
 # What is not signed decides nothing.
@@ -78,7 +72,7 @@ def test_a_good_answer() -> None:
         "1e999",
         "9" * 6000,
         '{"code":101,"message":"Inactive API Key","timestamp":1}',
-        '{"code":830,"code":101}',
+        '{"code":830,"code":101},"response":7',
         '{"response_base64":"x","signature":"y","private_key_used":"z"}',
         '{"a":' * 50 + "1" + "}" * 50,
         "[" + "[]," * 200 + "[]]",
@@ -90,13 +84,6 @@ def test_a_good_answer() -> None:
 )
 def test_the_outer_response_decides_nothing(response: str) -> None:
     assert verify(with_raw(response=response), (KEY,)).code == 830
-
-
-@pytest.mark.parametrize("name", ["response", "private_key_used"])
-def test_unsigned_members_may_be_missing_or_duplicated(name: str) -> None:
-    assert verify(envelope(**{name: ...}), (KEY,)).code == 830
-    assert verify(b'{"%s":{"code":100},' % name.encode() + GOOD[1:], (KEY,)).code == 830
-    assert verify(GOOD[:-1] + b',"%s":7}' % name.encode(), (KEY,)).code == 830
 
 
 @pytest.mark.parametrize("hint", ['"product"', '"no such key"', "null", "5", "[]", '"next"', '""'])
@@ -125,11 +112,6 @@ def test_escapes_are_another_spelling_of_the_same_string() -> None:
     assert verify(slashes, (KEY,)).code == 830
     escaped = '"%s"' % "".join("\\u%04x" % ord(char) for char in TEXT)
     assert verify(with_raw(response_base64=escaped), (KEY,)).code == 830
-
-
-def test_white_space_and_order_do_not_matter() -> None:
-    pretty = json.dumps(dict(reversed(list(SEALED.items()))), indent=4)
-    assert verify(("\r\n" + pretty + "\n\t ").encode(), (KEY,)).code == 830
 
 
 def test_a_byte_order_mark_is_no_reason_to_fail_and_two_are() -> None:
@@ -213,33 +195,23 @@ def test_deep_nesting_is_refused_whatever_the_host_s_recursion_limit(limit: int)
 
 
 @pytest.mark.parametrize("name", ["response_base64", "signature"])
-class TestSignedMembers:
-    def test_missing(self, name: str) -> None:
-        assert name in refused(envelope(**{name: ...}), EnvelopeMalformed)
-
-    @pytest.mark.parametrize("other", ["upper", "title", "swapcase"])
-    def test_spelled_otherwise(self, name: str, other: str) -> None:
-        data = GOOD.replace(b'"%s"' % name.encode(), b'"%s"' % getattr(name, other)().encode())
-        refused(data, EnvelopeMalformed)
-
-    @pytest.mark.parametrize("value", ["null", "5", "[]", "{}"])
-    def test_of_another_type(self, name: str, value: str) -> None:
+def test_a_signed_member_is_there_once_as_ascii_text(name: str) -> None:
+    assert name in refused(envelope(**{name: ...}), EnvelopeMalformed)
+    refused(envelope(response=SEALED, **{name: ...}), EnvelopeMalformed)
+    refused(
+        GOOD.replace(b'"%s"' % name.encode(), b'"%s"' % name.title().encode()), EnvelopeMalformed
+    )
+    for value in ("null", "5", "[]", "{}", json.dumps([SEALED[name]])):
         assert name in refused(with_raw(**{name: value}), EnvelopeMalformed)
-
-    def test_twice(self, name: str) -> None:
-        again = json.dumps(SEALED[name]).encode()
-        for value in (again, b"null", b'""'):
-            for data in (
-                GOOD[:-1] + b',"%s":%s}' % (name.encode(), value),
-                b'{"%s":%s,' % (name.encode(), value) + GOOD[1:],
-                b'{"\\u00%02x%s":%s,' % (ord(name[0]), name[1:].encode(), value) + GOOD[1:],
-            ):
-                assert name in refused(data, EnvelopeMalformed)
-
-    @pytest.mark.parametrize("char", ["\u00e9", "\\ud800", "\u0430", "\u212a"])
-    def test_not_ascii(self, name: str, char: str) -> None:
-        data = with_raw(**{name: '"%s%s"' % (char, SEALED[name][1:])})
-        refused(data, EnvelopeMalformed)
+    for char in ("\u00e9", "\\ud800", "\u0430", "\u212a"):
+        refused(with_raw(**{name: '"%s%s"' % (char, SEALED[name][1:])}), EnvelopeMalformed)
+    for value in (json.dumps(SEALED[name]).encode(), b"null", b'""'):
+        for data in (
+            GOOD[:-1] + b',"%s":%s}' % (name.encode(), value),
+            b'{"%s":%s,' % (name.encode(), value) + GOOD[1:],
+            b'{"\\u00%02x%s":%s,' % (ord(name[0]), name[1:].encode(), value) + GOOD[1:],
+        ):
+            assert name in refused(data, EnvelopeMalformed)
 
 
 def other_base64(text: str) -> dict[str, str]:
@@ -293,18 +265,9 @@ def test_a_signature_that_fits_no_key(signature: str) -> None:
     refused(envelope(signature=signature), SignatureInvalid)
 
 
-@pytest.mark.parametrize(
-    "signed",
-    [
-        b"not json",
-        b"\xff",
-        b'{"code":999}',
-        b'{"code":830,"code":830}',
-        json.dumps(content()).encode(),
-    ],
-)
-def test_unsigned_content_is_not_even_read(signed: bytes) -> None:
-    refused(envelope(signed, RSA_3072), SignatureInvalid, now=0)
+def test_unsigned_content_is_not_even_read() -> None:
+    for signed in (b"not json", b"\xff", b'{"code":999}', b'{"code":830,"code":830}'):
+        refused(envelope(signed, RSA_3072), SignatureInvalid, now=0)
 
 
 def test_the_signature_covers_the_text_not_the_decoded_json() -> None:
@@ -315,30 +278,28 @@ def test_the_signature_covers_the_text_not_the_decoded_json() -> None:
 # The signed text.
 
 
-@pytest.mark.parametrize(
-    "signed",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'[["code",830],["message","x"],["timestamp",1]]',
-        json.dumps(content()).encode("utf-16"),
-        json.dumps(content(message="\u00e9"), ensure_ascii=False).encode("latin-1"),
-        json.dumps(content()).encode() + b"x",
-        json.dumps(content()).encode()[:-1],
-        json.dumps(content(x=math.nan)).encode(),
-        b'{"code":101,' + json.dumps(content()).encode()[1:],
-        b'{"\\u0063ode":830,' + json.dumps(content()).encode()[1:],
-        json.dumps(content()).encode()[:-1] + b',"timestamp":1790000000}',
-        json.dumps(content()).encode()[:-1] + b',"x":{"a":1,"a":1}}',
-        json.dumps(content()).encode()[:-1] + b',"x":[[{"a":[{"b":1,"b":2}]}]]}',
-        json.dumps(content()).encode()[:-1] + b',"x":' + b"[" * 256 + b"]" * 256 + b"}",
-        json.dumps(content()).encode()[:-1] + b',"x":' + b"[" * 9000 + b"]" * 9000 + b"}",
-    ],
-    ids=lambda data: repr(data[:30]),
-)
-def test_signed_text_with_no_or_a_second_reading_is_malformed(signed: bytes) -> None:
-    refused(envelope(signed), EnvelopeMalformed)
+PLAIN = json.dumps(content()).encode()
+ODD = {
+    "nothing": b"",
+    "a list": b"[]",
+    "no names": b"{}",
+    "pairs": b'[["code",830],["message","x"],["timestamp",1]]',
+    "UTF-16": PLAIN.decode().encode("utf-16"),
+    "Latin-1": json.dumps(content(message="\u00e9"), ensure_ascii=False).encode("latin-1"),
+    "more": PLAIN + b"x",
+    "less": PLAIN[:-1],
+    "NaN": json.dumps(content(x=[math.nan])).encode(),
+    "a name twice": b'{"code":101,' + PLAIN[1:],
+    "a name twice, escaped": b'{"\\u0063ode":830,' + PLAIN[1:],
+    "a name twice, deep": PLAIN[:-1] + b',"x":[[{"a":[{"b":1,"b":2}]}]]}',
+    "deep": PLAIN[:-1] + b',"x":' + b"[" * 256 + b"]" * 256 + b"}",
+    "very deep": PLAIN[:-1] + b',"x":' + b"[" * 9000 + b"]" * 9000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_signed_text_with_no_or_a_second_reading_is_malformed(name: str) -> None:
+    refused(envelope(ODD[name]), EnvelopeMalformed)
 
 
 def raw_content(**raw: str) -> bytes:
@@ -347,14 +308,15 @@ def raw_content(**raw: str) -> bytes:
     return ("{%s}" % ",".join('"%s":%s' % item for item in found.items())).encode()
 
 
-NUMBERS = ["830.0", "8.3e2", "true", "null", "[]", "[830]", "{}", "-1", "9007199254740993"]
+NUMBERS = ["...", "830.0", "8.3e2", "true", "null", "[]", "[830]", "{}", "-1", "9007199254740993"]
 NUMBERS += ["9" * 20, "9" * 6000, "1e999", '""', '"x"', '" 830"', '"+830"', '"8_3_0"', '"\u0668"']
 
 
 @pytest.mark.parametrize("name", ["code", "timestamp"])
 @pytest.mark.parametrize("value", NUMBERS, ids=lambda text: text[:20])
 def test_a_number_that_is_no_plain_integer_is_malformed(name: str, value: str) -> None:
-    assert name in refused(envelope(raw_content(**{name: value})), EnvelopeMalformed)
+    signed = raw_content(**{name: value}) if value != "..." else content(**{name: ...})
+    assert name in refused(envelope(signed), EnvelopeMalformed)
 
 
 def test_a_code_may_be_text_and_a_time_may_not() -> None:
@@ -363,11 +325,6 @@ def test_a_code_may_be_text_and_a_time_may_not() -> None:
     for text in ("8300", "9" * 5000, "83"):
         refused(envelope(content(code=text)), CodeUnknown if len(text) < 9 else EnvelopeMalformed)
     refused(envelope(content(timestamp=str(NOW))), EnvelopeMalformed)
-
-
-@pytest.mark.parametrize("name", ["code", "timestamp"])
-def test_a_missing_name_is_malformed(name: str) -> None:
-    assert name in refused(envelope(content(**{name: ...})), EnvelopeMalformed)
 
 
 # What explains may have any shape.
@@ -426,10 +383,6 @@ def test_errors_are_bounded() -> None:
     assert len(verify(envelope(content(errors=["x"] * 900)), (KEY,)).errors[""]) == 8
 
 
-def test_an_errors_name_that_is_there_twice_is_malformed() -> None:
-    refused(envelope(raw_content(errors='{"a":[],"a":[]}')), EnvelopeMalformed)
-
-
 def test_further_names_in_the_signed_text_are_left_alone() -> None:
     signed = raw_content(data='{"a":[1.5,null,{"b":' + "9" * 6000 + "}]}")
     assert verify(envelope(signed), (KEY,)).code == 830
@@ -470,34 +423,25 @@ def test_an_answer_more_than_a_day_from_now_is_stale(skew: float, shown: int) ->
 # Mistakes.
 
 
-@pytest.mark.parametrize("value", ["text", None, [1]], ids=repr)
-def test_an_envelope_that_is_not_bytes_is_a_mistake(value: Any) -> None:
-    with pytest.raises(TypeError, match="envelope: .*" + type(value).__name__):
-        verify(value, (KEY,))
-
-
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_of_every_kind_are_read(kind: Any) -> None:
     assert verify(kind(GOOD), (KEY,)).code == 830
     refused(kind(b"\xff"), EnvelopeMalformed)
 
 
-@pytest.mark.parametrize("keys", [None, KEY, 5, "global", (KEY, None), [RSA_2048.pem], {"a": 1}])
-def test_keys_of_another_type_are_a_mistake(keys: Any) -> None:
-    with pytest.raises(TypeError, match="keys: "):
-        verify(GOOD, keys)
-
-
-@pytest.mark.parametrize("now", ["now", True, 1j, b"1", ()])
-def test_a_time_of_another_type_is_a_mistake(now: Any) -> None:
-    with pytest.raises(TypeError, match="now: .*" + type(now).__name__):
-        verify(GOOD, (KEY,), now=now)
-
-
-@pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf])
-def test_a_time_that_is_no_number_is_never_fresh(now: float) -> None:
-    with pytest.raises(ValueError, match="now: "):
-        verify(GOOD, (KEY,), now=now)
+def test_a_mistake_is_named() -> None:
+    for value in ("text", None, [1]):
+        with pytest.raises(TypeError, match="envelope: .*" + type(value).__name__):
+            verify(value, (KEY,))  # type: ignore[arg-type]
+    for keys in (None, KEY, 5, "global", (KEY, None), [RSA_2048.pem], {"a": 1}):
+        with pytest.raises(TypeError, match="keys: "):
+            verify(GOOD, keys)  # type: ignore[arg-type]
+    for now in ("now", True, 1j, b"1", ()):
+        with pytest.raises(TypeError, match="now: .*" + type(now).__name__):
+            verify(GOOD, (KEY,), now=now)  # type: ignore[arg-type]
+    for never in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="now: "):
+            verify(GOOD, (KEY,), now=never)
 
 
 # Nothing else ever comes out.
@@ -560,26 +504,16 @@ def test_a_receipt_is_a_value() -> None:
     assert "831" in repr(receipt) and "'a': ['x']" in repr(receipt)
 
 
-@pytest.mark.parametrize(
-    "data, keys, now",
-    [
-        (b"", (KEY,), None),
-        (GOOD, (), None),
-        (GOOD, (RSA_3072.key,), None),
-        (envelope(content(code=7)), (KEY,), None),
-        (GOOD, (KEY,), 0),
-    ],
-    ids=["malformed", "no key", "invalid", "unknown", "stale"],
-)
-def test_errors_survive_pickling_with_their_facts(data: bytes, keys: Any, now: Any) -> None:
-    with pytest.raises(VerificationError) as caught:
-        verify(data, keys, now=now)
-    error = caught.value
-    assert isinstance(error, errors.AgentError)
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(error, protocol))
-        assert type(again) is type(error)
-        assert str(again) == str(error) and vars(again) == vars(error)
+def test_errors_survive_pickling_with_their_facts() -> None:
+    unknown = envelope(content(code=7))
+    for data, now in ((b"", None), (envelope(signature=""), None), (unknown, None), (GOOD, 0)):
+        with pytest.raises(VerificationError) as caught:
+            verify(data, (KEY,), now=now)
+        error = caught.value
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            again = pickle.loads(pickle.dumps(error, protocol))
+            assert type(again) is type(error)
+            assert str(again) == str(error) and vars(again) == vars(error)
 
 
 def test_errors_quote_nothing_of_the_answer() -> None:

@@ -27,13 +27,11 @@ def fresh(memory: Freshness, timestamp: int, now: float, monotonic: float) -> bo
 RULES = [
     ("a first answer, clocks agree", None, [(T, T, 0, True)], T, True),
     ("a day ahead", None, [(T + DAY, T, 0, True)], T + DAY, True),
-    ("a day behind", None, [(T - DAY, T, 0, True)], T - DAY, True),
     ("more than a day ahead", None, [(T + DAY + 1, T, 0, False)], None, False),
     ("more than a day behind", None, [(T - DAY - 1, T, 0, False)], None, False),
     ("at the floor minus the slack", T, [(T - 300, T, 50, True)], T, True),
     ("one second before that", T, [(T - 301, T, 50, False)], T, False),
     ("the floor from disk starts ageing here", T, [(T, T, 10**6, True)], T, True),
-    ("a new answer moves it", T, [(T + 9, T, 0, True)], T + 9, True),
     ("an older one does not", T, [(T - 9, T, 0, True)], T, True),
     ("the same one after 300 s", None, [(T, T, 0, True), (T, T, 300, True)], T, True),
     ("the same one after 301 s", None, [(T, T, 0, True), (T, T, 301, False)], T, True),
@@ -41,13 +39,6 @@ RULES = [
         "repeating does not keep it young",
         None,
         [(T, T, 0, True), (T, T, 200, True), (T, T, 300, True), (T, T, 301, False)],
-        T,
-        True,
-    ),
-    (
-        "nor does a captured answer in between",
-        None,
-        [(T, T, 0, True), (T - 200, T, 100, True), (T, T, 301, False)],
         T,
         True,
     ),
@@ -65,30 +56,14 @@ RULES = [
     ),
     ("a tick", None, [(T, 0, 0, False), (T + 20, 0, 20, True)], None, False),
     ("too early for a tick", None, [(T, 0, 0, False), (T + 19, 0, 19.9, False)], None, False),
-    (
-        "too early keeps the base",
-        None,
-        [(T, 0, 0, False), (T + 19, 0, 19, False), (T + 20, 0, 20, True)],
-        None,
-        False,
-    ),
     ("a quarter fast", None, [(T, 0, 0, False), (T + 50, 0, 40, True)], None, False),
     ("more than a quarter fast", None, [(T, 0, 0, False), (T + 51, 0, 40, False)], None, False),
-    ("a quarter slow", None, [(T, 0, 0, False), (T + 30, 0, 40, True)], None, False),
     ("more than a quarter slow", None, [(T, 0, 0, False), (T + 29, 0, 40, False)], None, False),
     ("no tick: standing still", None, [(T, 0, 0, False), (T, 0, 100, False)], None, False),
-    ("no tick: going back", None, [(T, 0, 0, False), (T - 40, 0, 40, False)], None, False),
     (
         "no tick: measured from here next time",
         None,
         [(T, 0, 0, False), (T + 999, 0, 40, False), (T + 1039, 0, 80, True)],
-        None,
-        False,
-    ),
-    (
-        "many answers at once after a tick",
-        None,
-        [(T, 0, 0, False), (T + 20, 0, 20, True), (T + 20, 0, 20.1, True), (T + 21, 0, 21, True)],
         None,
         False,
     ),
@@ -105,13 +80,6 @@ RULES = [
         False,
     ),
     (
-        "a tick before the floor from disk",
-        T + 1000,
-        [(T, 0, 0, False), (T + 100, 0, 100, False)],
-        T + 1000,
-        False,
-    ),
-    (
         "the local clock jumps away: the earlier answer is the base",
         None,
         [(T, T, 0, True), (T + 100, T + 9 * DAY, 100, True)],
@@ -124,13 +92,6 @@ RULES = [
         [(T, 0, 0, False), (T - 5000, 0, 30, False), (T + 60, 0, 60, True)],
         T,
         False,
-    ),
-    (
-        "the local clock is put right",
-        None,
-        [(T, 0, 0, False), (T + 30, 0, 30, True), (T + 40, T, 40, True)],
-        T + 40,
-        True,
     ),
     (
         "a suspended machine: no tick, then one",
@@ -157,11 +118,6 @@ def test_the_rule(
         assert fresh(memory, timestamp, now, monotonic) is accepted, (timestamp, now, monotonic)
     assert memory.floor == floor_after
     assert memory.agreed is agreed
-
-
-def test_a_new_memory_knows_nothing() -> None:
-    assert (Freshness().floor, Freshness().agreed) == (None, False)
-    assert Freshness(T).floor == T
 
 
 def test_the_skew_is_told_and_says_which_way() -> None:

@@ -37,20 +37,12 @@ def answers() -> dict[int, dict[str, Any]]:
     return real_answers()
 
 
-def signed_content(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(base64.b64decode(answer["response_base64"]))
-    return found
-
-
-def test_all_seven_are_there(answers: dict[int, dict[str, Any]]) -> None:
-    assert sorted(answers) == CODES
-
-
 @pytest.mark.parametrize("code", CODES)
 def test_a_real_answer_verifies_at_its_time(
     code: int, key: PublicKey, answers: dict[int, dict[str, Any]]
 ) -> None:
-    inside = signed_content(answers[code])
+    assert sorted(answers) == CODES
+    inside = json.loads(base64.b64decode(answers[code]["response_base64"]))
     receipt = verify(json.dumps(answers[code]).encode(), (key,), now=inside["timestamp"])
     assert receipt.code == code
     assert receipt.message == inside["message"]
@@ -59,7 +51,7 @@ def test_a_real_answer_verifies_at_its_time(
     assert receipt.key_name == "global"
 
 
-def test_a_flipped_bit_of_the_text_is_refused(
+def test_a_flipped_bit_of_text_or_signature_is_refused(
     key: PublicKey, answers: dict[int, dict[str, Any]]
 ) -> None:
     for code, step in ((830, 3), (150, 3), (831, 23), (102, 7)):
@@ -69,15 +61,7 @@ def test_a_flipped_bit_of_the_text_is_refused(
         for bit in range(0, 8 * len(text), step):
             with pytest.raises(SignatureInvalid):
                 key.verify(flipped(text, bit), signature)
-
-
-def test_a_flipped_bit_of_the_signature_is_refused(
-    key: PublicKey, answers: dict[int, dict[str, Any]]
-) -> None:
-    for code, step in ((830, 5), (831, 31)):
-        text = answers[code]["response_base64"].encode("ascii")
-        signature = base64.b64decode(answers[code]["signature"])
-        for bit in range(0, 8 * len(signature), step):
+        for bit in range(0, 8 * len(signature), 2 * step):
             with pytest.raises(SignatureInvalid):
                 key.verify(text, flipped(signature, bit))
 
@@ -103,14 +87,6 @@ def test_an_ascii_change_of_the_text_is_a_bad_signature_not_a_malformed_answer(
     for changed in ("!" + answer["response_base64"][1:], answer["response_base64"][:-1], ""):
         with pytest.raises(SignatureInvalid):
             verify(json.dumps(dict(answer, response_base64=changed)).encode(), (key,))
-
-
-def test_two_answers_cannot_lend_each_other_their_signatures(
-    key: PublicKey, answers: dict[int, dict[str, Any]]
-) -> None:
-    mixed = dict(answers[100], signature=answers[830]["signature"])
-    with pytest.raises(SignatureInvalid):
-        verify(json.dumps(mixed).encode(), (key,))
 
 
 def test_no_cut_of_a_real_answer_verifies_or_breaks_anything(

@@ -25,15 +25,3 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     for row in found["rows"]:
         assert 0 < row["least_us"] <= row["median_us"] and row["ratio"] > 0
         assert (row["ratio"] == 1) or row["compared_with"] != row["name"]
-
-
-@pytest.mark.parametrize("arguments, status", [(["--help"], 0), (["--turns", "0"], 2)])
-def test_help_and_mistakes(
-    arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        verification_cost.main(arguments)
-    assert ended.value.code == status
-    shown = "".join(capsys.readouterr())
-    assert "python -m tests.verification_cost" in shown
-    assert status or "--turns 401 --json" in shown
