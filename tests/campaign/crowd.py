@@ -12,24 +12,19 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from support import spool as spools
-from support.agent import ROOT
-
 from agent.collector import Collector
-from agent.spool import names
 
 from . import report, stores
 from .crowd_member import HEADER, text_of
+from .processes import Child, said, together, until
 
 ROUNDS, SHORT_ROUNDS = 10, 1
 TAKEOVER_S = 1.0  # how soon another process must go on; in the short form, beside other tests, ten times that
@@ -57,11 +52,11 @@ SHORT = Size(5, 20, 2, 32, 3, 3, 4, 1, 4, 40)
 
 
 class Scene:
-    """A state directory, a collector, and what processes note beside them."""
+    """A state directory, a collector, what processes note beside them, and the row that all of it is for."""
 
-    def __init__(self, work: Path, collector: Collector) -> None:
+    def __init__(self, work: Path, row: Row, size: Size, rng: random.Random) -> None:
         work.mkdir()
-        self.collector = collector
+        self.row, self.size, self.rng = row, size, rng
         self.state_dir = work / "state"
         self.acknowledged, self.passes = work / "acknowledged", work / "passes"
         self.arrived = 0  # requests so far
@@ -70,329 +65,234 @@ class Scene:
         self.arrived += 1
 
     @contextmanager
-    def member(self, role: str, name: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
-        """A process of the crowd that is ready; it has ended, well or killed, when the block is over."""
-        given = {
-            "name": name,
-            "url": self.collector.url,
-            "pem": self.collector.keys[0]["public_key"],
-            "state_dir": str(self.state_dir),
-            "acknowledged": str(self.acknowledged),
-            "passes": str(self.passes),
-            **settings,
-        }
-        path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m"]
-        process = subprocess.Popen(
-            [*command, "campaign.crowd_member", role, json.dumps(given)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        try:
-            yield process
-        finally:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # killed
-            try:
-                process.wait(60)
-            finally:
-                process.kill()
-                process.wait()
-                process.stdout.close()
+    def collecting(self) -> Iterator[Collector]:
+        with Collector(log=self.note) as self.collector:
+            yield self.collector
 
+    def starter(self, role: str, name: str, **settings: Any) -> Callable[[], Child]:
+        """How to start a member of the crowd."""
+        places = ("state_dir", "acknowledged", "passes")
+        given = {place: str(getattr(self, place)) for place in places}
+        given.update(url=self.collector.url, pem=self.collector.keys[0]["public_key"], name=name)
+        return partial(Child, "crowd_member", role, **{**given, **settings})
 
-def tell(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(word + "\n")
-    process.stdin.flush()
+    def crowd(self, number: int, **settings: Any) -> Any:
+        """So many members, all told to begin at once."""
+        return together(*(self.starter("one", "p%d" % n, **settings) for n in range(number)))
 
+    def segments(self) -> set[str]:
+        return {path.name for path in self.state_dir.glob("*.seg")}
 
-def hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+    def requests(self) -> list[tuple[str, float]]:
+        """Whose each request was, and when it came."""
+        found = self.collector.requests()
+        return [(r["headers"].get(HEADER.lower(), ""), r["received_at"]) for r in found]
 
+    # -- what arrived ----------------------------------------------------------------------------
 
-def expect(process: subprocess.Popen[str], word: str) -> None:
-    heard = hear(process)
-    assert heard == word, (heard, process.poll())
-
-
-def drained(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Have a process deliver until nothing is pending; its ``status()`` then."""
-    tell(process, "flush")
-    found: dict[str, Any] = json.loads(hear(process))
-    return found
-
-
-@contextmanager
-def scene(work: Path) -> Iterator[Scene]:
-    made: list[Scene] = []
-    with Collector(log=lambda line: made[0].note(line)) as collector:
-        made.append(Scene(work, collector))
-        yield made[0]
-
-
-# -- what arrived --------------------------------------------------------------------------------
-
-
-def delivered(found: Scene) -> Counter[str]:
-    """How often each key arrived; a text that nobody recorded is a key of its own."""
-    keys: Counter[str] = Counter()
-    for record in found.collector.records():
-        fields = record["fields"]
-        if "count" not in fields:
+    def judge(self, cause: str = "", causes_max: int = 0) -> Counter[str]:
+        """Add what became of one round, of which at most so many duplicates have the ``cause``; what was counted."""
+        row, recorded = self.row, set(self.acknowledged.read_text().split())
+        keys, sums, ids = Counter[str](), Counter[str](), Counter[str]()
+        for record in self.collector.records():
+            fields = record["fields"]
+            ids.update([fields["event_id"]] if "event_id" in fields else [])
+            if "count" in fields:
+                sums[fields["activity_type"]] += fields["count"]
+                continue
             text = fields.get("text_data") or fields.get("meta", {}).get("text", "")
             key = text.partition(" ")[0]
             keys[key if text_of(key) == text else "wrong: " + text] += 1
-    return keys
+        row.add(recorded, keys)
+        duplicated = sum(keys.values()) - len(keys)
+        if cause and duplicated:
+            row.causes[cause] = row.causes.get(cause, 0) + min(duplicated, causes_max)
+        defects = self.passes.with_name(self.passes.name + ".defects")
+        if defects.exists():
+            row.broken.append("a worker raised: " + defects.read_text())
+        if not cause and any(n > 1 for n in ids.values()):
+            row.broken.append("event ids are not distinct")
+        return sums
+
+    def one_at_a_time(self, killed: Any = ()) -> None:
+        """What contradicts that there was one deliverer at a time: in the order of the passes, and of the requests."""
+        broken, holder = self.row.broken, ""
+        for line in self.passes.read_text().splitlines():
+            what, pid = line.split()
+            if what == "begin":
+                if holder and holder not in killed:
+                    broken.append("%s began a pass within one of %s" % (pid, holder))
+                holder = pid
+            elif holder == pid:
+                holder = ""
+            else:
+                broken.append("%s ended a pass within one of %s" % (pid, holder))
+        passes = [name for name, _ in self.requests()]
+        last = {name.partition("-")[0]: n for n, name in enumerate(passes)}
+        over, now = set(), ""
+        for n, name in enumerate(passes):
+            pid = name.partition("-")[0]
+            # What a killed process sent last may be read after the next one's first.
+            if name != now and not (pid in killed and last[pid] == n):
+                over.add(now)
+                if name in over:
+                    broken.append("requests of pass %s among those of another" % name)
+                now = name
+
+    def settled(self, process: Child) -> dict[str, Any]:
+        """Have a process deliver until nothing is pending; its ``status()`` then."""
+        status: dict[str, Any] = process.ask("flush")
+        if not status["drained"] or status["pending"] or status["dead"]:
+            self.row.broken.append("%d pending, %d dead" % (status["pending"], status["dead"]))
+        return status
+
+    def reaped(self, **settings: Any) -> None:
+        """Once all have ended and one more came and went, no segment is left."""
+        with together(self.starter("one", "last", records=0, **settings)) as (last,):
+            last.expect("recorded")
+            self.settled(last)
+        if self.segments() and not settings:
+            self.row.broken.append("%d segments were left" % len(self.segments()))
 
 
-def counts(found: Scene) -> Counter[str]:
-    """The sums of what was counted, by activity."""
-    sums: Counter[str] = Counter()
-    for record in found.collector.records():
-        fields = record["fields"]
-        if "count" in fields:
-            sums[fields["activity_type"]] += fields["count"]
-    return sums
+class Row(report.Row):
+    """A row and the figures of its rounds."""
+
+    figures: dict[str, list[float]]
+
+    def note_one(self, what: str, value: float) -> None:
+        self.__dict__.setdefault("figures", {}).setdefault(what, []).append(value)
+
+    def add(self, recorded: set[str], sent: Counter[str]) -> None:
+        """One round: what was acknowledged, and how often what arrived."""
+        wrong = [key for key in sent if key.startswith("wrong")]
+        self.rounds += 1
+        self.recorded += len(recorded)
+        self.delivered += len(sent) - len(wrong)
+        self.lost += len(recorded - sent.keys())
+        self.wrong += len(wrong)
+        self.duplicated += sum(sent.values()) - len(sent)
+
+    def told(self) -> report.Row:
+        """With all figures in words."""
+        parts = []
+        for what, values in self.__dict__.pop("figures", {}).items():
+            if what == "takeovers":
+                middle, longest = statistics.median(values), max(values)
+                parts.append("another went on after %.2f s, %.2f at most" % (middle, longest))
+            else:
+                parts.append("%d %s" % (sum(values), what))
+        self.note = "; ".join(parts)
+        return report.Row(**vars(self))
 
 
-def judge(row: report.Row, found: Scene, *, cause: str = "", causes_max: int = 0) -> None:
-    """Add what became of one round; at most ``causes_max`` duplicates have the ``cause``."""
-    recorded = set(found.acknowledged.read_text().split())
-    keys = delivered(found)
-    row.rounds += 1
-    row.recorded += len(recorded)
-    row.delivered += sum(1 for key in keys if not key.startswith("wrong"))
-    row.lost += len(recorded - keys.keys())
-    row.wrong += sum(1 for key in keys if key.startswith("wrong"))
-    duplicated = sum(keys.values()) - len(keys)
-    row.duplicated += duplicated
-    if cause and duplicated:
-        row.causes[cause] = row.causes.get(cause, 0) + min(duplicated, causes_max)
-    ids = [r["fields"]["event_id"] for r in found.collector.records() if "event_id" in r["fields"]]
-    usage = sum(1 for r in found.collector.records() if "event_id" in r["fields"])
-    defects = found.passes.with_name(found.passes.name + ".defects")
-    if defects.exists():
-        row.broken.append("a worker raised: " + defects.read_text())
-    if not cause and len(set(ids)) != usage:
-        row.broken.append("event ids are not distinct")
+# -- treatments ----------------------------------------------------------------------------------
 
 
-def one_at_a_time(found: Scene, killed: set[str]) -> list[str]:
-    """What contradicts that there was one deliverer at a time: in the order of the passes, and of the requests."""
-    broken, holder = [], ""
-    for line in found.passes.read_text().splitlines():
-        what, pid = line.split()
-        if what == "begin":
-            if holder and holder not in killed:
-                broken.append("%s began a pass within one of %s" % (pid, holder))
-            holder = pid
-        elif holder == pid:
-            holder = ""
-        else:
-            broken.append("%s ended a pass within one of %s" % (pid, holder))
-    over, now, last = set(), "", {}
-    requests = [r["headers"].get(HEADER.lower(), "") for r in found.collector.requests()]
-    for n, pass_ in enumerate(requests):
-        last[pass_.partition("-")[0]] = n
-    for n, pass_ in enumerate(requests):
-        pid = pass_.partition("-")[0]
-        # What a killed process sent last may be read after the next one's first.
-        if pass_ != now and not (pid in killed and last[pid] == n):
-            over.add(now)
-            if pass_ in over:
-                broken.append("requests of pass %s among those of another" % pass_)
-            now = pass_
-    return broken
-
-
-def settled(found: Scene, row: report.Row, process: subprocess.Popen[str]) -> None:
-    """Nothing may be left: neither pending nor a segment."""
-    status = drained(process)
-    if not status["drained"] or status["pending"] or status["dead"]:
-        row.broken.append("%d pending, %d dead" % (status["pending"], status["dead"]))
-
-
-def reaped(found: Scene, row: report.Row) -> None:
-    """Once all have ended and one more came and went, no segment is left."""
-    with found.member("one", "last", records=0) as last:
-        expect(last, "ready")
-        tell(last, "go")
-        expect(last, "recorded")
-        settled(found, row, last)
-    left = names.listing(str(found.state_dir))[0]
-    if left:
-        row.broken.append("%d segments were left" % len(left))
-
-
-@contextmanager
-def crowd(found: Scene, number: int, **settings: Any) -> Iterator[list[subprocess.Popen[str]]]:
-    """So many members, all told to begin at once."""
-    members = [found.member("one", "p%d" % n, **settings) for n in range(number)]
-    entered: list[subprocess.Popen[str]] = []
-    try:
-        for member in members:
-            entered.append(member.__enter__())
-        for process in entered:
-            expect(process, "ready")
-        for process in entered:
-            tell(process, "go")
-        yield entered
-    finally:
-        for process in entered:
-            assert process.stdin is not None
-            try:
-                process.stdin.close()  # all at once: closing takes its time
-            except BrokenPipeError:
-                pass
-        for member in members[: len(entered)]:
-            member.__exit__(None, None, None)
-
-
-def until(happened: Callable[[], bool], timeout_s: float = 60) -> bool:
-    ends_at = time.monotonic() + timeout_s
-    while not happened():
-        if time.monotonic() > ends_at:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-# -- treatments: processes -----------------------------------------------------------------------
-
-
-def _together(work: Path, row: report.Row, size: Size, _rng: random.Random) -> None:
+def _together(at: Scene) -> None:
+    size = at.size
     total = size.processes * size.records
-    with scene(work) as found:
-        with crowd(found, size.processes, records=size.records) as members:
-            for process in members:
-                expect(process, "recorded")
-            # Nobody flushes: the workers deliver.
-            if not until(lambda: found.arrived >= total):
-                row.broken.append("%d of %d arrived within a minute" % (found.arrived, total))
-        reaped(found, row)
-        judge(row, found)
-        row.broken += one_at_a_time(found, set())
-        deliverers = {r["headers"].get(HEADER.lower(), "") for r in found.collector.requests()}
-        _note(row, "passes", len(deliverers))
+    with at.crowd(size.processes, records=size.records) as members:
+        for process in members:
+            process.expect("recorded")
+        # Nobody flushes: the workers deliver.
+        if not until(lambda: at.arrived >= total):
+            at.row.broken.append("%d of %d arrived within a minute" % (at.arrived, total))
+    at.reaped()
+    at.judge()
+    at.one_at_a_time()
+    at.row.note_one("passes", len({name for name, _ in at.requests()}))
 
 
-def _killed(work: Path, row: report.Row, size: Size, rng: random.Random) -> None:
+def _killed(at: Scene) -> None:
+    size, rng = at.size, at.rng
     total = size.processes * size.records
-    with scene(work) as found:
-        found.collector.answer_delay_s = 0.004
-        killed: dict[str, float] = {}
-        with crowd(found, size.processes, records=size.records) as members:
-            for process in members:
-                expect(process, "recorded")
-            by_pid = {str(process.pid): process for process in members}
-            for n in range(size.kills):
-                # Within four fifths of the whole: later there may be nobody who has anything to deliver.
-                within = int(total * 0.8 / size.kills)
-                aim = n * within + rng.randrange(within // 2, within)
-                if not until(lambda aim=aim: found.arrived >= aim):  # type: ignore[misc]
-                    break
-                time.sleep(rng.random() * 0.005)
-                begun = [
-                    line.split()[1]
-                    for line in found.passes.read_text().splitlines()
-                    if line.startswith("begin")
-                ]
-                if begun[-1] not in killed:
-                    by_pid[begun[-1]].kill()
-                    killed[begun[-1]] = time.time()
-            found.collector.answer_delay_s = 0
-            survivor = next(p for pid, p in by_pid.items() if pid not in killed)
-            settled(found, row, survivor)
-        reaped(found, row)
-        judge(row, found, cause="sender killed before it settled", causes_max=len(killed))
-        row.broken += one_at_a_time(found, set(killed))
-        _note(row, "kills", len(killed))
-        for pid, at in killed.items():
-            _note_takeover(row, found, pid, at, TAKEOVER_S * (10 if size is SHORT else 1))
+    at.collector.answer_delay_s = 0.004
+    killed: dict[str, float] = {}
+    with at.crowd(size.processes, records=size.records) as members:
+        for process in members:
+            process.expect("recorded")
+        by_pid = {str(one.process.pid): one for one in members}
+        for n in range(size.kills):
+            # Within four fifths of the whole: later there may be nobody who has anything to deliver.
+            within = int(total * 0.8 / size.kills)
+            aim = n * within + rng.randrange(within // 2, within)
+            if not until(lambda aim=aim: at.arrived >= aim):  # type: ignore[misc]
+                break
+            time.sleep(rng.random() * 0.005)
+            notes = at.passes.read_text().splitlines()
+            pid = [line.split()[1] for line in notes if line.startswith("begin")][-1]
+            if pid not in killed:
+                by_pid[pid].process.kill()
+                killed[pid] = time.time()
+        at.collector.answer_delay_s = 0
+        at.settled(next(one for pid, one in by_pid.items() if pid not in killed))
+    at.reaped()
+    at.judge("sender killed before it settled", len(killed))
+    at.one_at_a_time(killed)
+    at.row.note_one("kills", len(killed))
+    for pid, killed_at in killed.items():
+        _note_takeover(at, pid, killed_at)
 
 
-def _note_takeover(row: report.Row, found: Scene, pid: str, at: float, limit_s: float) -> None:
+def _note_takeover(at: Scene, pid: str, killed_at: float) -> None:
     """How long after the kill the next request of another process came."""
-    for request in found.collector.requests():
-        other = request["headers"].get(HEADER.lower(), "").partition("-")[0]
-        if other != pid and request["received_at"] >= at:
-            _note(row, "takeovers", request["received_at"] - at)
-            if request["received_at"] - at > limit_s:
-                row.broken.append("nobody went on for %.2f s" % (request["received_at"] - at))
+    limit_s = TAKEOVER_S * (10 if at.size is SHORT else 1)
+    for name, received_at in at.requests():
+        if name.partition("-")[0] != pid and received_at >= killed_at:
+            at.row.note_one("takeovers", received_at - killed_at)
+            if received_at - killed_at > limit_s:
+                at.row.broken.append("nobody went on for %.2f s" % (received_at - killed_at))
             return
-    row.broken.append("nobody went on after a kill")
+    at.row.broken.append("nobody went on after a kill")
 
 
-def _lockless(number: int) -> Callable[[Path, report.Row, Size, random.Random], None]:
-    def treat(work: Path, row: report.Row, size: Size, _rng: random.Random) -> None:
-        more = {"records": size.records, "lock_error": number}
-        with scene(work) as found:
-            with crowd(found, size.lockless, **more) as members:
-                for process in members:
-                    expect(process, "recorded")
-                for process in members:
-                    tell(process, "flush")
-                for process in members:
-                    status = json.loads(hear(process))
-                    if status["locks_work"]:
-                        row.broken.append("status() does not say that locks fail")
-                    if not status["drained"]:
-                        row.broken.append("not drained")
-            segments = names.listing(str(found.state_dir))[0]
-            if len(segments) < size.lockless:
-                row.broken.append("reaped before its time")
-            old = segments[: len(segments) // 2]
-            for name in old:
-                aged = time.time() - WEEK_S - 60
-                os.utime(found.state_dir / name, (aged, aged))
-            with found.member("one", "last", records=0, lock_error=number) as last:
-                expect(last, "ready")
-                tell(last, "go")
-                expect(last, "recorded")
-                settled(found, row, last)
-            left = names.listing(str(found.state_dir))[0]
-            if set(left) != set(segments) - set(old):
-                row.broken.append("of %d segments %d are left" % (len(segments), len(left)))
-            duplicates_max = (size.lockless - 1) * size.lockless * size.records
-            judge(row, found, cause="no locks: several deliver", causes_max=duplicates_max)
-
-    return treat
+def _lockless(number: int, at: Scene) -> None:
+    size = at.size
+    with at.crowd(size.lockless, records=size.records, lock_error=number) as members:
+        for process in members:
+            process.expect("recorded")
+        for process in members:
+            process.tell("flush")
+        for process in members:
+            status = json.loads(process.hear())
+            if status["locks_work"]:
+                at.row.broken.append("status() does not say that locks fail")
+            if not status["drained"]:
+                at.row.broken.append("not drained")
+    before = sorted(at.segments())
+    if len(before) < size.lockless:
+        at.row.broken.append("reaped before its time")
+    old = before[: len(before) // 2]
+    for name in old:
+        aged = time.time() - WEEK_S - 60
+        os.utime(at.state_dir / name, (aged, aged))
+    at.reaped(lock_error=number)
+    if at.segments() != set(before) - set(old):
+        at.row.broken.append("of %d segments %d are left" % (len(before), len(at.segments())))
+    most = (size.lockless - 1) * size.lockless * size.records
+    at.judge("no locks: several deliver", most)
 
 
 def _alone(
-    role: str, expected: Callable[[Size], dict[str, int]], **settings: Any
-) -> Callable[[Path, report.Row, Size, random.Random], None]:
-    """A treatment by one process and its threads or children; ``expected`` are the exact counts."""
-
-    def treat(work: Path, row: report.Row, size: Size, _rng: random.Random) -> None:
-        records = size.per_thread if role == "threads" else max(4, size.records // 10)
-        given = {"records": records, "threads": size.threads, "children": size.children}
-        given["pooled"] = size.pooled
-        with scene(work) as found:
-            with found.member(role, role[0], **{**given, **settings}) as process:
-                expect(process, "ready")
-                tell(process, "go")
-                expect(process, "recorded")
-                status = drained(process)
-                if not status["drained"] or status.get("failures"):
-                    row.broken.append("not drained, or a failure: %r" % status.get("failures"))
-            reaped(found, row)
-            judge(row, found)
-            row.broken += one_at_a_time(found, set())
-            sums = counts(found)
-            for activity, n in expected(size).items():
-                if sums[activity] != n:
-                    row.broken.append("%s: %d counted, not %d" % (activity, sums[activity], n))
-
-    return treat
+    role: str, expected: Callable[[Size], dict[str, int]], at: Scene, **settings: Any
+) -> None:
+    """By one process and its threads or children; ``expected`` are the exact counts."""
+    size = at.size
+    records = size.per_thread if role == "threads" else max(4, size.records // 10)
+    given = {"threads": size.threads, "children": size.children, "pooled": size.pooled}
+    start = at.starter(role, role[0], records=records, **given, **settings)
+    with together(start) as (process,):
+        process.expect("recorded")
+        failures = at.settled(process).get("failures")
+        if failures:
+            at.row.broken.append("a failure: %r" % failures)
+    at.reaped()
+    sums = at.judge()
+    at.one_at_a_time()
+    for activity, n in expected(size).items():
+        if sums[activity] != n:
+            at.row.broken.append("%s: %d counted, not %d" % (activity, sums[activity], n))
 
 
 def _threads_expected(size: Size) -> dict[str, int]:
@@ -401,219 +301,82 @@ def _threads_expected(size: Size) -> dict[str, int]:
     return {"RENDER": rendered, **each}
 
 
-# -- treatments: a reaper ------------------------------------------------------------------------
+def _multiprocess(method: str, own: bool, at: Scene) -> None:
+    _alone("multiprocess", lambda size: {"POOLED": 6 * size.pooled}, at, method=method, own=own)
 
 
-WRITER = """
-import random
-from agent import files
-rng = random.Random(int(sys.argv[4]))
-real = files.hold
-def hold(fd, path):
-    if rng.random() < 0.3:
-        time.sleep(rng.random() * 0.003)  # a busy machine takes the processor away between creation and lock
-    return real(fd, path)
-files.hold = hold
-target = spool(directory, power=False, max_bytes=50_000_000, max_records=50_000)
-for n in range(int(sys.argv[3])):
-    for m in range(rng.randrange(1, 4)):
-        id = "%s-%d.%d" % (sys.argv[2], n, m)
-        assert target.record(licence(id), sync=False) == DISK
-        print(id, target.segment_of("l"))
-    target.seal()
-    if rng.random() < 0.3:
-        target._writers.clear()  # as a process that has just started: it may take over what another left
-"""
-REAPER = """
-target = spool(directory, power=False)
-print("ready", flush=True)
-while os.path.exists(directory + ".go"):
-    for id in deliver(target):
-        print(id)
-for id in deliver(target):
-    print(id)
-"""
-# Whoever makes room looks at what nobody holds, whenever it likes: here at each new file, as soon as it has a name.
-VULTURE = """
-from agent.spool.view import SegmentView
-seen, taken = set(), 0
-print("ready", flush=True)
-while os.path.exists(directory + ".go"):
-    for name in names.listing(directory)[0]:
-        if name not in seen:
-            seen.add(name)
-            view = SegmentView(directory, name)
-            if view.seize():
-                if view.records:
-                    view.let_go()
-                else:
-                    taken += view.remove()
-print(taken)
-"""
-
-
-def _reaper(work: Path, row: report.Row, size: Size, rng: random.Random) -> None:
-    work.mkdir()
-    place, go = work / "state", work / "state.go"
+def _racing(
+    at: Scene, others: list[Callable[[], Child]], writers: list[Callable[[], Child]]
+) -> Any:
+    """What writers said, and what the others said who go on until the writers have ended."""
+    go = Path(str(at.state_dir) + ".go")
     go.touch()
-    reaper = spools.child(REAPER, directory=place)
-    vultures = [spools.child(VULTURE, directory=place) for _ in range(2)]
-    for process in (reaper, *vultures):
-        expect(process, "ready")
+    with together(*others) as racing:
+        try:
+            with together(*writers) as writing:
+                lines = said(writing)
+        finally:
+            go.unlink()
+        return lines, said(racing)
+
+
+def _reaper(at: Scene) -> None:
+    size, go = at.size, str(at.state_dir) + ".go"
+    roles = ("reaper", "vulture", "vulture")
+    others = [at.starter(role, role, go=go) for role in roles]
     writers = [
-        spools.child(WRITER, n, size.segments, rng.randrange(10**9), directory=place)
+        at.starter("writer", str(n), segments=size.segments, seed=at.rng.randrange(10**9))
         for n in range(size.writers)
     ]
-    try:
-        lines = [line.split() for said in _said(writers) for line in said.splitlines()]
-    finally:
-        go.unlink()  # the others end
-    sent = Counter(_said([reaper])[0].split())
-    recorded = {id for id, _ in lines}
-    row.rounds += 1
-    row.recorded += len(recorded)
-    row.delivered += len(sent)
-    row.lost += len(recorded - sent.keys())
-    row.wrong += len(sent.keys() - recorded)
-    row.duplicated += sum(sent.values()) - len(sent)
-    _note(row, "segments", len({name for _, name in lines}))
-    _note(row, "taken before their writer had them", sum(map(int, _said(vultures))))
-    left = spools.segments(place)
-    if left:
-        row.broken.append("%d segments were left" % len(left))
+    lines, (sent, *taken) = _racing(at, others, writers)
+    recorded = {id for line in lines for id in line.split()}
+    at.row.add(recorded, Counter(sent.split()))
+    at.row.wrong += len(set(sent.split()) - recorded)
+    at.row.note_one("segments", size.segments * size.writers)
+    at.row.note_one("taken before their writer had them", sum(map(int, taken)))
+    if at.segments():
+        at.row.broken.append("%d segments were left" % len(at.segments()))
 
 
-def _said(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """What they printed, read from all at once: who prints into a full pipe waits."""
-    with ThreadPoolExecutor(len(processes)) as pool:
-        return list(pool.map(lambda process: spools.done(process, timeout_s=600), processes))
-
-
-# -- the peers -----------------------------------------------------------------------------------
-
-
-PEER_WRITER = """
-from pathlib import Path
-from campaign import stores
-failed = 0
-queue = stores.peer(sys.argv[2], Path(directory))
-sys.stdin.readline()
-for n in range(int(sys.argv[4])):
-    id = "%s-%d" % (sys.argv[3], n)
-    try:
-        queue.record(id, id * 5)
-        print(id)
-    except Exception:
-        failed += 1
-queue.close()
-print("failed", failed)
-"""
-PEER_DELIVERER = """
-from pathlib import Path
-from campaign import stores
-failed = 0
-queue = stores.peer(sys.argv[2], Path(directory))
-print("ready", flush=True)
-waiting = True
-while waiting or os.path.exists(directory + ".go"):
-    waiting = ()
-    try:
-        waiting = queue.pending()
-    except Exception:
-        failed += 1
-    for id, text in waiting:
-        print(id if text == id * 5 else "wrong")
-        try:
-            queue.settle(id)
-        except Exception:
-            failed += 1
-queue.close()
-print("failed", failed)
-"""
-
-
-def _peer(work: Path, row: report.Row, size: Size, _rng: random.Random) -> None:
+def _peer(at: Scene) -> None:
     """As many writers, and two who deliver at once: nothing of a store's own says who may."""
-    work.mkdir()
-    place, go = work / "state", work / "state.go"
-    go.touch()
-    stores.peer(row.store, place).close()
-    deliverers = [spools.child(PEER_DELIVERER, row.store, directory=place) for _ in range(2)]
-    for process in deliverers:
-        expect(process, "ready")
+    size, store, go = at.size, at.row.store, str(at.state_dir) + ".go"
+    stores.peer(store, at.state_dir).close()
+    others = [at.starter("peer_deliverer", str(n), store=store, go=go) for n in range(2)]
     writers = [
-        spools.child(PEER_WRITER, row.store, n, size.records, directory=place)
+        at.starter("peer_writer", str(n), store=store, records=size.records)
         for n in range(size.processes)
     ]
-    try:
-        sayings = _said(writers)
-    finally:
-        go.unlink()  # the deliverers end
-    recorded = {word for said in sayings for word in said.split("failed")[0].split()}
-    answers = _said(deliverers)
-    sent = Counter(word for said in answers for word in said.split("failed")[0].split())
-    wrong = sent.pop("wrong", 0)
-    row.rounds += 1
-    row.recorded += len(recorded)
-    row.delivered += len(sent)
-    row.lost += len(recorded - sent.keys())
-    row.wrong += wrong
-    row.duplicated += sum(sent.values()) - len(sent)
-    _note(row, "errors", sum(int(said.rpartition(" ")[2]) for said in (*sayings, *answers)))
+    lines, answers = _racing(at, others, writers)
+    words = [set(), Counter()]  # type: ignore[var-annotated]
+    for kind, texts in zip(words, (lines, answers)):
+        for text in texts:
+            kind.update(text.partition("failed")[0].split())
+    at.row.add(words[0], words[1])
+    at.row.note_one("errors", sum(int(text.split()[-1]) for text in lines + answers))
 
 
 # -- the campaign --------------------------------------------------------------------------------
 
-
-Treat = Callable[[Path, report.Row, Size, random.Random], None]
+Treat = Callable[[Scene], None]
 
 CROWDS: dict[str, Treat] = {
     "processes at once": _together,
     "deliverer killed": _killed,
-    "locks fail: ENOLCK": _lockless(errno.ENOLCK),
-    "locks fail: EOPNOTSUPP": _lockless(errno.EOPNOTSUPP),
-    "threads of one process": _alone("threads", _threads_expected),
-    "forks beside threads": _alone("forks", lambda size: {"CHILD": 3 * size.children}),
-    "prefork server": _alone(
-        "prefork", lambda size: {"SERVED": size.children * (size.children + 1) // 2}
+    "locks fail: ENOLCK": partial(_lockless, errno.ENOLCK),
+    "locks fail: EOPNOTSUPP": partial(_lockless, errno.EOPNOTSUPP),
+    "threads of one process": partial(_alone, "threads", _threads_expected),
+    "forks beside threads": partial(_alone, "forks", lambda size: {"CHILD": 3 * size.children}),
+    "prefork server": partial(
+        _alone, "prefork", lambda size: {"SERVED": size.children * (size.children + 1) // 2}
     ),
-    **{
-        "multiprocessing: "
-        + what: _alone(
-            "multiprocess",
-            lambda size: {"POOLED": 6 * size.pooled},
-            method=what.partition(",")[0],
-            own=own,
-        )
-        for what, own in {
-            "fork, the parent's agent": False,
-            "fork": True,
-            "spawn": True,
-            "forkserver": True,
-        }.items()
-    },
+    "multiprocessing: fork, the parent's agent": partial(_multiprocess, "fork", False),
+    "multiprocessing: fork": partial(_multiprocess, "fork", True),
+    "multiprocessing: spawn": partial(_multiprocess, "spawn", True),
+    "multiprocessing: forkserver": partial(_multiprocess, "forkserver", True),
     "reaper beside writers": _reaper,
 }
 PEER = "two deliver at once"
-
-_notes: dict[int, dict[str, list[float]]] = {}
-
-
-def _note(row: report.Row, what: str, value: float) -> None:
-    """Keep a figure of one round for the row's note."""
-    _notes.setdefault(id(row), {}).setdefault(what, []).append(value)
-
-
-def _told(row: report.Row) -> str:
-    """The figures of all rounds in words."""
-    parts = []
-    for what, values in _notes.pop(id(row), {}).items():
-        if what == "takeovers":
-            middle, longest = statistics.median(values), max(values)
-            parts.append("another went on after %.2f s, %.2f at most" % (middle, longest))
-        else:
-            parts.append("%d %s" % (sum(values), what))
-    return "; ".join(parts)
 
 
 def run(
@@ -632,11 +395,12 @@ def run(
     for n, (what, store, treat, times) in enumerate(plan):
         if only is not None and what not in only:
             continue
-        row = report.Row(what, store)
+        row = Row(what, store)
         for round_ in range(times):
             rng = random.Random("%d %s %d" % (seed, what, round_))
-            treat(work / ("%d-%d" % (n, round_)), row, size, rng)
+            at = Scene(work / ("%d-%d" % (n, round_)), row, size, rng)
+            with at.collecting():
+                treat(at)
             progress.step("%s, %s" % (what, store), round_ + 1, times)
-        row.note = _told(row)
-        rows.append(row)
+        rows.append(row.told())
     return rows

@@ -1,24 +1,33 @@
 """One process of the crowd: records what it is told, says on disk what was acknowledged and when it delivered.
 
-Started by ``crowd`` as ``python -m campaign.crowd_member ROLE SETTINGS``. Talks in lines: it says "ready", hears "go",
-records, says "recorded", hears "flush" or nothing, says its ``status()`` and ends when its standard input does.
+It says "ready", hears "go", records, says "recorded", hears "flush" or nothing, says its ``status()`` and ends when its
+standard input does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import random
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Optional
 
+from support import spool as spools
+
 import agent
-from agent.transport import HttpTransport, Request, Response
+from agent import files
+from agent.transport import HttpTransport
+from agent.values import Request, Response
+
+from . import stores
+from .processes import begin, hear, main, say
 
 HEADER = "X-Crowd"
 
@@ -48,12 +57,12 @@ class Watched:
         self._name = os.urandom(4).hex()
         self._pid = self._passes = 0
         self._inside = False
-        self._inner = HttpTransport()
+        self._mine()
 
     def _mine(self) -> None:
         if self._pid != os.getpid():  # connections are their process's
             self._pid, self._passes, self._inside = os.getpid(), 0, False
-            self._inner = HttpTransport()
+            self._inner = HttpTransport(proxy="direct")
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         self._mine()
@@ -82,12 +91,13 @@ class Member:
     """The agent of this process, and what it records."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
+        self.settings, self.name = settings, settings["name"]
         if settings.get("lock_error"):
             _break_locks(settings["lock_error"])
         self.acknowledged = Notes(settings["acknowledged"])
         keys = (agent.PublicKey.from_pem(settings["pem"], name="global"),)
-        self.config = agent.Config(
+        url, key = settings["url"], "demo-api-key"
+        config = agent.Config(
             vendor="Acme",
             product_name="Studio",
             product_id="42",
@@ -97,30 +107,24 @@ class Member:
             start_delay_s=0,
             exit_timeout_s=2,
             endpoints=(
-                agent.GetKeyManager(base_url=settings["url"], api_key="demo-api-key", keys=keys),
-                agent.Reo(base_url=settings["url"], api_key="demo-api-key", domain="acme.example"),
+                agent.GetKeyManager(base_url=url, api_key=key, keys=keys),
+                agent.Reo(base_url=url, api_key=key, domain="acme.example"),
             ),
         )
-        self.agent = self.made()
-
-    def made(self) -> agent.Agent:
-        watched = Watched(Notes(self.settings["passes"]))
-        made = agent.Agent(self.config, ("demo-license-key", "a"), transport=watched)
-        worker = made._engine.worker
-        step = worker._step
+        watched = Watched(Notes(settings["passes"]))
+        self.agent = agent.Agent(config, ("demo-license-key", "a"), transport=watched)
+        worker: Any = self.agent._worker
+        turn = worker._turn
 
         def checked() -> Optional[float]:
             try:
-                return step()
-            except (
-                BaseException
-            ):  # the worker would rest for a minute, and say no more than the name
-                with open(self.settings["passes"] + ".defects", "a", encoding="utf-8") as file:
+                return turn()  # type: ignore[no-any-return]
+            except BaseException:  # the worker would rest for a minute, and say the name alone
+                with open(settings["passes"] + ".defects", "a", encoding="utf-8") as file:
                     file.write(traceback.format_exc())
                 raise
 
-        worker._step = checked
-        return made
+        worker._turn = checked
 
     def record(self, key: str) -> None:
         """One record, to the licence server or to the usage collector; noted once the call acknowledged it."""
@@ -131,8 +135,8 @@ class Member:
         if kept is not None:
             self.acknowledged.add(key)
 
-    def record_all(self, name: str) -> None:
-        for n in range(self.settings["records"]):
+    def record_all(self, name: str, count: Optional[int] = None) -> None:
+        for n in range(self.settings["records"] if count is None else count):
             self.record("%s-%d" % (name, n))
 
     def drain(self, timeout_s: float = 60) -> bool:
@@ -141,6 +145,13 @@ class Member:
         while not (drained := self.agent.flush(5).drained) and time.monotonic() < ends_at:
             time.sleep(0.01)
         return drained
+
+    def rest(self, **more: Any) -> None:
+        """All is recorded: answer until nobody asks any more."""
+        say("recorded")
+        while hear() == "flush":
+            say(json.dumps({"drained": self.drain(), **more, **self.agent.status()}))
+        self.agent.close(30)
 
 
 def _break_locks(number: int) -> None:
@@ -153,42 +164,28 @@ def _break_locks(number: int) -> None:
     fcntl.flock = flock
 
 
-def say(word: object) -> None:
-    os.write(1, (str(word) + "\n").encode("ascii"))
+# -- roles ---------------------------------------------------------------------------------------
 
 
-def hear() -> str:
-    """The next line of standard input; "" at its end. Unbuffered: forked children share it."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            return ""
-        line += byte
-    return line.decode("ascii").strip()
-
-
-def one(member: Member, name: str) -> None:
+def one(settings: dict[str, Any]) -> None:
     """A product like any other: records while its worker tries to deliver."""
-    say("ready")
-    hear()
-    member.record_all(name)
-    say("recorded")
-    while hear() == "flush":
-        say(json.dumps({"drained": member.drain(), **member.agent.status()}))
-    member.agent.close(30)
+    member = Member(settings)
+    begin()
+    member.record_all(member.name)
+    member.rest()
 
 
-def threads(member: Member, name: str) -> None:
+def threads(settings: dict[str, Any]) -> None:
     """Many threads that record, track, count, flush and look, all at once."""
-    settings, product, failures = member.settings, member.agent, []
+    member = Member(settings)
+    product, failures = member.agent, []
     starting = threading.Barrier(settings["threads"])
 
     def work(number: int) -> None:
         try:
             starting.wait(30)
             for n in range(settings["records"]):
-                member.record("%s.%d-%d" % (name, number, n))
+                member.record("%s.%d-%d" % (member.name, number, n))
                 product.count("RENDER", n % 7 + 1)
                 product.count("THREAD-%d" % number)
                 if n % 8 == number % 8:
@@ -201,28 +198,27 @@ def threads(member: Member, name: str) -> None:
             failures.append(repr(error))
             raise
 
-    say("ready")
-    hear()
-    running = [threading.Thread(target=work, args=(n,)) for n in range(settings["threads"])]
+    begin()
+    _run(work, settings["threads"])
+    member.rest(failures=failures)
+
+
+def _run(work: Callable[[int], None], count: int) -> None:
+    running = [threading.Thread(target=work, args=(n,)) for n in range(count)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
-    say("recorded")
-    while hear() == "flush":
-        drained = member.drain()
-        say(json.dumps({"drained": drained, "failures": failures, **product.status()}))
-    product.close(30)
 
 
-def child(work: Callable[[], None]) -> int:
+def _child(work: Callable[[int], None], number: int) -> int:
     """Fork; the child does ``work`` and ends at once, with 0 where that went well."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             signal.alarm(60)
-            work()
+            work(number)
             status = 0
         except Exception:
             traceback.print_exc()
@@ -231,105 +227,92 @@ def child(work: Callable[[], None]) -> int:
     return pid
 
 
-def joined(pids: list[int]) -> None:
+def _joined(*pids: int) -> None:
     for pid in pids:
         _, status = os.waitpid(pid, 0)
         assert status == 0, status
 
 
-def prefork(member: Member, name: str) -> None:
+def prefork(settings: dict[str, Any]) -> None:
     """A server: the parent makes the agent and records, its children record and serve until SIGTERM."""
-    say("ready")
-    hear()
-    member.record_all(name)
+    member = Member(settings)
+    begin()
+    member.record_all(member.name)
+    reader, writer = os.pipe()
 
     def serve(number: int) -> None:
         ended: list[int] = []
         signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
-        member.record_all("%s.child%d" % (name, number))
+        member.record_all("%s.child%d" % (member.name, number))
         member.agent.count("SERVED", number + 1)
         os.write(writer, b"x")
         while not ended:
             time.sleep(0.02)
         member.agent.close(30)
 
-    reader, writer = os.pipe()
-    pids = [child(lambda n=n: serve(n)) for n in range(member.settings["children"])]  # type: ignore[misc]
+    pids = [_child(serve, n) for n in range(settings["children"])]
     serving = 0
     while serving < len(pids):
         serving += len(os.read(reader, 100))
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    joined(pids)
-    os.close(reader)
-    os.close(writer)
-    _rest(member)
+    _joined(*pids)
+    member.rest()
 
 
-def forks(member: Member, name: str) -> None:
+def forks(settings: dict[str, Any]) -> None:
     """Children forked one after the other, beside threads that hold every lock now and then."""
-    settings, product = member.settings, member.agent
-    say("ready")
-    hear()
-    going = [True]
+    member = Member(settings)
+    product, going = member.agent, [True]
 
     def record(number: int) -> None:
-        n = 0
-        while going[0] and n < 10 * settings["records"]:
-            member.record("%s.thread%d-%d" % (name, number, n))
+        if number == 3:
+            for child in range(settings["children"]):
+                _joined(_child(work, child))
+            going.clear()
+        for n in range(10 * settings["records"]):
+            if not going:
+                return
+            member.record("%s.thread%d-%d" % (member.name, number, n))
             product.count("RENDER")
             product.status() if n % 5 == 0 else product.flush(0)
-            n += 1
 
-    running = [threading.Thread(target=record, args=(n,)) for n in range(3)]
-    for thread in running:
-        thread.start()
-    for number in range(settings["children"]):
+    def work(number: int) -> None:
+        member.record_all("%s.child%d" % (member.name, number), 4)
+        product.count("CHILD", 3)
+        product.close(30)
 
-        def work(number: int = number) -> None:
-            for n in range(4):
-                member.record("%s.child%d-%d" % (name, number, n))
-            product.count("CHILD", 3)
-            product.close(30)
-
-        joined([child(work)])
-    going[0] = False
-    for thread in running:
-        thread.join()
-    _rest(member)
+    begin()
+    _run(record, 4)
+    member.rest()
 
 
 _member: Optional[Member] = None
 
 
-def _pooled(given: tuple[dict[str, Any], str, bool]) -> int:
+def _pooled(given: tuple[dict[str, Any], str]) -> None:
     """What a process of ``multiprocessing`` does: with the parent's agent, or with one of its own."""
-    settings, name, own = given
+    settings, name = given
     global _member
-    if own or _member is None:
+    if settings["own"] or _member is None:
         _member = Member(settings)
     _member.record_all(name)
     _member.agent.count("POOLED", 2)
     assert _member.drain(), _member.agent.status()
-    _member.agent.close(30) if own else None
-    return os.getpid()
+    if settings["own"]:
+        _member.agent.close(30)
 
 
-def multiprocess(member: Member, name: str) -> None:
+def multiprocess(settings: dict[str, Any]) -> None:
     """``Process`` and ``Pool`` with one start method, on the parent's agent or on one of their own."""
-    import multiprocessing
-
     global _member
-    settings = member.settings
-    context = multiprocessing.get_context(settings["method"])
-    own = settings["own"]
-    _member = member
-    say("ready")
-    hear()
-    member.record_all(name)
+    context: Any = multiprocessing.get_context(settings["method"])
+    member = _member = Member(settings)
+    begin()
+    member.record_all(member.name)
     # What the worker is loading while it forks, a child would wait for in vain.
     member.drain()
-    tasks = [(settings, "%s.process%d" % (name, n), own) for n in range(settings["pooled"])]
+    tasks = [(settings, "%s.process%d" % (member.name, n)) for n in range(settings["pooled"])]
     processes = [context.Process(target=_pooled, args=(task,)) for task in tasks]
     for process in processes:
         process.start()
@@ -337,25 +320,117 @@ def multiprocess(member: Member, name: str) -> None:
         process.join(60)
         assert process.exitcode == 0, process.exitcode
     with context.Pool(settings["pooled"]) as pool:
-        tasks = [(settings, "%s.pool%d" % (name, n), own) for n in range(2 * settings["pooled"])]
+        tasks = [(settings, "%s.pool%d" % (member.name, n)) for n in range(2 * settings["pooled"])]
         pool.map(_pooled, tasks, chunksize=1)
         pool.close()
         pool.join()
-    _rest(member)
+    member.rest()
 
 
-def _rest(member: Member) -> None:
-    say("recorded")
-    while hear() == "flush":
-        say(json.dumps({"drained": member.drain(), **member.agent.status()}))
-    member.agent.close(30)
+# -- the reaper and the peers --------------------------------------------------------------------
 
 
-def main(role: str, settings: dict[str, Any]) -> None:
-    roles = (one, threads, prefork, forks, multiprocess)
-    work = next(role_ for role_ in roles if role_.__name__ == role)
-    work(Member(settings), settings["name"])
+def writer(settings: dict[str, Any]) -> None:
+    """Begins many segments, each held a moment too late by a busy machine; says what it acknowledged."""
+    rng = random.Random(settings["seed"])
+    hold = files.File.hold
+
+    def late(file: Any) -> Optional[bool]:
+        if rng.random() < 0.3:
+            time.sleep(rng.random() * 0.003)
+        return hold(file)
+
+    files.File.hold = late  # type: ignore[method-assign]
+    begin()
+    for n in range(settings["segments"]):
+        # One after the other, as short processes: some take over what another left.
+        target = spools.spool(settings["state_dir"], power=False, max_bytes=50_000_000)
+        for m in range(rng.randrange(1, 4)):
+            id = "%s-%d.%d" % (settings["name"], n, m)
+            assert target.record(spools.licence(id), sync=False) == spools.DISK
+            say(id)
+        target.seal()
+
+
+def reaper(settings: dict[str, Any]) -> None:
+    """Delivers all the time; says what."""
+    target = spools.spool(settings["state_dir"], power=False)
+    begin()
+    going = True
+    while going:
+        going = os.path.exists(settings["go"])
+        for id in spools.deliver(target):
+            say(id)
+
+
+def vulture(settings: dict[str, Any]) -> None:
+    """Whoever makes room looks at what nobody holds, whenever it likes: here at each new file, once it has a name."""
+    import fcntl
+
+    seen: set[str] = set()
+    taken = 0
+    begin()
+    while os.path.exists(settings["go"]):
+        for path in Path(settings["state_dir"]).glob("*.seg"):
+            if path.name in seen:
+                continue
+            seen.add(path.name)
+            try:
+                with open(path, "r+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not file.read():
+                        file.truncate(0)
+                        path.unlink()
+                        taken += 1
+            except OSError:
+                pass  # held, or gone
+    say(taken)
+
+
+def peer_writer(settings: dict[str, Any]) -> None:
+    """Records into a peer's store."""
+    queue, failed = stores.peer(settings["store"], Path(settings["state_dir"])), 0
+    begin()
+    for n in range(settings["records"]):
+        id = "%s-%d" % (settings["name"], n)
+        try:
+            queue.record(id, id * 5)
+            say(id)
+        except Exception:
+            failed += 1
+    say("failed %d" % failed)
+
+
+def peer_deliverer(settings: dict[str, Any]) -> None:
+    """Delivers from a peer's store, as if it were alone."""
+    queue, failed = stores.peer(settings["store"], Path(settings["state_dir"])), 0
+    begin()
+    waiting: Any = True
+    while waiting or os.path.exists(settings["go"]):
+        waiting = ()
+        try:
+            waiting = queue.pending()
+        except Exception:
+            failed += 1
+        for id, text in waiting:
+            say(id if text == id * 5 else "wrong")
+            try:
+                queue.settle(id)
+            except Exception:
+                failed += 1
+    say("failed %d" % failed)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(
+        one,
+        threads,
+        prefork,
+        forks,
+        multiprocess,
+        writer,
+        reaper,
+        vulture,
+        peer_writer,
+        peer_deliverer,
+    )

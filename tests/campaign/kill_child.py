@@ -2,13 +2,12 @@
 
 Everything that a process did is in a log of its own, one line in one write, before (``sent``, ``try``) or after
 (``recorded``, ``answered``) it happened; a log survives the death of its process. What may be concluded from the logs
-is ``kill``'s; who lives and dies is decided in ``kill_zygote``.
+is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``. A peer's processes do the same with its store.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import itertools
 import json
 import os
@@ -17,37 +16,28 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Optional
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import agent
+from agent import transport as transports
 from agent.collector import Collector
 from agent.collector.answers import Answer, Received
 from agent.collector.book import Book
 from agent.collector.faults import Fault
 from agent.collector.handler import Handler
 from agent.collector.listener import Connection
-from agent.transport import Request, Response, Unreachable
-from agent.transport.http import HttpTransport
+from agent.values import Request, Response, Unreachable, post
 
 from . import stores
 
 REQUEST = "X-Test-Request"
 KINDS = ("text", "value", "point", "track", "call_home", "count")
 # Of the collector, for one to three requests each. The first four strike after a record was taken in.
-FAULTS = ("drop-answer", "truncated", "drip-body", "not-json") * 2 + (
-    "drip-headers",
-    "blackhole",
-    "refuse",
-    "500",
-    "429",
-)
+FAULTS = ("drop-answer", "truncated", "drip-body", "not-json") * 2
+FAULTS += ("drip-headers", "blackhole", "refuse", "500", "429")
 # A drain, and processes that should end by themselves, may take so long.
 PATIENCE_S = 25.0
-
-
-# -- what was recorded --------------------------------------------------------------------------------------------
 
 
 def content(marker: str, kind: str) -> dict[str, Any]:
@@ -100,11 +90,12 @@ class Traced:
 
     def __init__(self, log: Log) -> None:
         self._log, self._pid, self._open = log, -1, ""
-        self._real: HttpTransport
+        self._real: Any = None
 
-    def _transport(self) -> HttpTransport:
+    def _transport(self) -> Any:
         if self._pid != os.getpid():  # connections are the parent's
-            self._pid, self._open, self._real = os.getpid(), "", HttpTransport(proxy="direct")
+            self._pid, self._open = os.getpid(), ""
+            self._real = REAL(proxy="direct")
         return self._real
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
@@ -115,9 +106,10 @@ class Traced:
         self._log("sent", number, began_at)
         self._open = number
         headers = {**request.headers, REQUEST: number}
+        numbered = Request(request.method, request.url, headers, request.body)
+        numbered.may_send = request.may_send
         try:
-            numbered = Request(request.method, request.url, headers, request.body)
-            response = real.send(numbered, timeout_s=timeout_s)
+            response: Response = real.send(numbered, timeout_s=timeout_s)
         except Unreachable as error:
             late = time.monotonic() - began_at >= timeout_s
             self._log("unreachable", number, late, error.reason)
@@ -142,18 +134,29 @@ class Traced:
         self._transport().interrupt()
 
 
+REAL = transports.HttpTransport
+
+
+@contextlib.contextmanager
+def traced_everywhere(log: Log) -> Iterator[None]:
+    """The command line takes no transport: it gets the traced one where it looks for the real one."""
+
+    class Everywhere(Traced):
+        @classmethod
+        def of(cls, *unused: Any) -> Traced:
+            return cls(log)
+
+    module: Any = transports
+    module.HttpTransport = Everywhere
+    try:
+        yield
+    finally:
+        module.HttpTransport = REAL
+
+
 def configuration(spec: dict[str, Any], **changes: Any) -> agent.Config:
     keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
-    key = "demo-api-key"
-    settings: dict[str, Any] = {
-        "endpoints": (
-            agent.GetKeyManager(base_url=spec["url"], api_key=key, keys=keys),
-            agent.Reo(base_url=spec["url"], api_key=key, domain="acme.example"),
-        ),
-        "start_delay_s": 0,
-        **spec["settings"],
-        **changes,
-    }
+    key, url = "demo-api-key", spec["url"]
     return agent.Config(
         vendor="Acme",
         product_name="Studio",
@@ -161,8 +164,35 @@ def configuration(spec: dict[str, Any], **changes: Any) -> agent.Config:
         product_version="5.2.5",
         usage_consent=True,
         state_dir=spec["state"],
-        **settings,
+        endpoints=(
+            agent.GetKeyManager(base_url=url, api_key=key, keys=keys),
+            agent.Reo(base_url=url, api_key=key, domain="acme.example"),
+        ),
+        start_delay_s=0,
+        **{**spec["settings"], **changes},
     )
+
+
+def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str], **changes: Any) -> Any:
+    """The agent, or a peer as a product."""
+    traced = Traced(log)
+    if spec["store"] == "agent":
+        licence = lambda: ("demo-license-key", marker_of())  # noqa: E731 - asked once per record
+        return agent.Agent(configuration(spec, **changes), licence, transport=traced)
+
+    def send(id: str, text: str) -> bool:
+        fields = dict.fromkeys(("product_id", "product_version", "user_identifier"), "peer")
+        fields.update(api_key="demo-api-key", data_type="text", text_data=text, data_group="kill")
+        fields.update(license_key="demo-license-key", activation_identifier=id)
+        kind = "application/x-www-form-urlencoded"
+        request = post(spec["url"] + "/api/v1/send-telemetry-data", kind, urlencode(fields))
+        try:
+            answer = traced.send(request, timeout_s=0.5)
+        except Unreachable:
+            return False
+        return answer.status == 200 and answer.complete
+
+    return stores.Product(spec["store"], spec["state"], marker_of, send)
 
 
 # -- writers ------------------------------------------------------------------------------------------------------
@@ -176,11 +206,9 @@ class Writer:
         self._current = threading.local()
         self._closing = False
         self._manual = spec["settings"]["deliver"] == "manual"
-        self._product = agent.Agent(
-            configuration(spec),
-            lambda: ("demo-license-key", getattr(self._current, "marker", "nobody")),
-            transport=Traced(log),
-        )
+        self._kinds = KINDS if spec["store"] == "agent" else ("text",)
+        marker_of = lambda: getattr(self._current, "marker", "nobody")  # noqa: E731
+        self._product = product(spec, log, marker_of)
 
     def run(self) -> None:
         spec, log = self._spec, self._log
@@ -198,8 +226,7 @@ class Writer:
         time.sleep(spec["rest_s"])
         if spec["end"] == "close":
             self._close()
-            log("complete")
-        elif spec["end"] == "exit":
+        if spec["end"] in ("close", "exit"):
             log("complete")
         elif spec["end"] == "linger":
             time.sleep(600)
@@ -224,31 +251,28 @@ class Writer:
                 self._child(rng)
             self._one("%s-%d-%d" % (log.token, name, number), activity, rng)
             if rng.random() < 0.08:
-                self._call(self._product.flush, timeout=rng.uniform(0, 0.3))
-                self._note_kept(activity)
+                self._flush(activity, rng.uniform(0, 0.3))
             if rng.random() < 0.3:
                 time.sleep(rng.uniform(0, 0.02))
 
     def _one(self, marker: str, activity: str, rng: random.Random) -> None:
-        log, product = self._log, self._product
+        log, made = self._log, self._product
         self._current.marker = marker
-        kind = rng.choice(KINDS)
+        kind = rng.choice(self._kinds)
         data = content(marker, kind)
         if kind == "count":
             n = rng.randint(1, 5)
             log("counting", activity, n)
-            self._call(product.count, activity, n)
-            log("counted", activity, n)
-            return
+            return self._call(made.count, activity, n)
         log("try", marker, kind)
         if kind == "call_home":
-            id = self._call(product.call_home)
+            id = self._call(made.call_home)
         elif kind == "track":
-            id = self._call(product.track, "EXPORT", meta=data["meta"])
+            id = self._call(made.track, "EXPORT", meta=data["meta"])
         elif kind == "text":
-            id = self._call(product.record_text, data["text_data"], data_group="kill")
+            id = self._call(made.record_text, data["text_data"], data_group="kill")
         else:
-            verb = product.record_value if kind == "value" else product.record_point
+            verb = made.record_value if kind == "value" else made.record_point
             id = self._call(verb, *map(int, data.values()), data_group="kill")
         if id is not None:
             # Closed meanwhile by another thread, a call home may have kept the first of its two.
@@ -258,6 +282,10 @@ class Writer:
                 self._note_kept(activity)
         elif not self._closing:
             log("refused", marker, kind)
+
+    def _flush(self, activity: str, timeout: float) -> None:
+        self._call(self._product.flush, timeout=timeout)
+        self._note_kept(activity)
 
     def _note_kept(self, activity: str) -> None:
         """What was counted so far is on disk, unless it came too late."""
@@ -271,8 +299,7 @@ class Writer:
             self._one("%s-child-%d" % (self._log.token, number), activity, rng)
             time.sleep(rng.uniform(0, 0.02))
         if rng.random() < 0.4:
-            self._call(self._product.flush, timeout=rng.uniform(0, 0.5))
-            self._note_kept(activity)
+            self._flush(activity, rng.uniform(0, 0.5))
         if rng.random() < 0.5:
             whole = not self._closing  # nor closed in the parent before the fork
             self._call(self._product.close)
@@ -281,182 +308,50 @@ class Writer:
         os._exit(0)
 
 
+# -- deliverers ---------------------------------------------------------------------------------------------------
+
+
 def deliver(spec: dict[str, Any], log: Log) -> None:
     """A process that mostly delivers: in a thread, by hand, or as the command line does."""
     rng = random.Random(spec["seed"])
     ends_at = time.monotonic() + spec["for_s"]
-    if spec["way"] == "cli":
-        with _traced_everywhere(log):
+    ours = spec["store"] == "agent"
+    if spec["way"] == "cli" and ours:
+        with traced_everywhere(log):
             while time.monotonic() < ends_at:
                 timeout = "%.3f" % rng.uniform(0.05, 2 * spec["for_s"])
                 arguments = ["spool", "replay", "--json", "--timeout", timeout]
                 agent.main(arguments, config=configuration(spec))
         return
-    with agent.Agent(configuration(spec, deliver=spec["way"]), transport=Traced(log)) as product:
-        while time.monotonic() < ends_at:
-            product.flush(timeout=rng.uniform(0, 0.5))
-            time.sleep(rng.uniform(0, 0.03))
-
-
-@contextlib.contextmanager
-def _traced_everywhere(log: Log) -> Iterator[None]:
-    """The command line takes no transport: it gets the traced one where it looks for the real one."""
-    transport: Any = agent.transport
-    real = transport.HttpTransport
-    transport.HttpTransport = lambda **_: Traced(log)
-    try:
-        yield
-    finally:
-        transport.HttpTransport = real
+    made = product(spec, log, lambda: "nobody", **({"deliver": spec["way"]} if ours else {}))
+    while time.monotonic() < ends_at:
+        made.flush(timeout=rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.03))
+    made.close()
 
 
 def drain(spec: dict[str, Any], log: Log) -> None:
     """One healthy process that delivers until nothing is left, and says what it found."""
     ends_at = time.monotonic() + PATIENCE_S
+    ours, status = spec["store"] == "agent", {}
     changes = {"deliver": "manual", "request_timeout_s": 10.0}
-    with agent.Agent(configuration(spec, **changes), transport=Traced(log)) as product:
-        report = product.flush(timeout=10)
-        while not report.drained and time.monotonic() < ends_at:
-            report = product.flush(timeout=10)
-        revived = report.dead
-        if revived:
-            with _traced_everywhere(log):
-                agent.main(["spool", "replay", "--dead", "--json"], config=configuration(spec))
-            report = product.flush(timeout=10)
-        product.flush()  # what went last, alone, is reaped by the next pass
-        status = product.status()
-        trouble = {name: text for name, text in status["trouble"].items() if text}
-    left = [name for name in sorted(os.listdir(spec["state"])) if name.endswith((".seg", ".ack"))]
-    damaged = status["damaged"]
-    log("drained", report.pending + report.dead, revived, damaged, left, trouble)
-
-
-# -- the peers ----------------------------------------------------------------------------------------------------
-
-
-def write_to_peer(spec: dict[str, Any], log: Log) -> None:
-    """Threads that record into SQLite or a file, each through a connection of its own."""
-
-    def record(name: int, rng: random.Random) -> None:
-        try:
-            store = stores.peer(spec["store"], Path(spec["state"]))
-        except Exception as error:
-            return log("raised", "open: %r" % error)
-        for number in range(rng.randint(1, spec["records"])):
-            marker = "%s-%d-%d" % (log.token, name, number)
-            log("try", marker, "text")
-            try:
-                store.record(marker, content(marker, "text")["text_data"])
-            except Exception as error:
-                log("raised", "record: %r" % error)
-            else:
-                log("recorded", marker, "text", marker)
-            if rng.random() < 0.3:
-                time.sleep(rng.uniform(0, 0.02))
-        store.close()
-
-    threads = [
-        threading.Thread(target=record, args=(n, random.Random(seed)), daemon=True)
-        for n, seed in enumerate(spec["threads"])
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if spec["end"] == "linger":
-        time.sleep(600)
-
-
-def deliver_from_peer(spec: dict[str, Any], log: Log) -> None:
-    """Read what waits, in order; POST each; settle it on a 200. One deliverer at a time."""
-    sender = PeerSender(spec["url"], log)
-    ends_at = time.monotonic() + spec["for_s"]
-    left: Any = None
-    troubles = 0
-    while time.monotonic() < ends_at and troubles < 20 and left != 0:
-        try:
-            with _only_one(spec["state"]):
-                left = _deliver_once(spec, sender)
-        except Exception as error:
-            log("raised", "deliver: %r" % error)
-            troubles += 1
-        if spec["role"] == "deliver" and left == 0:
-            left = None
-            time.sleep(0.02)
-    if spec["role"] == "drain":
-        log("drained", left or 0, 0, 0, [], {})
-
-
-def _deliver_once(spec: dict[str, Any], sender: PeerSender) -> int:
-    store = stores.peer(spec["store"], Path(spec["state"]))
-    try:
-        waiting = store.pending()
-        for place, (id, text) in enumerate(waiting):
-            if not sender.send(id, text, 0.5):
-                return len(waiting) - place
-            store.settle(id)
-            sender.over()
-        return 0
-    finally:
-        store.close()
-
-
-@contextlib.contextmanager
-def _only_one(directory: str) -> Iterator[None]:
-    import fcntl
-
-    fd = os.open(os.path.join(directory, "deliverer.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-class PeerSender:
-    """http.client and nothing around it."""
-
-    def __init__(self, url: str, log: Log) -> None:
-        self._where, self._log, self._number = urlsplit(url).netloc, log, ""
-
-    def send(self, id: str, text: str, timeout_s: float) -> bool:
-        """POST one record; whether a 200 came back, whole."""
-        self._number = number = self._log.number()
-        fields = {
-            "api_key": "demo-api-key",
-            "data_type": "text",
-            "text_data": text,
-            "data_group": "kill",
-            "product_id": "42",
-            "product_version": "5.2.5",
-            "user_identifier": "peer",
-            "license_key": "demo-license-key",
-            "activation_identifier": id,
-        }
-        headers = {"Content-Type": "application/x-www-form-urlencoded", REQUEST: number}
-        began_at = time.monotonic()
-        connection = http.client.HTTPConnection(self._where, timeout=timeout_s)
-        self._log("sent", number, began_at)
-        try:
-            body = urlencode(fields)
-            connection.request("POST", "/api/v1/send-telemetry-data", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            late = time.monotonic() - began_at >= timeout_s
-            self._log("unreachable", number, late, repr(error))
-            time.sleep(0.005)
-            return False
-        finally:
-            connection.close()
-        self._log("answered", number, answer.status, True)
-        if answer.status != 200:
-            self.over()
-        return answer.status == 200
-
-    def over(self) -> None:
-        """The answer was acted upon."""
-        self._log("over", self._number)
+    made = product(spec, log, lambda: "nobody", **changes)
+    report = made.flush(timeout=10)
+    while not report.drained and time.monotonic() < ends_at:
+        report = made.flush(timeout=10)
+    revived = report.dead
+    if revived:
+        with traced_everywhere(log):
+            agent.main(["spool", "replay", "--dead", "--json"], config=configuration(spec))
+        report = made.flush(timeout=10)
+    if ours:
+        made.flush()  # what went last, alone, is reaped by the next pass
+        status = made.status()
+    made.close()
+    trouble = {name: text for name, text in status.get("trouble", {}).items() if text}
+    left = [name for name in sorted(os.listdir(spec["state"])) if name.endswith(".seg")]
+    pending = report.pending + report.dead
+    log("drained", pending, revived, status.get("damaged", 0), left, trouble)
 
 
 # -- the collector ------------------------------------------------------------------------------------------------
@@ -521,28 +416,20 @@ def collect(spec: dict[str, Any], log: Log) -> None:
             time.sleep(rng.uniform(0.005, 0.06))
 
 
-# -- any of them ---------------------------------------------------------------------------------------------------
+def write(spec: dict[str, Any], log: Log) -> None:
+    """A run of the product."""
+    Writer(spec, log).run()
 
-ROLES: dict[str, Callable[[dict[str, Any], Log], None]] = {
-    "write": lambda spec, log: Writer(spec, log).run(),
-    "deliver": deliver,
-    "drain": drain,
-    "collect": collect,
-}
-PEER_ROLES: dict[str, Callable[[dict[str, Any], Log], None]] = {
-    "write": write_to_peer,
-    "deliver": deliver_from_peer,
-    "drain": deliver_from_peer,
-}
+
+ROLES = {role.__name__: role for role in (write, deliver, drain, collect)}
 
 
 def act(spec: dict[str, Any]) -> None:
     """Be the process that ``spec`` describes."""
     log = Log(spec["logs"], spec["role"])
     assert log.token
-    roles = ROLES if spec["store"] == "agent" or spec["role"] == "collect" else PEER_ROLES
     try:
-        roles[spec["role"]](spec, log)
+        ROLES[spec["role"]](spec, log)
     except Exception as error:
         log("raised", repr(error))
         raise

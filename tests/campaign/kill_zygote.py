@@ -7,7 +7,6 @@ is in ``kill_child``. Nobody that it started, children of children included, out
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import gc
 import importlib
@@ -18,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -44,27 +43,33 @@ class Zygote:
     def round(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Play one plan: what happened to whom."""
         self._plan = plan
-        self._common = {
-            **{name: plan[name] for name in ("state", "logs", "settings", "store", "keys")},
-            "url": "http://127.0.0.1:%d" % self.port,
-            "port": self.port,
-            "algorithm": plan["algorithm"],
-        }
+        shared = ("state", "logs", "settings", "store", "keys", "algorithm")
+        where = {"url": "http://127.0.0.1:%d" % self.port, "port": self.port}
+        self._common = {**{name: plan[name] for name in shared}, **where}
         self._children: dict[int, dict[str, Any]] = {}
         self._collector = 0
         self.statuses: list[tuple[int, int]] = []
         self.hung: list[int] = []
-        self._collect(plan["collector"]["seeds"].pop())
-        self._chaos()
-        self._end_collector()
-        self._reap_all()
+        with self._collecting(plan["collector"]["seeds"].pop()):
+            self._chaos()
         shutil.copytree(plan["state"], plan["before"])
-        self._collect(None)
-        self._children[self._start({**self._common, "role": "drain", "for_s": PATIENCE_S})] = {}
-        self._wait(PATIENCE_S + 10)
-        self._end_collector()
-        self._reap_all()
+        with self._collecting(None):
+            self._children[self._start({**self._common, "role": "drain"})] = {}
+            self._wait(PATIENCE_S + 10)
         return {"statuses": self.statuses, "hung": self.hung}
+
+    @contextlib.contextmanager
+    def _collecting(self, seed: Optional[int]) -> Iterator[None]:
+        """With a collector; everybody has ended at the end."""
+        self._collect(seed)
+        yield
+        self._end_collector()
+        ends_at = time.monotonic() + PATIENCE_S
+        while self._reap() and time.monotonic() < ends_at:
+            time.sleep(0.002)
+        while self._reap():
+            self._end_hung(self._living_forks())
+            time.sleep(0.1)
 
     def _chaos(self) -> None:
         plan = self._plan
@@ -97,7 +102,10 @@ class Zygote:
         while self._children and time.monotonic() < ends_at:
             self._reap()
             time.sleep(0.004)
-        for pid in self._children:
+        self._end_hung(list(self._children))
+
+    def _end_hung(self, pids: list[int]) -> None:
+        for pid in pids:
             self.hung.append(pid)
             os.kill(pid, signal.SIGUSR2)  # have it write down where it hangs
             time.sleep(0.5)
@@ -119,19 +127,6 @@ class Zygote:
             ended = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             self.statuses.append((pid, ended))
 
-    def _reap_all(self) -> None:
-        """Everybody, children of children included."""
-        ends_at = time.monotonic() + PATIENCE_S
-        while self._reap() and time.monotonic() < ends_at:
-            time.sleep(0.002)
-        while self._reap():
-            for pid in self._living_forks():
-                self.hung.append(pid)
-                os.kill(pid, signal.SIGUSR2)
-                time.sleep(0.5)
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-
     def _living_forks(self) -> list[int]:
         """Processes with a log of which no end is known: forked by those that we forked."""
         ended = {pid for pid, _ in self.statuses}
@@ -149,7 +144,8 @@ class Zygote:
         speaks = spec.get("way") == "cli"
         _leave_the_zygote(self._plan["stderr"] + ("-cli" if speaks else ""))
         if spec.get("fresh"):
-            os.execv(sys.executable, [sys.executable, "-B", "-c", FRESH, json.dumps(spec)])
+            command = [sys.executable, "-B", "-m", "campaign.kill_zygote", json.dumps(spec)]
+            os.execv(sys.executable, command)
         act(spec)
         raise Finished
 
@@ -189,15 +185,6 @@ class Zygote:
                 os.kill(pid, signal.SIGKILL)
 
 
-FRESH = """
-import faulthandler, json, signal, sys
-sys.path[:0] = %r
-from campaign import kill_child
-faulthandler.register(signal.SIGUSR2, file=2)
-kill_child.act(json.loads(sys.argv[1]))
-""" % ([str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])],)
-
-
 def _leave_the_zygote(errors: str) -> None:
     """Give up its pipes; what is printed is kept."""
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -218,23 +205,14 @@ def adopt_orphans() -> bool:
 
 def load() -> None:
     """What a product that forks has loaded: everything, and nothing made of it."""
-    for name in (
-        "agent.cli.spooling",
-        "agent.client",
-        "agent.courier",
-        "agent.delivery",
-        "agent.flushing",
-        "agent.insight",
-        "agent.signatures.ed25519",
-        "agent.transport.tls",
-        "nacl.signing",
-        "urllib3.connection",
-    ):
+    ours = "cli.spooling client delivery looking transport signatures.envelope endpoints.reo"
+    names = ["agent." + name for name in ours.split()]
+    for name in (*names, "nacl.signing", "urllib3.connection"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 
-def zygote(*, loaded: bool) -> None:
+def serve(*, loaded: bool) -> None:
     """Answer each line of standard input, a plan, with a line, its result.
 
     Not ``loaded``, it leaves it to its children to load what they need, when they do.
@@ -246,7 +224,7 @@ def zygote(*, loaded: bool) -> None:
     gc.freeze()
     ours = Zygote()
     _answer({"port": ours.port, "adopting": ours.adopting})
-    try:
+    with contextlib.suppress(Finished, BrokenPipeError):
         # Not buffered: what a forked process finds in a buffer it would read again.
         pending = b""
         while True:
@@ -256,14 +234,17 @@ def zygote(*, loaded: bool) -> None:
             *lines, pending = (pending + read).split(b"\n")
             for line in lines:
                 _answer(ours.round(json.loads(line)))
-    except Finished:
-        pass
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
 
 
 def _answer(value: Any) -> None:
     text = json.dumps(value).encode() + b"\n"
     while text:
         text = text[os.write(1, text) :]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] in ("loaded", "bare"):
+        serve(loaded=sys.argv[1] == "loaded")
+    else:  # one process, fresh
+        faulthandler.register(signal.SIGUSR2, file=2)
+        act(json.loads(sys.argv[1]))

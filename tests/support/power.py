@@ -78,6 +78,11 @@ class RecordingOs:
 
     replace = rename
 
+    def link(self, old: str, new: str) -> None:
+        self._world.tick()
+        os.link(old, new)
+        self._disk.linked(old, new)
+
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         self._world.tick()
         os.mkdir(path, mode)
@@ -162,6 +167,11 @@ class Disk:
         name = os.path.basename(path)
         self._names.pop(name, None)
         self._since.append(("unlink", name))
+
+    def linked(self, old: str, new: str) -> None:
+        after = os.path.basename(new)
+        self._names[after] = number = self._names[os.path.basename(old)]
+        self._since.append(("link", after, str(number)))
 
     def renamed(self, old: str, new: str) -> None:
         before, after = os.path.basename(old), os.path.basename(new)
