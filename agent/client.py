@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__, content, files, identity
+from . import content, files, identity
 from .clock import Clock
 from .config import Config, Reo
 from .counters import Counters
@@ -223,8 +223,7 @@ class Agent:
         """Capture now, and keep a record for each adapter; the event id if one survives the process."""
         self._worker.hook()
         licensed = any(not one.usage for one in adapters)
-        given = self._licence.read() if licensed else ("", "")
-        self._last_licence = given if licensed else self._last_licence
+        given = self._last_licence = self._licence.read() if licensed else self._last_licence
         id, user = os.urandom(16).hex(), self._identify(store=True).value
         capture = Capture(id, self._clock.time(), user, *given)
         kept = [self._put(one, capture, body(one, capture), epoch) for one in adapters]
@@ -247,9 +246,10 @@ class Agent:
             self._spool.seal()
         return kept == DISK
 
-    def _lost(self, why: str, n: int = 1) -> None:
-        """Count what was not recorded, or not durably."""
+    def _lost(self, why: str, n: int = 1) -> Optional[str]:
+        """Count what was not recorded, or not durably; gives None, as its caller does."""
         self._not_recorded[why] = self._not_recorded.get(why, 0) + n
+        return None
 
     def _report(self, count: int, id: str) -> Optional[Record]:
         """The record that tells the licence server how many a quota or an age limit took; None: nobody to tell."""
@@ -476,7 +476,6 @@ def _has(field: str, value: object, *methods: str) -> None:
 
 
 def _seconds(field: str, value: Any) -> float:
-    number = type(value) is not bool and isinstance(value, (int, float))
-    if not number or not value >= 0:
+    if type(value) is bool or not isinstance(value, (int, float)) or not value >= 0:
         raise mistake(field, value, "a number of seconds, at least 0", EventError)
     return float(min(value, 1e6))

@@ -171,7 +171,7 @@ def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
     """See ``Agent.diagnostics``."""
     from . import identity
 
-    probing = part("cli", "diagnostics(network=True)").probing if network else None
+    probing: Any = part("cli", "diagnostics(network=True)").probing if network else None
     config, names = agent._config, agent._identity_names()
     if config.endpoints and not agent._identify(store=False).stored:
         names["state_dir"] = None  # looking leaves no trace

@@ -325,7 +325,7 @@ def deliver(agent: Agent) -> None:
         wait_s = delivery.due_in_s() if last else 0.0
         if (
             result == BUSY
-        ):  # another process delivers, and what we came for with it, unless it is at its end
+        ):  # somebody else does, and delivers what we came for, but at its very end
             ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S
 
 

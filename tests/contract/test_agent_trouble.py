@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, pass_, run_python, snapshot
+from support.agent import Desk, desk, run_python, snapshot
 from support.spool import line, write_segment
 
 import agent

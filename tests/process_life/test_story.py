@@ -1,4 +1,4 @@
-"""Debug lines: who is told, and what they cost the host: handlers that raise, block or record, a stderr that is gone."""
+"""Debug lines: who is told, and what they cost: handlers that raise, block or record, a stderr that is gone."""
 
 from __future__ import annotations
 
