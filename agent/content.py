@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 USER_ID_TYPES = ("EMAIL", "SOCIAL", "LINKEDIN", "GITHUB", "USERNAME")
 # Names are keys on the server, where a column commonly holds 255 characters.
 NAME_MAX_CHARS, USER_ID_MAX_CHARS, TEXT_MAX_CHARS, LICENCE_MAX_CHARS = 255, 1024, 32_768, 4096
-# Beyond it JSON numbers are no longer exact in every language (RFC 8259, section 6).
-COUNT_MAX = 2**53
-# Of a number as text; a double reaches 2^1024, and what is larger is infinity to the server.
-DIGITS_MAX_CHARS, INTEGER_MAX_BITS = 400, 1023
-MARK, TRUNCATED = "…", "_truncated"
-# Of ``meta``: what it may take when encoded; the marks that close cut containers, one per level, need under 1 KiB.
+# Beyond 2^53 JSON numbers are not exact in every language (RFC 8259, 6); beyond a double they are infinity.
+COUNT_MAX, NUMBER_MAX_BITS = 2**53, 1023
+# Of ``meta``; the marks that close cut containers, one per level, need under 1 KiB of its 16.
 META_MAX_BYTES, MARKS_MAX_BYTES = 16 * 1024, 1024
 DEPTH_MAX, ITEMS_MAX, STRING_MAX_CHARS = 8, 256, 4096
+MARK, TRUNCATED = "…", "_truncated"
+_BYTES, _BOOLS = (bytes, bytearray, memoryview), ("bool", "bool_")  # NumPy has its own
 
 
 def clean(text: str, limit_chars: int) -> str:
@@ -52,21 +51,17 @@ def name(value: object, field: str) -> str:
     return found
 
 
-def text(value: object) -> Optional[str]:
+def text(value: object, field: str = "text", limit_chars: int = TEXT_MAX_CHARS) -> Optional[str]:
     """A text, cut at 32,768 characters; None for an empty one."""
-    return _text("text", value, "a str", TEXT_MAX_CHARS)
+    if not is_a(value, str):
+        raise mistake(field, value, "a str", EventError)
+    found = clean(value, limit_chars)
+    return found if found.strip() else None
 
 
 def user_id(value: object) -> Optional[str]:
     """Whoever used the product, cut at 1,024 characters; None for None and for an empty text."""
-    return None if value is None else _text("user_id", value, "None or a str", USER_ID_MAX_CHARS)
-
-
-def _text(field: str, value: object, allowed: str, limit_chars: int) -> Optional[str]:
-    if not is_a(value, str):
-        raise mistake(field, value, allowed, EventError)
-    found = clean(value, limit_chars)
-    return found if found.strip() else None
+    return None if value is None else text(value, "user_id", USER_ID_MAX_CHARS)
 
 
 def user_id_type(value: object, has_user_id: bool) -> str:
@@ -98,29 +93,34 @@ def count(value: object) -> int:
     return int(found)
 
 
-def number(value: Any, field: str) -> Optional[str]:
-    """The text of a number ("50", "3.2"), or None for one that cannot be sent: NaN, infinite, too large.
-
-    Numbers of other types (Decimal, Fraction, NumPy) count if they have ``__index__`` or ``__float__``.
-    """
-    kind = type(value)
+def number(value: object, field: str) -> Optional[str]:
+    """The text of a number ("50", "3.2"), or None for one that cannot be sent: NaN, infinite, too large."""
     try:
-        if kind.__name__ in ("bool", "bool_"):  # NumPy has its own
-            raise TypeError
-        if hasattr(kind, "__index__"):
-            whole = int.__add__(kind.__index__(value), 0)
-            return int.__repr__(whole) if whole.bit_length() <= INTEGER_MAX_BITS else None
-        if not hasattr(kind, "__float__"):
-            raise TypeError
-        real = float.__float__(float(value))
-        digits = str(value) if hasattr(kind, "as_tuple") else ""  # a Decimal keeps its own
-        if not 0 < len(digits) <= DIGITS_MAX_CHARS or digits.strip("0123456789+-.E"):
-            digits = float.__repr__(real)
-        return digits if real - real == 0 else None
+        found = _number(value)
     except TypeError:  # no number; or an array of several
         raise mistake(field, value, "a number", EventError) from None
     except Exception:  # too large, a signalling NaN, or whatever its own method raises
         return None
+    return None if found is None else str(found)
+
+
+def _number(value: Any) -> Union[None, int, float, str]:
+    """A number as it is sent: exact, a Decimal with its own digits, those of any library by what they can be turned to.
+
+    None for NaN, the infinities and what a double cannot hold; raises ``TypeError`` for what is no number.
+    """
+    kind = type(value)
+    whole = hasattr(kind, "__index__")
+    if kind.__name__ in _BOOLS or not (whole or hasattr(kind, "__float__")):
+        raise TypeError
+    if whole:
+        found = int.__add__(value if issubclass(kind, int) else kind.__index__(value), 0)
+        return found if found.bit_length() <= NUMBER_MAX_BITS else None
+    real = float.__add__(value if issubclass(kind, float) else float(value), 0.0)
+    digits = str(value) if hasattr(kind, "as_tuple") else ""
+    if not 0 < len(digits) <= NUMBER_MAX_BITS or digits.strip("0123456789+-.E"):
+        return real if real - real == 0 else None
+    return digits if real - real == 0 else None
 
 
 # -- meta ------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class _Meta:
 
     def charged(self, scalar: Any) -> Any:
         """``scalar``; a text is cut to what is left."""
-        if type(scalar) is str:
+        if is_a(scalar, str):
             scalar = clean(scalar, STRING_MAX_CHARS)
             if len(dumps(scalar)) > self.left_bytes:
                 # A character takes at most 12 bytes (a surrogate pair, escaped).
@@ -204,13 +204,11 @@ class _Meta:
                     found.append(self.value(part))
                 else:
                     label = part[0] if is_a(part[0], str) else str(self.value(part[0]))
-                    found[self.charged(clean(label, STRING_MAX_CHARS))] = self.value(part[1])
+                    label = self.charged(label)  # before its value is
+                    found[label] = self.value(part[1])
         except Exception:  # no room; changed by another thread; made to raise
             found.append(MARK) if type(found) is list else found.update({TRUNCATED: True})
         return found
-
-
-_BYTES = (bytes, bytearray, memoryview)
 
 
 def _attributes(value: Any) -> Any:
@@ -218,28 +216,24 @@ def _attributes(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """Numbers as numbers (NaN and the infinities are None), what has a text as a text; raises for the rest."""
+    """Numbers as numbers, what has a text as a text; raises for the rest."""
     kind: Any = type(value)
-    if value is None or kind.__name__ in ("bool", "bool_"):  # NumPy has its own
+    if value is None or kind.__name__ in _BOOLS:
         return value if value is None else bool(value)
-    if issubclass(kind, str):
-        return clean(value, STRING_MAX_CHARS)
     if issubclass(kind, _BYTES):
         return bytes(value[: STRING_MAX_CHARS + 1]).decode("utf-8", "replace")
-    if hasattr(kind, "__index__"):
-        whole = int.__add__(value if issubclass(kind, int) else kind.__index__(value), 0)
-        bits = whole.bit_length()  # more than 63 are no number to most readers, many cost time
-        return whole if bits < 64 else str(whole) if bits < 1024 else "<int of %d bits>" % bits
     if hasattr(kind, "isoformat"):
-        return clean(value.isoformat(), STRING_MAX_CHARS)
-    # Not a Decimal, a text, nor, on Python 3.9, a complex: these say more as they are.
-    described = hasattr(kind, "as_tuple") or hasattr(kind, "casefold") or issubclass(kind, complex)
-    if hasattr(kind, "__float__") and not described:
-        real = float.__add__(value if issubclass(kind, float) else float(value), 0.0)
-        return real if real - real == 0 else None
+        return value.isoformat()
+    if not hasattr(kind, "casefold"):  # a text may look like a number
+        try:
+            found = _number(value)
+            # More than 63 bits are no number to most readers.
+            return str(found) if isinstance(found, int) and found.bit_length() > 63 else found
+        except TypeError:
+            pass
     if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
         raise TypeError  # it would show an address
-    return clean(str(value), STRING_MAX_CHARS)
+    return value if issubclass(kind, str) else str(value)
 
 
 # -- the licence -----------------------------------------------------------------------------------------------
