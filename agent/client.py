@@ -476,6 +476,6 @@ def _has(field: str, value: object, *methods: str) -> None:
 
 
 def _seconds(field: str, value: Any) -> float:
-    if type(value) is bool or not isinstance(value, (int, float)) or not value >= 0:
+    if type(value) is bool or not issubclass(type(value), (int, float)) or not value >= 0:
         raise mistake(field, value, "a number of seconds, at least 0", EventError)
     return float(min(value, 1e6))
