@@ -16,7 +16,7 @@ from ..errors import ConfigError, EnvelopeMalformed, SignatureInvalid, Verificat
 from ..lines import sha256
 from ..signatures.envelope import read_json
 from ..signatures.keys import ED25519, Frozen, PublicKey, as_bytes, decode_base64
-from ..values import Request, Unreachable
+from ..values import Request
 from ..verdicts import UNTRUSTED
 
 TYPE_CHECKING = False
@@ -150,10 +150,8 @@ class TrustedKeys:
                 self.offer(answer.body, source=url, newest=self._newest())
             else:
                 self.refuse(url, "HTTP %d" % answer.status)
-        except Unreachable as error:
-            self.refuse(url, error.reason)
-        except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
-            self.refuse(url, "transport: " + type(error).__name__)
+        except (Exception, SystemExit) as error:  # a vendor's transport may keep no promise
+            self.refuse(url, getattr(error, "reason", "") or "transport: " + type(error).__name__)
         self._note()
 
     def offer(self, data: bytes, *, source: str, newest: int = 0) -> bool:
@@ -287,12 +285,8 @@ def read_content(text: bytes) -> dict[str, Any]:
 def _key(given: Any) -> PublicKey:
     if type(given) is not dict or type(given.get("public_key")) is not str:
         raise ValueError("keys: each is an object with name, algorithm and public_key")
-    key = PublicKey.from_pem(
-        given["public_key"],
-        name=given.get("name", ""),
-        valid_from=given.get("valid_from"),
-        valid_until=given.get("valid_until"),
-    )
+    bounds = {name: given.get(name) for name in ("valid_from", "valid_until")}
+    key = PublicKey.from_pem(given["public_key"], name=given.get("name", ""), **bounds)
     if given.get("algorithm") != key.algorithm:
         raise ValueError("keys: %s is a key of %s" % (key.name, key.algorithm))
     return key
