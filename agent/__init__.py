@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .cli import main as main
+    from .cli import main as main  # type: ignore[import-not-found,unused-ignore]
     from .client import Agent as Agent
     from .config import Config as Config, GetKeyManager as GetKeyManager, Reo as Reo
     from .errors import (
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
         Unverifiable as Unverifiable,
         VerificationError as VerificationError,
     )
-    from .extras.detached import deliver_detached as deliver_detached
-    from .extras.domain import dns_domain as dns_domain
-    from .extras.keyring import Keyring as Keyring
+    from .extras.detached import deliver_detached as deliver_detached  # type: ignore[import-not-found,unused-ignore]
+    from .extras.domain import dns_domain as dns_domain  # type: ignore[import-not-found,unused-ignore]
+    from .extras.keyring import Keyring as Keyring  # type: ignore[import-not-found,unused-ignore]
     from .looking import erase as erase
     from .signatures.envelope import Receipt as Receipt, verify as verify
     from .signatures.keys import PublicKey as PublicKey

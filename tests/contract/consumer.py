@@ -26,7 +26,7 @@ def configured(pem: str) -> agent.Config:
     server = agent.GetKeyManager(base_url="https://keys.acme.example", api_key="k", keys=(key,))
     agent.GetKeyManager(base_url="https://keys.acme.example", api_key="k", keys=ring)
     agent.GetKeyManager(base_url="https://keys.acme.example")  # type: ignore[call-arg]
-    usage = agent.Reo(api_key="k", domain=agent.dns_domain)
+    usage = agent.Reo(api_key="k", domain=agent.dns_domain, source="TELEMETRY")
     return agent.Config(
         vendor="Acme",
         product_name="Studio",

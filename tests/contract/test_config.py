@@ -381,6 +381,13 @@ def test_values_are_pickled_and_copied() -> None:
         assert copy.deepcopy(value) == copy.copy(value) == value
 
 
+def test_a_mistake_is_pickled_with_its_field() -> None:
+    error = refusal(config, max_bytes=1)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.field) == (ConfigError, str(error), "max_bytes")
+    assert SECRET not in repr(refusal(config, vendor=[SECRET]).args)
+
+
 def test_replace_checks_what_it_is_given() -> None:
     made = config(endpoints=[reo()], usage_consent=None)
     assert made.replace(vendor="Bcme").vendor == "Bcme" and made.vendor == "Acme"
