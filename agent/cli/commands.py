@@ -11,7 +11,7 @@ from .arguments import EXAMPLE_CONFIG, Parser, UsageError, can_demo, package, pr
 from .output import Output
 
 try:
-    from . import collecting, demo, vendoring
+    from . import collecting, demo, vendoring  # type: ignore[attr-defined,unused-ignore]
 
     _WHOLE = True
 except ImportError:  # this is a copy: they stay behind
