@@ -79,8 +79,8 @@ class Agent:
         self._not_recorded: dict[str, int] = {}
         self._identity: Optional[Identity] = None
         self._adapters: list[Adapter] = [_adapter(e, config) for e in config.endpoints]
-        self._licence_adapters: list[Any] = [one for one in self._adapters if not one.usage]
-        self._usage_adapters: list[Any] = [one for one in self._adapters if one.usage]
+        self._servers: list[Any] = [one for one in self._adapters if not one.usage]
+        self._collectors: list[Any] = [one for one in self._adapters if one.usage]
         place = files.state_directory(config, self._environ) if config.endpoints else (None, "")
         self._spool = Spool(
             place[0],
@@ -92,7 +92,7 @@ class Agent:
         )
         self._spool.note("directory", place[1] or None)
         self._counters = Counters(
-            self._spool, self._usage_adapters, clock=self._clock, window_s=config.count_window_s
+            self._spool, self._collectors, clock=self._clock, window_s=config.count_window_s
         )
         self._delivery = Delivery(
             self._spool,
@@ -135,9 +135,9 @@ class Agent:
             return None
         if _is_child():  # it runs the product's start-up code again
             return self._lost("child process")
-        epoch = self._usage_epoch() if self._usage_adapters else 0
+        epoch = self._usage_epoch() if self._collectors else 0
         adapters = [one for one in self._adapters if epoch or not one.usage]
-        return self._keep(adapters, lambda one, now: one.call_home(now), epoch)
+        return self._keep(adapters, lambda one, at: one.call_home(at), epoch)
 
     def record_value(self, value: Any, *, data_group: str) -> Optional[str]:
         """Record one number under ``data_group`` for the licence servers (``numeric-single-value``).
@@ -158,10 +158,9 @@ class Agent:
         group = content.name(data_group, "data_group")
         if None in given:
             return self._lost("unusable content")
-        if self._ignored(self._licence_adapters, "licence endpoint"):
+        if self._ignored(self._servers, "licence endpoint"):
             return None
-        adapters = self._licence_adapters
-        return self._keep(adapters, lambda one, now: getattr(one, how)(now, *given, group))
+        return self._keep(self._servers, lambda one, at: getattr(one, how)(at, *given, group))
 
     def track(
         self,
@@ -183,14 +182,13 @@ class Agent:
         extra = content.meta(meta)
         if (user is None) > (user_id is None) or (address is None) > (ip_addr is None):
             return self._lost("unusable content")
-        if self._ignored(self._usage_adapters, "usage endpoint"):
+        if self._ignored(self._collectors, "usage endpoint"):
             return None
         epoch = self._usage_epoch()
         if not epoch:
             return None
         more = {"user_id": user, "user_id_type": kind, "ip_addr": address, "meta": extra}
-        adapters = self._usage_adapters
-        return self._keep(adapters, lambda one, now: one.track(now, activity, **more), epoch)
+        return self._keep(self._collectors, lambda one, at: one.track(at, activity, **more), epoch)
 
     def count(self, activity_type: str, n: int = 1) -> None:
         """Add ``n`` to a usage counter, if there is consent; 0 counts nothing.
@@ -198,13 +196,12 @@ class Agent:
         Sums are kept per ``count_window_s`` and reach the disk within a second. Raises ``EventError``.
         """
         activity, n = content.name(activity_type, "activity_type"), content.count(n)
-        if not n or self._ignored(self._usage_adapters, "usage endpoint"):
-            return
-        if not self._usage_allowed():
-            self._lost("no consent")
+        if not n or self._ignored(self._collectors, "usage endpoint"):
             return
         self._worker.hook()
-        if self._counters.add(activity, n) or self._worker.manual:
+        if not self._usage_allowed():
+            self._lost("no consent")
+        elif self._counters.add(activity, n) or self._worker.manual:
             self._worker.wake(recorded=False)
 
     def _ignored(self, adapters: list[Any], what: str) -> bool:
@@ -254,7 +251,7 @@ class Agent:
     def _report(self, count: int, id: str) -> Optional[Record]:
         """The record that tells the licence server how many a quota or an age limit took; None: nobody to tell."""
         self._lost("dropped", count)
-        for adapter in self._licence_adapters:
+        for adapter in self._servers:
             user, now = self._identify(store=False).value, self._clock.time()
             capture = Capture(id, now, user, *self._last_licence)
             body = adapter.value(capture, str(count), "agent-dropped")
@@ -295,7 +292,7 @@ class Agent:
         self._consent = consent
         if consent is False:
             self._refuse()
-        elif self._usage_adapters and not self._worker.closed:
+        elif self._collectors and not self._worker.closed:
             self._spool.news = object()  # what was captured earlier may wait for this
             self._worker.wake(recorded=True)
 

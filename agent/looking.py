@@ -39,7 +39,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
     found, spool, config = agent._spool.census(), agent._spool, agent._config
     pending, strays, unread = (found.pop(name) for name in ("pending", "strays", "trouble"))
     known = [adapter.name for adapter in agent._adapters]
-    for adapter in agent._usage_adapters:
+    for adapter in agent._collectors:
         if adapter.name in strays and adapter.origin(ask=ask):
             strays.discard(adapter.name)
     trouble = {
@@ -140,7 +140,7 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
     now, id = agent._clock.time(), "0" * 32
     capture = Capture(id, now, agent._identify(store=False).value, *agent._licence.read())
     found: list[tuple[Adapter, str, dict[str, Any]]] = []
-    for adapter in agent._licence_adapters:
+    for adapter in agent._servers:
         for body in (
             adapter.call_home(capture),
             adapter.value(capture, "3.2", "export-seconds"),
@@ -149,7 +149,7 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
         ):
             found.append((adapter, "licence", body))
     who = {"user_id": capture.user_identifier, "user_id_type": "USERNAME"}
-    for reo in agent._usage_adapters:
+    for reo in agent._collectors:
         began_at = now - agent._config.count_window_s
         found += [
             (reo, "usage", reo.call_home(capture)),

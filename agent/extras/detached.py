@@ -239,7 +239,7 @@ def kinds() -> dict[str, Callable[..., Any]]:
 
 
 def plain(value: Any) -> Any:
-    """A configuration as JSON values: an object of ours is ``{kind: fields}``; raises ``TypeError`` for what is none."""
+    """A configuration as JSON values: an object of ours is ``{kind: fields}``; raises ``TypeError`` for others."""
     kind = type(value).__name__
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -323,9 +323,7 @@ def deliver(agent: Agent) -> None:
         # Who recorded while we were sending started nobody: look once more.
         last = result == DONE and delivery.totals.sent == sent
         wait_s = delivery.due_in_s() if last else 0.0
-        if (
-            result == BUSY
-        ):  # somebody else does, and delivers what we came for, but at its very end
+        if result == BUSY:  # somebody else does, and delivers what we came for, but at its very end
             ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S
 
 
