@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from typing import Any, Optional
 
 WINDOWS = os.name == "nt"
+if WINDOWS:  # pragma: no cover
+    import msvcrt
+else:
+    import fcntl
 # Windows: O_BINARY, or "\n" would become "\r\n" and break checksums; O_NOINHERIT is the default since 3.4.
 # O_NONBLOCK: a FIFO planted in place of a file must not block its opener.
 _SAFE = 0
@@ -26,35 +30,34 @@ for _name in ("O_CLOEXEC", "O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"):
 _LOCK_OFFSET = 0x7FFFFFFE
 # Some file systems cannot sync a directory, or anything; that is no failure of the disk.
 _CANNOT_SYNC = (errno.EINVAL, getattr(errno, "ENOTSUP", errno.EINVAL))
-# On POSIX only "try again" means that somebody has the lock: some network homes refuse with EACCES where there are none.
+# On POSIX only "try again" means that somebody has the lock; EACCES is what some network homes say that have none.
 _HELD = (errno.EACCES, errno.EDEADLK) if WINDOWS else (errno.EAGAIN, errno.EWOULDBLOCK)
 # What is open now: a forked child has to close it.
 _open_now: set[File] = set()
-# Held while a file is opened or closed, and during a fork. A system call lets other threads run: of 300 forks beside two
-# threads that opened files, 150 left a descriptor in the child that nobody knew of, and with it a lock for its life.
+# Held while a file is opened or closed, and during a fork. A system call lets other threads run: of 300 forks beside
+# two threads that opened files, 150 left a descriptor in the child that nobody knew of, and a lock for its life.
 _still = RLock()
 # Nobody waits longer for it: the fork hooks of the host may wait for a thread of the host that waits here.
 STILL_S = 0.2
 
 
 class File:
-    """One open file of ours.
+    """One open file of ours; a context manager that closes it.
 
-        file = files.create(path)             # or open_append, open_read
-        if file.hold() is not False:          # locked, and the name is still this file's
-            file.write(line)                  # all of it or OSError
-            file.sync()
-        file.close()                          # frees the lock
+        with files.create(path) as file:          # or open_append, open_read
+            if file.hold() is not False:          # locked, and the name is still this file's
+                file.write(line)                  # all of it or OSError
+                file.sync()
 
-    Before it writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes descriptors
-    it does not know lets the next file of its own have the number, and that one is not ours to write into.
+    Before it reads, writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes
+    descriptors it does not know lets its own next file have the number, and that one is not ours to write into.
     """
 
-    __slots__ = ("path", "_fd", "_identity", "_locked")
+    __slots__ = ("path", "_fd", "_identity", "held")
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
-        self._locked = False
+        self.held: Optional[bool] = None  # its lock: what ``lock`` or ``hold`` said last
         try:
             hold_still()
             self._fd = os.open(path, flags | _SAFE, 0o600)
@@ -73,6 +76,12 @@ class File:
                 os.fchmod(self._fd, 0o600)
             except OSError:
                 pass  # FAT knows no modes
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
 
     def stat(self) -> os.stat_result:
         """What the system says about it; raises ``OSError`` where the descriptor is no longer this file's."""
@@ -100,10 +109,10 @@ class File:
         if os.write(self._fd, data) != len(data):
             raise OSError(errno.ENOSPC, "short write", self.path)
 
-    def cut(self, size: int) -> None:
-        """Leave the first ``size`` bytes."""
+    def cut(self) -> None:
+        """Leave nothing of its content."""
         self.stat()
-        os.ftruncate(self._fd, size)
+        os.ftruncate(self._fd, 0)
 
     def sync(self) -> None:
         """Make what was written survive a power cut, as far as the platform can."""
@@ -113,25 +122,18 @@ class File:
     def lock(self) -> Optional[bool]:
         """Take its lock without waiting: True, False (held), None (no locks here).
 
-        ``flock``, never ``lockf``: a POSIX lock vanishes when *any* descriptor of the process on that file closes. None
-        also where the module that locks cannot be loaded now, for want of a descriptor.
+        ``flock``, never ``lockf``: a POSIX lock vanishes when *any* descriptor of the process on that file closes.
         """
         try:
             if WINDOWS:  # pragma: no cover
-                import msvcrt
-
                 os.lseek(self._fd, _LOCK_OFFSET, os.SEEK_SET)
                 msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
             else:
-                import fcntl
-
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._locked = True
-            return True
-        except ImportError:
-            return None
+            self.held = True
         except OSError as error:
-            return False if error.errno in _HELD else None
+            self.held = False if error.errno in _HELD else None
+        return self.held
 
     def hold(self) -> Optional[bool]:
         """``lock`` it and check that it still has its name, else False.
@@ -139,8 +141,9 @@ class File:
         Whoever removes files may take a new one for an abandoned one between its creation and its lock: without
         this check 33 of 5,767 new files were lost to one.
         """
-        held = self.lock()
-        return held if self.is_named() else False
+        self.lock()
+        self.held = self.held if self.is_named() else False
+        return self.held
 
     def is_named(self) -> bool:
         """Whether its path leads to it."""
@@ -156,24 +159,20 @@ class File:
             hold_still()
             _open_now.discard(self)
             self.stat()
-            if self._locked and not WINDOWS:  # nothing is inherited there, and closing frees
-                import fcntl
-
+            if (
+                self.held is not None and not WINDOWS
+            ):  # nothing is inherited there, and closing frees
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except (OSError, ImportError):
+            os.close(self._fd)
+        except OSError:
             pass
         finally:
-            try:
-                self.stat()
-                os.close(self._fd)
-            except OSError:
-                pass
             self._fd = -1
             go_on()
 
     def inherited(self) -> None:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""
-        self._locked = False
+        self.held = None
         self.close()
 
 
@@ -194,16 +193,26 @@ def open_read(path: str) -> File:
     return File(path, os.O_RDONLY)
 
 
-def read(path: str, limit_bytes: int) -> bytes:
-    """The first ``limit_bytes`` of a file; b"" where there is none."""
+def read(path: str, limit_bytes: int, offset: int = 0) -> bytes:
+    """At most ``limit_bytes`` of a file; b"" where there is none."""
     try:
-        file = open_read(path)
+        with open_read(path) as file:
+            return file.read(offset, limit_bytes)
     except FileNotFoundError:
         return b""
-    try:
-        return file.read(0, limit_bytes)
-    finally:
+
+
+def locked(path: str, *, missing_ok: bool = True) -> File:
+    """``open_append`` once the file's lock is free, or after 0.2 s: then ``held`` is False."""
+    import time
+
+    for left in range(20, -1, -1):
+        file = open_append(path, missing_ok=missing_ok)
+        if file.hold() is not False or not left:
+            break
         file.close()
+        time.sleep(0.01)
+    return file
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -217,6 +226,20 @@ def write_new(path: str, data: bytes) -> None:
         remove(path)
         raise
     file.close()
+
+
+def link_new(path: str, data: bytes) -> None:
+    """The same, but nobody sees less than the whole of it."""
+    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
+    write_new(temporary, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):  # a file system without links
+        write_new(path, data)
+    finally:
+        remove(temporary)
 
 
 def replace(path: str, data: bytes) -> None:
@@ -243,13 +266,11 @@ def remove(path: str) -> bool:
 
 def _sync(fd: int) -> None:
     try:
-        import fcntl
-
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync stops at the drive's own cache
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             return
-    except (ImportError, OSError):
-        pass  # not there, or not on this file system
+    except (NameError, OSError):
+        pass  # Windows; or not on this file system
     try:
         os.fsync(fd)
     except OSError as error:

@@ -78,15 +78,13 @@ def encode(value: Any) -> bytes:
     return b"%08x %b\n" % (crc32(text), text)
 
 
-def is_whole(line: bytes) -> bool:
-    """Whether a line without its newline bears the right checksum; what it says is another question."""
-    return line[8:9] == b" " and line[:8] == b"%08x" % crc32(line[9:])
-
-
 def decode(line: bytes) -> Any:
-    """The JSON value of one line without its newline, or None where it is damaged."""
+    """The JSON value of one line, None where it is damaged; what a transfer of texts made of its end is no damage."""
+    line = line.rstrip(b"\r\n")
+    if line[8:9] != b" " or line[:8] != b"%08x" % crc32(line[9:]):
+        return None
     try:
-        return loads(line[9:].decode("ascii")) if is_whole(line) else None
+        return loads(line[9:].decode("ascii"))
     except (ValueError, RecursionError):
         return None
 

@@ -12,7 +12,7 @@ from _thread import RLock
 
 from .. import files
 from . import segment
-from .record import AGGREGATE, DROPPED
+from .record import DROPPED
 from .segment import COUNTERS, LICENCE, USAGE, Reading
 
 TYPE_CHECKING = False
@@ -32,8 +32,6 @@ LEAST_LINE_BYTES = 150
 # that look at once stay below the quota.
 SHARES = 64
 SEGMENT_MOST_BYTES = 256 << 10
-# So long others may evict before a record is given up.
-ROOM_TRIES, ROOM_REST_S = 20, 0.01
 # A temporary file this old was left by a process that was killed.
 TEMPORARY_AGE_S = 3600.0
 
@@ -107,19 +105,15 @@ class Backlog:
 
     def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
         """What waits, or the dead letters, by suspicion and then by age; of ``doubted`` endpoints what failed last."""
-        winners, epoch = self.winners(), self._epoch()
-        found = [
-            stub
-            for stub in winners.values()
-            if not self.is_nothing(stub, epoch) and self._book.state(stub.key).dead == dead
-        ]
+        winners, epoch, known = self.winners(), self._epoch(), self._book.state
+        found = [stub for stub in winners.values() if not self.is_nothing(stub, epoch)]
 
         def turn(stub: Record) -> tuple[Any, ...]:
-            state, (name, at, _) = self._book.state(stub.key), stub.place or ("", 0, 0)
-            failed = state.failed if stub.endpoint in doubted else 0
-            return (state.suspicion, failed, segment.order(name), at)
+            state, failed_counts = known(stub.key), stub.endpoint in doubted
+            name, at, _ = stub.place
+            return (state.suspicion, state.failed * failed_counts, segment.order(name), at)
 
-        return sorted(found, key=turn)
+        return sorted([stub for stub in found if known(stub.key).dead == dead], key=turn)
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """What can be sent, each looked at again when its turn comes."""
@@ -127,7 +121,7 @@ class Backlog:
             epoch = self._epoch() if stub.usage else 0
             if epoch is None or self.is_nothing(stub, epoch):
                 continue
-            known = self._closed(stub) if stub.kind == AGGREGATE else stub
+            known = self._closed(stub) if stub.kind == "aggregate" else stub
             record = self.load(known) if known is not None else None
             if record is not None:
                 yield record
@@ -146,21 +140,19 @@ class Backlog:
         A writer begins its next segment before it lets go of the last: so the directory is read once more under the
         lock of a segment that was found unlocked, and the window may turn out to go on in another.
         """
-        name = stub.place[0] if stub.place else ""
+        name = stub.place[0]
         if stub.ended_at is not None or name in self._complete or name[:1] != COUNTERS:
             return stub
         file = segment.seize(os.path.join(self._directory, name))
         if file is None:
             return None
-        try:
+        with file:
             self.refresh()
             if self.trouble:
                 return None
             self._complete.add(name)
-        finally:
-            file.close()
         newest = self.winners().get(stub.key)
-        return self._closed(newest) if newest is not None and newest.place else None
+        return self._closed(newest) if newest is not None else None
 
     def names_done(self) -> list[str]:
         """The segments in which every line is nothing, and none is of a newer format."""
@@ -173,18 +165,14 @@ class Backlog:
                 and all(self.is_nothing(s, epoch, winners) for s in reading.records.values())
             ]
 
-    def count(self) -> dict[str, Any]:
-        """How many lines are what, and how old the oldest record is that waits."""
-        pending, dead = self.pending(), self.pending(dead=True)
-        with self._lock:
-            readings = list(self._readings.values())
-        by_endpoint: dict[str, int] = {}
-        for stub in pending:
-            by_endpoint[stub.endpoint] = by_endpoint.get(stub.endpoint, 0) + 1
+    def count(self, memory: list[Record]) -> dict[str, Any]:
+        """How many lines are what, and how old the oldest record is that waits; with what is in ``memory``."""
+        pending, readings = self.pending() + memory, list(self._readings.values())
+        names = [stub.endpoint for stub in pending]
         return {
-            "pending": by_endpoint,
+            "pending": {name: names.count(name) for name in set(names)},
             "strays": {stub.endpoint for stub in pending if self._is_stray(stub)},
-            "dead": len(dead),
+            "dead": len(self.pending(dead=True)),
             "damaged": sum(reading.damaged for reading in readings),
             "newer": sum(reading.newer for reading in readings),
             "segments": len(readings),
@@ -193,40 +181,38 @@ class Backlog:
 
     def _is_stray(self, stub: Record) -> bool:
         """Whether nobody can say whose usage an aggregate is."""
-        known = {**stub.body, **self._book.state(stub.key).origin}
-        return stub.kind == AGGREGATE and not (known.get("domain") or known.get("ip_addr"))
+        known = {**stub.body, **(self._book.state(stub.key).origin or {})}
+        return stub.kind == "aggregate" and not (known.get("domain") or known.get("ip_addr"))
 
     # -- what goes -------------------------------------------------------------------------------
 
-    def reap(self) -> None:
-        """End the segments of which nothing is left to do, and temporary files that a killed process left."""
-        done = self.names_done()
-        if done:  # a line that was overtaken must not come back without what settled it
-            self._book.sync()
+    def reap(self, done: list[str]) -> None:
+        """End the segments of which nothing is left to do; and temporary files that a killed process left."""
+        if done:  # a line that was overtaken must not come back without what settled the record
+            self._book.write(sync=True)
         for name in done:
             self._reap(name)
         import time  # the file system's clock, so the system's and no other
 
-        for entry in os.listdir(self._directory):
-            if entry.endswith(segment.TEMPORARY) and segment.is_ours(entry):
-                path = os.path.join(self._directory, entry)
+        for name in os.listdir(self._directory):
+            path = os.path.join(self._directory, name)
+            if name.endswith(segment.TEMPORARY) and segment.is_ours(name):
                 if os.lstat(path).st_mtime < time.time() - TEMPORARY_AGE_S:
                     files.remove(path)
 
     def _reap(self, name: str) -> None:
-        file = segment.seize(os.path.join(self._directory, name))
-        if file is None:
+        file, reading = segment.seize(os.path.join(self._directory, name)), self._readings.get(name)
+        if file is None or reading is None:
             return
-        try:
-            with self._lock:
-                self._readings[name].refresh()  # its writer may have added to it
-                if name in self.names_done():
-                    self._readings.pop(name)
+        with file, self._lock:
+            try:
+                read_to = reading.cursor
+                reading.refresh()
+                if reading.cursor == read_to:  # else its writer has added to it
+                    self._readings.pop(name, None)
                     segment.destroy(file)
-        except (OSError, KeyError):
-            pass
-        finally:
-            file.close()
+            except OSError:
+                pass  # the next pass may be luckier
 
     def lost_with(self, file: File, under_way: bool) -> Optional[int]:
         """How many records go with a segment, at most; None: it cannot be read, or one may be ``under_way``."""
@@ -289,11 +275,13 @@ class Quota:
                 data = files.read(os.path.join(self._directory, name), segment.CHUNK_BYTES)
             except OSError:
                 data = b""
-            self._counts[name] = size, data.count(b"\n") - data.count(b"\n\n")
+            self._counts[name] = size, data.count(b' {"v":')
         return self._counts[name][1]
 
     def lease(self, size: int, *, anew: bool, evict: Callable[[int, int], None]) -> None:
         """Make sure that ``size`` bytes may be added; ``anew`` for a new file. Raises ``QuotaFull``."""
+        if anew:
+            files.ensure_directory(self._directory)
         if anew or self._leased_bytes < size or self._leased_records < 1:
             self.look()
             if not self._fits(size, 1):
@@ -321,64 +309,45 @@ class Quota:
     ) -> None:
         """Let the oldest segments go that nobody writes, reported first, until so much is free.
 
-        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do. Raises
-        ``QuotaFull``.
+        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do. ``report`` has
+        it on disk that so many records go, or raises ``OSError``. Raises ``QuotaFull``.
         """
-        if size > self._max_bytes:
-            raise QuotaFull(errno.ENOSPC, "larger than the quota")
-        room = self._enter()
         victims: dict[str, File] = {}
-        try:
+        with files.locked(os.path.join(self._directory, segment.ROOM)) as room:
+            if room.held is False or size > self._max_bytes:
+                raise QuotaFull(errno.ENOSPC, "the quota is full")
             self.look()
-            # A record under way may be delivered: its segment goes only where no other is left.
-            lost = self._choose(size, count, victims, lambda file: backlog.lost_with(file, False))
-            lost += self._choose(size, count, victims, lambda file: backlog.lost_with(file, True))
-            if lost:
-                report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
-            for name, file in victims.items():
-                if not segment.destroy(file):
-                    self._stuck.add(name)
-        finally:
-            for file in victims.values():
-                file.close()
-            room.close()
+            try:
+                # A record under way may be delivered: its segment goes only where no other is left.
+                lost = self._choose(size, count, victims, backlog, under_way=False)
+                lost += self._choose(size, count, victims, backlog, under_way=True)
+                if lost:
+                    report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
+                for name, file in victims.items():
+                    if not segment.destroy(file):
+                        self._stuck.add(name)
+            finally:
+                for file in victims.values():
+                    file.close()
         if not self._fits(size, count):
             raise QuotaFull(errno.ENOSPC, "the quota is full")
 
     def _choose(
-        self,
-        size: int,
-        count: int,
-        victims: dict[str, File],
-        lost_with: Callable[[File], Optional[int]],
+        self, size: int, count: int, victims: dict[str, File], backlog: Backlog, *, under_way: bool
     ) -> int:
-        """Seize segments until enough would be free: how many records go with them."""
+        """Seize segments until enough would be free; how many records go with them."""
+        found = [n for n in self._sizes if segment.is_segment(n) and n not in self._stuck]
         lost = 0
-        for name in self._candidates():
+        for name in sorted(found, key=lambda n: (EVICTION.index(n[0]), segment.order(n))):
             if self._fits(size, count):
                 break
-            file = None if name in victims else segment.seize(os.path.join(self._directory, name))
-            found = lost_with(file) if file is not None else None
-            if file is not None and found is None:
+            path = os.path.join(self._directory, name)
+            file = None if name in victims else segment.seize(path)
+            going = None if file is None else backlog.lost_with(file, under_way)
+            if file is not None and going is None:
                 file.close()
-            elif file is not None and found is not None:
-                victims[name], lost = file, lost + found
+            elif file is not None and going is not None:
+                victims[name], lost = file, lost + going
                 self.free_records += self._lines(name)
                 self.free_bytes += self._sizes[name]
         return lost
-
-    def _enter(self) -> File:
-        import time
-
-        path = os.path.join(self._directory, segment.ROOM)
-        for _ in range(ROOM_TRIES):
-            room = files.open_append(path)
-            if room.hold() is not False:
-                return room
-            room.close()
-            time.sleep(ROOM_REST_S)
-        raise QuotaFull(errno.EAGAIN, "others are making room")
-
-    def _candidates(self) -> list[str]:
-        found = [n for n in self._sizes if segment.is_segment(n) and n not in self._stuck]
-        return sorted(found, key=lambda name: (EVICTION.index(name[0]), segment.order(name)))

@@ -43,26 +43,18 @@ def is_hex(text: str, length: int) -> bool:
 
 def is_segment(name: str) -> bool:
     """Whether a name is a segment's: ``<class>-<ms, 12 hex>-<random, 16 hex>.seg``."""
-    class_, ms, rest = (name.split("-", 2) + ["", ""])[:3]
-    known = class_ in CLASSES and is_hex(ms, 12) and name.endswith(SUFFIX)
-    return known and is_hex(rest[: -len(SUFFIX)], 16)
+    known = len(name) == 35 and name[0] in CLASSES and name[1] == name[14] == "-"
+    return known and name.endswith(SUFFIX) and is_hex(name[2:14] + name[15:31], 28)
 
 
 def is_ours(name: str) -> bool:
     """Whether a directory entry is one of ours. Nothing outside these names is ever read, counted or removed."""
     if name.endswith(TEMPORARY):
-        name, _, drawn = name[: -len(TEMPORARY)].rpartition(".")
-        if not is_hex(drawn, 16):
-            return False
+        name = name[: -len(TEMPORARY)].rpartition(".")[0]
     kind, _, rest = name.partition("-")
     if kind == "identity":
         return is_hex(rest[:-5] if rest.endswith(".lock") else rest, 16)
     return name in (BOOK, LOCK, ROOM, CONSENT) or is_segment(name)
-
-
-def created_ms(name: str) -> int:
-    """When a segment was begun, Unix milliseconds by its writer's clock."""
-    return int(name[2:14], 16)
 
 
 def order(name: str) -> str:
@@ -84,14 +76,13 @@ def listing(directory: str) -> list[str]:
 class Segment:
     """One that this process appends to; ``size`` is what must be in it."""
 
-    def __init__(self, file: File, size: int, count: int, *, locked: bool) -> None:
-        self.name = os.path.basename(file.path)
+    def __init__(self, file: File, size: int = 0, count: int = 0) -> None:
+        self.name, self._file = os.path.basename(file.path), file
         self.size, self.count = size, count
-        self.lockless = not locked
         self.failed = (
             False  # a write or a sync was refused: the next sync of this file proves nothing
         )
-        self._file = file
+        self.lockless = file.held is None
         self._unsynced = self._unsynced_name = True
 
     def append(self, data: bytes, *, sync: bool) -> None:
@@ -114,22 +105,17 @@ class Segment:
     def sync(self) -> None:
         """Make what was appended survive a power cut, and its name, new or adopted."""
         if self._unsynced:
-            try:
-                self._unsynced = False  # before: a signal handler may append during the sync
-                self._file.sync()
-                if self._unsynced_name:
-                    files.sync_directory(os.path.dirname(self._file.path))
-                    self._unsynced_name = False
-            except BaseException:
-                self._unsynced = self.failed = True
-                raise
+            self._unsynced = False  # before: a signal handler may append during the sync
+            self._file.sync()
+            if self._unsynced_name:
+                files.sync_directory(os.path.dirname(self._file.path))
+                self._unsynced_name = False
 
-    def close(self, *, sync: bool = True) -> None:
-        """Let go of it, synced where a power cut counts: nobody can do that later. An empty one is removed."""
+    def close(self, *, sync: bool) -> None:
+        """Let go of it, synced where a power cut counts: nobody can do that later. An empty one goes."""
         try:
             if self.size == 0:
-                self._file.cut(0)
-                files.remove(self._file.path)
+                destroy(self._file)
             elif sync:
                 self.sync()
         except OSError:
@@ -142,14 +128,10 @@ def begin(directory: str, class_: str, ms: int) -> Segment:
     """A new segment of ours alone."""
     name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
     file = files.create(os.path.join(directory, name))
-    try:
-        held = file.hold()
-        if held is False:  # somebody took it for an abandoned one, and removes it
-            raise OSError(errno.EAGAIN, "no segment could be claimed", name)
-    except BaseException:
+    if file.hold() is False:  # somebody took it for an abandoned one, and removes it
         file.close()
-        raise
-    return Segment(file, 0, 0, locked=held is True)
+        raise OSError(errno.EAGAIN, "no segment could be claimed", name)
+    return Segment(file)
 
 
 def adopt(directory: str, class_: str, most_bytes: int, most_lines: int) -> Optional[Segment]:
@@ -167,14 +149,11 @@ def adopt(directory: str, class_: str, most_bytes: int, most_lines: int) -> Opti
             data = file.read(0, most_bytes) if file.hold() else b""
             found = [line for line in data.split(b"\n") if line]
             whole = all(line[8:].startswith(OPENING) for line in found)
-            if 0 < len(data) < most_bytes and whole and 0 < len(found) < most_lines:
+            if whole and 0 < len(data) < most_bytes and 0 < len(found) < most_lines:
                 file.write(b"\n")  # a power cut may have left a line without its end
-                return Segment(file, len(data) + 1, len(found), locked=True)
+                return Segment(file, len(data) + 1, len(found))
         except OSError:
             pass
-        except BaseException:
-            file.close()
-            raise
         file.close()
     return None
 
@@ -198,8 +177,7 @@ class Reading:
 
     def refresh(self) -> None:
         """Read what was appended since; an unterminated tail was never acknowledged. Raises ``OSError``."""
-        file = files.open_read(self.path)
-        try:
+        with files.open_read(self.path) as file:
             if file.stat().st_size < self.cursor:
                 self.forget()
             while True:
@@ -207,44 +185,31 @@ class Reading:
                 end = data.rfind(b"\n") + 1
                 if not end and len(data) < CHUNK_BYTES:
                     return
-                self._take_all(data[: end or len(data)])
-        finally:
-            file.close()
+                self._take(data[: end or len(data)])
 
-    def _take_all(self, data: bytes) -> None:
-        at = self.cursor
+    def _take(self, data: bytes) -> None:
         for line in data.split(b"\n"):
-            if line.strip(b"\r"):
-                self._take(line, at)
-            at += len(line) + 1
-        self.cursor += len(data)
-
-    def _take(self, line: bytes, at: int) -> None:
-        found = parse(lines.decode(line.rstrip(b"\r")))
-        if found is DAMAGED:
-            self.damaged += 1
-        elif found is NEWER:
-            self.newer += 1
-        else:
-            stub = found.stub((self.name, at, len(line)))
-            known = self.records.get(stub.key)
-            if known is None or known.total <= stub.total:
-                self.records[stub.key] = stub
+            found = parse(lines.decode(line))
+            if isinstance(found, Record):
+                stub = found.stub((self.name, self.cursor, len(line)))
+                known = self.records.get(stub.key)
+                if known is None or known.total <= stub.total:
+                    self.records[stub.key] = stub
+            elif line.rstrip():
+                self.newer += found is NEWER
+                self.damaged += found is DAMAGED
+            self.cursor += len(line) + 1
+        self.cursor -= 1  # behind the last one there is no newline
 
 
 def load(directory: str, stub: Record) -> Optional[Record]:
     """The record that stands at a stub's place; None where that is gone, or says something else by now."""
-    name, at, length = stub.place or ("", 0, 0)
+    name, at, length = stub.place
     try:
-        file = files.open_read(os.path.join(directory, name))
+        line = files.read(os.path.join(directory, name), length, at)
     except OSError:
         return None
-    try:
-        found = parse(lines.decode(file.read(at, length).rstrip(b"\r")))
-    except OSError:
-        return None
-    finally:
-        file.close()
+    found = parse(lines.decode(line))
     if not isinstance(found, Record) or found.key != stub.key:
         return None
     found.place = stub.place
@@ -280,12 +245,12 @@ def destroy(file: File) -> bool:
     Truncated first: a name that cannot be unlinked must hold nothing. Windows unlinks no open file.
     """
     try:
-        file.cut(0)
+        file.cut()
+        if files.WINDOWS:
+            file.close()
+        files.remove(file.path)
+        return True
     except OSError:
-        file.close()
         return False
-    if files.WINDOWS:
+    finally:
         file.close()
-    files.remove(file.path)
-    file.close()
-    return True

@@ -12,18 +12,18 @@ from _thread import RLock
 from .. import files, lines
 from . import segment
 from .backlog import Backlog, Quota, QuotaFull
-from .book import DROPPED, Book
+from .book import DROPPED, Book, State
+from .record import Consent
 from .segment import COUNTERS, LICENCE, USAGE, Segment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any, Optional
 
     from ..clock import Clock
     from ..files import File
     from ..values import Verdict
-    from .book import State
     from .record import Record
 
 DISK, MEMORY, FULL = "disk", "memory", "full"
@@ -31,119 +31,6 @@ DISK, MEMORY, FULL = "disk", "memory", "full"
 MEMORY_RECORDS = 1000
 # So much of the quota the deliverer keeps free, so that a host's thread seldom evicts.
 SPARE = 16
-# How often the lock of the consent file is tried before it is done without.
-CONSENT_TRIES, CONSENT_REST_S = 20, 0.01
-
-
-class Consent:
-    """The epoch of consent: the size of ``agent.consent``, which holds dots; 0 is none.
-
-    Usage is recorded under the epoch of its time and sent only while that is the size. Whoever refuses adds a dot. It is
-    asked by open and ``fstat``: over a network a name's attributes may be old.
-    """
-
-    def __init__(self, directory: Optional[str]) -> None:
-        self._path = os.path.join(directory, segment.CONSENT) if directory is not None else None
-        self._epoch = 1  # without a directory
-        self.blocked = (
-            False  # a refusal could not be written down: nothing is captured or sent here
-        )
-
-    def current(self) -> int:
-        """The epoch now; 0 where there is none, or it cannot be read, or a refusal could not be written."""
-        return self.look() or 0
-
-    def look(self) -> Optional[int]:
-        """The same, but None where it cannot be read: then nobody knows what is refused."""
-        if self._path is None or self.blocked:
-            return 0 if self.blocked else self._epoch
-        try:
-            file = files.open_read(self._path)
-        except FileNotFoundError:
-            return 0
-        except OSError:
-            return None
-        try:
-            return file.stat().st_size
-        except OSError:
-            return None
-        finally:
-            file.close()
-
-    def ensure(self) -> int:
-        """The epoch, begun if there is none; 0 where that fails. One made anew equals an old one but by chance."""
-        if self.blocked:
-            self.refuse()
-        epoch = self.current()
-        if epoch or self._path is None or self.blocked:
-            return epoch
-        try:
-            files.ensure_directory(os.path.dirname(self._path))
-            self._remove_empty()
-            self._make(b"." * (os.urandom(1)[0] or 1))
-        except OSError:
-            pass
-        return self.current()
-
-    def _make(self, dots: bytes) -> None:
-        """The whole file in one step, or somebody else's."""
-        path = self._path or ""
-        temporary = "%s.%s%s" % (path, os.urandom(8).hex(), segment.TEMPORARY)
-        try:
-            files.write_new(temporary, dots)
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-        except (OSError, AttributeError):  # a file system without links
-            files.write_new(path, dots)
-        finally:
-            files.remove(temporary)
-        files.sync_directory(os.path.dirname(path))
-
-    def _remove_empty(self) -> None:
-        """An empty file is what a power cut left, and not an epoch; under its lock, or somebody's new one might go."""
-        try:
-            file = files.open_append(self._path or "", missing_ok=False)
-        except FileNotFoundError:
-            return
-        try:
-            if file.hold() is not False and file.stat().st_size == 0:
-                files.remove(file.path)
-        finally:
-            file.close()
-
-    def refuse(self) -> None:
-        """Begin the next epoch, where there is one; ``blocked`` says that this failed."""
-        if self._path is None:
-            self._epoch += 1
-            return
-        try:
-            file = files.open_append(self._path, missing_ok=False)
-        except FileNotFoundError:
-            self.blocked = False  # nothing was captured that may be sent
-            return
-        except OSError:
-            self.blocked = True
-            return
-        try:
-            self._wait_for(file)
-            file.write(b".")
-            file.sync()
-            self.blocked = False
-        except OSError:
-            self.blocked = True
-        finally:
-            file.close()
-
-    @staticmethod
-    def _wait_for(file: File) -> None:
-        """Appends are not atomic everywhere: on Windows 6,000 dots gave 5,383."""
-        import time
-
-        for _ in range(CONSENT_TRIES):
-            if file.lock() is not False:
-                return
-            time.sleep(CONSENT_REST_S)
 
 
 class Spool:
@@ -167,29 +54,31 @@ class Spool:
         power: bool,
         report: Callable[[int, str], Optional[Record]],
     ) -> None:
-        self.directory, self.trouble = directory, {}
-        self._clock, self._power, self._report = clock, power, report
-        self._bounds = max_bytes, max_records
-        self._began_at = clock.monotonic()
+        self.directory, self._clock, self._power, self._report = directory, clock, power, report
+        self.trouble: dict[str, str] = {}  # what is wrong now, by kind
         self.memory: list[Record] = []
-        self.consent = Consent(directory)
+        mark = os.path.join(directory, segment.CONSENT) if directory is not None else None
+        self.consent = Consent(mark)
+        self._bounds, self._began_at = (max_bytes, max_records), clock.monotonic()
         self._begin()
-
-    trouble: dict[str, str]  # what is wrong now, by kind
 
     def _begin(self) -> None:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
-        self.lockless = False
-        self._lock = RLock()
-        self._busy = False  # in the middle of an append
+        self.lockless = self.claimed = False
+        self._lock, self._busy = RLock(), False  # in the middle of an append
         self._open: dict[str, Segment] = {}
         self._last_ms = 0
-        self.claimed = False
         self._claim: Optional[File] = None
         self._quota = Quota(self.directory or "", *self._bounds)
         self._book = Book(self.directory, self.run, self._bounds[0])
         self._backlog = Backlog(self.directory, self._book, self.consent.look)
+
+    def after_fork(self) -> None:
+        """In the child: own locks and segments, nothing of the parent's to settle or to repeat."""
+        files.close_inherited()
+        self.memory.clear()
+        self._begin()
 
     def age_s(self) -> float:
         """Seconds that this process has had it, whatever the clock was set to."""
@@ -201,12 +90,6 @@ class Spool:
             self.trouble.pop(what, None)
         else:
             self.trouble[what] = str(error) or type(error).__name__
-
-    def after_fork(self) -> None:
-        """In the child: own locks and segments, nothing of the parent's to settle or to repeat."""
-        files.close_inherited()
-        self.memory.clear()
-        self._begin()
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -223,81 +106,77 @@ class Spool:
         return kept
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
+        class_ = USAGE if record.usage else LICENCE
+
+        def write(alone: bool) -> None:
+            self._write(class_, lines.encode(record.to_json()), sync, alone, bounded)
+
+        return self._alone("write", write)
+
+    def _alone(self, what: str, write: Callable[[bool], None]) -> str:
+        """``write(alone)`` under the lock; ``alone`` where it interrupts another on this very thread."""
         if self.directory is None:
             return MEMORY
         try:
-            data = lines.encode(record.to_json())
-            class_ = USAGE if record.usage else LICENCE
             with self._lock:
-                # A signal handler may interrupt an append on this very thread: what it records goes beside.
                 alone, self._busy = self._busy, True
                 try:
-                    self._write(class_, data, sync and self._power, alone, bounded)
+                    write(alone)
                 finally:
                     self._busy = alone
         except QuotaFull as error:
             self.note("quota", error)
             return FULL
         except Exception as error:  # the host may have hooked what is called here
-            self.note("write", error)
+            self.note(what, error)
             return MEMORY
         self.note("quota")
-        self.note("write")
+        self.note(what)
         return DISK
 
     def _write(self, class_: str, data: bytes, sync: bool, alone: bool, bounded: bool) -> None:
-        """One line into the open segment of a class; once more into a new one where that refuses it."""
+        """Lines into the open segment of a class; once more into a new one where that refuses them."""
         for again in (False, True):
-            target = None
+            target = None if alone or again else self._open.pop(class_, None)
             try:
-                target = self._segment(class_, len(data), alone=alone, again=again, bounded=bounded)
-                target.append(data, sync=sync)
-                return
-            except OSError as error:
-                self._drop_open(class_, target)
-                if again or isinstance(error, QuotaFull):
+                if target is not None and not self._fits(target, len(data)):
+                    target.close(sync=self._power)
+                    target = None
+                if bounded:
+                    self._quota.lease(len(data), anew=target is None, evict=self._evict)
+                target = target or self._new(class_, adopting=not (alone or again))
+                target.append(data, sync=sync and self._power)
+            except BaseException as error:
+                if target is not None:  # nobody knows how far we came
+                    target.close(sync=self._power)
+                if again or isinstance(error, QuotaFull) or not isinstance(error, OSError):
                     raise
-            except BaseException:  # nobody knows how far we came
-                self._drop_open(class_, target)
-                raise
-            finally:
-                if alone and target is not None:
-                    target.close(sync=sync)
+                continue
+            if alone:
+                target.close(sync=self._power)
+            else:
+                self._open[class_] = target
+            return
 
-    def _segment(
-        self, class_: str, size: int, *, alone: bool, again: bool, bounded: bool
-    ) -> Segment:
-        """The open segment of a class with room for ``size`` more, or another."""
+    def _fits(self, target: Segment, size: int) -> bool:
+        quota = self._quota
+        more = target.size + size <= quota.segment_bytes and target.count < quota.segment_records
+        return more and not target.failed
+
+    def _new(self, class_: str, *, adopting: bool) -> Segment:
+        """A segment to go on with, or a new one.
+
+        After a failure nothing is adopted: the next sync of a file may succeed without the pages that were lost.
+        """
         directory, quota = self.directory or "", self._quota
-        found = None if alone else self._open.get(class_)
-        if found is not None and (
-            found.size + size > quota.segment_bytes or found.count >= quota.segment_records
-        ):
-            self._drop_open(class_, found)
-            found = None
-        if found is None:
-            files.ensure_directory(directory)
-        if bounded:
-            quota.lease(size, anew=found is None, evict=self._evict)
-        if found is None and not (alone or again or class_ == COUNTERS):
-            # After a failure nothing is adopted: the next sync of a file may succeed without the pages that were lost.
-            found = segment.adopt(
-                directory, class_, quota.segment_bytes // 2, quota.segment_records
-            )
+        most = quota.segment_bytes // 2, quota.segment_records
+        found = segment.adopt(directory, class_, *most) if adopting else None
         if found is None:
             # Within a run the order of names is the order of creation, whatever the clock does.
             self._last_ms = max(int(self._clock.time() * 1000), self._last_ms + 1, 0)
             found = segment.begin(directory, class_, self._last_ms)
             self.lockless |= found.lockless
-        if not alone:
-            self._open[class_] = found
         return found
-
-    def _drop_open(self, class_: str, target: Optional[Segment]) -> None:
-        if target is not None:
-            if self._open.get(class_) is target:
-                del self._open[class_]
-            target.close(sync=self._power)
 
     def _evict(self, size: int, count: int) -> None:
         self._quota.evict(size, count, self._backlog, self._tell_dropped)
@@ -306,117 +185,103 @@ class Spool:
         """Have on disk that so many records go; raises ``OSError``."""
         record = self._report(count, id)
         if record is not None:
-            record.run = record.run or self.run
+            record.run = self.run
             if self._append(record, sync=True, bounded=False) != DISK:
                 raise OSError("the report of dropped records cannot be written")
 
     def keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> bool:
-        """Put changed totals on disk, synced; False where it refuses.
+        """Put changed totals on disk, synced; False where it refuses."""
 
-        A full segment is let go only after its successor holds every open window, synced: a window between two
-        segments was taken for closed, and sent with 5 of 40.
-        """
-        if not changed:
-            return True
-        if self.directory is None:
-            return False
-        with self._lock:
-            if self._busy:
-                return False
-            self._busy = True
-            try:
-                self._keep_counters(changed, open_)
-                self.news = object()
-                self.note("counters")
-                return True
-            except Exception as error:
-                self.note("counters", error)
-                return False
-            finally:
-                self._busy = False
+        def write(alone: bool) -> None:
+            if alone:
+                raise OSError("interrupts another append")
+            self._keep_counters(changed, open_)
+
+        kept = not changed or self._alone("counters", write) == DISK
+        self.news = object() if changed and kept else self.news
+        return kept
 
     def _keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> None:
-        for record in (*changed, *open_):
-            record.run = self.run
-        data = b"".join(lines.encode(record.to_json()) for record in changed)
-        old = self._open.get(COUNTERS)
-        kept = False
-        if old is not None and not old.failed:
-            if old.size + len(data) <= self._quota.segment_bytes:
-                self._quota.lease(len(data), anew=False, evict=self._evict)
-                kept = _is_appended(old, data, sync=self._power)
-        if not kept:
-            self._move_counters(old, {r.key: r for r in (*open_, *changed)})
-        if not open_:
-            self._drop_open(COUNTERS, self._open.get(COUNTERS))
+        """A full segment is let go only after its successor holds every open window, synced.
 
-    def _move_counters(self, old: Optional[Segment], windows: dict[Any, Record]) -> None:
-        data = b"".join(lines.encode(record.to_json()) for record in windows.values())
-        self._open.pop(COUNTERS, None)
+        A window between two segments was taken for closed, and sent with 5 of 40.
+        """
+        old, windows = self._open.get(COUNTERS), {record.key: record for record in changed}
+        data = self._encode(windows.values())
+        anew = old is None or not self._fits(old, len(data))
+        self._quota.lease(len(data), anew=anew, evict=self._evict)
         try:
-            fresh = self._segment(COUNTERS, len(data), alone=False, again=True, bounded=True)
-            fresh.append(data, sync=self._power)
-        except BaseException:
-            self._drop_open(COUNTERS, self._open.get(COUNTERS))
+            if old is not None and not anew:
+                old.append(data, sync=self._power)
+        except OSError:
+            anew = True
+        if anew:
+            windows = {**{record.key: record for record in open_}, **windows}
+            fresh = self._new(COUNTERS, adopting=False)
+            try:
+                fresh.append(self._encode(windows.values()), sync=self._power)
+            except BaseException:
+                fresh.close(sync=False)
+                raise
+            self._open[COUNTERS] = fresh
             if old is not None:
-                self._open[COUNTERS] = old  # its lock says that the windows in it go on
-            raise
-        if old is not None:
-            old.close(sync=self._power)
+                old.close(sync=self._power)
+        if not open_:
+            self.seal((COUNTERS,))
+
+    def _encode(self, records: Iterable[Record]) -> bytes:
+        for record in records:
+            record.run = self.run
+        return b"".join(lines.encode(record.to_json()) for record in records)
 
     def sync(self) -> bool:
         """Make everything appended so far survive a power cut; False where the disk refuses."""
+        self.note("sync")
         with self._lock:
-            whole = True
-            for class_, target in list(self._open.items()) if self._power else ():
+            for target in list(self._open.values()) if self._power else ():
                 try:
                     target.sync()
                 except OSError as error:
-                    whole = False
+                    target.failed = True
                     self.note("sync", error)
-                    if class_ != COUNTERS:
-                        self._drop_open(class_, target)
-        if whole:
-            self.note("sync")
-        return whole
+        return "sync" not in self.trouble
 
     def seal(self, classes: Collection[str] = segment.CLASSES) -> None:
         """End the open segments of these classes."""
         with self._lock:
             for class_ in classes:
-                self._drop_open(class_, self._open.get(class_))
+                target = self._open.pop(class_, None)
+                if target is not None:
+                    target.close(sync=self._power)
 
     # -- consent ---------------------------------------------------------------------------------
 
     def refuse_usage(self) -> None:
-        """Purge all usage, begin the next epoch so that nobody sends what others hold of it. Raises nothing."""
+        """Purge all usage, and begin the next epoch so that nobody sends what others hold. Raises nothing."""
         self.memory[:] = [record for record in self.memory if not record.usage]
+        self.note("purge")
         try:
             self.consent.refuse()
             self._purge()
-            if self.consent.blocked:  # there was no room for the dot: now there is
+            if self.consent.blocked:  # there was no room for the dot: now there may be
                 self.consent.refuse()
         except Exception as error:
             self.note("purge", error)
         self.note("consent", "a refusal could not be written" if self.consent.blocked else None)
 
     def _purge(self) -> None:
-        """End the segments of usage, their writers alive or not: they notice."""
-        self.note("purge")
+        """End the segments of usage, their writers alive or not: they notice. Temporary files may hold usage too."""
         self.seal((USAGE, COUNTERS))
-        directory = self.directory or ""
-        try:
-            entries = os.listdir(directory) if directory else []
-        except FileNotFoundError:
+        if self.directory is None or not os.path.isdir(self.directory):
             return
-        for name in filter(segment.is_ours, entries):
-            path = os.path.join(directory, name)
-            if name.endswith(segment.TEMPORARY):  # it may hold pieces of usage
+        for name in filter(segment.is_ours, os.listdir(self.directory)):
+            path = os.path.join(self.directory, name)
+            if name.endswith(segment.TEMPORARY):
                 files.remove(path)
-            elif segment.is_segment(name) and name[0] in (USAGE, COUNTERS):
+            elif segment.is_segment(name) and name[0] != LICENCE:
                 try:
                     if not segment.destroy(files.open_append(path, missing_ok=False)):
-                        raise OSError("usage could not be removed")
+                        self.note("purge", "usage could not be removed")
                 except FileNotFoundError:
                     pass
                 except OSError as error:
@@ -436,15 +301,19 @@ class Spool:
             try:
                 self._claim = files.open_append(os.path.join(self.directory, segment.LOCK))
                 held = self._claim.hold()
+                self.lockless |= held is None
             except OSError as error:
                 self.note("lock", error)
-            if held is False:
-                self._let_go()
-                return False
-            self.lockless |= held is None
-        self._book.alone = held is True
-        self.claimed = True
-        self._rescue()
+        if held is False:
+            self._let_go()
+            return False
+        self.claimed, self._book.alone = True, held is True
+        if self.consent.blocked:
+            self.refuse_usage()
+        for record in list(self.memory):
+            if self._append(record, sync=True) != DISK:
+                break
+            self.forget(record)
         self._refresh()
         return True
 
@@ -454,25 +323,15 @@ class Spool:
         if file is not None:
             file.close()
 
-    def _rescue(self) -> None:
-        """Move records from memory to the disk, once it takes them; try again what a refusal could not write."""
-        if self.consent.blocked:
-            self.refuse_usage()
-        for record in list(self.memory):
-            if self._append(record, sync=True) != DISK:
-                return
-            self._forget_memory(record)
-
     def _refresh(self) -> None:
         self._backlog.refresh()
         self.note("read", self._backlog.trouble or None)
 
     def release(self) -> None:
         """Let another process deliver, what is done with removed; safe when not claimed."""
-        if not self.claimed:
-            return
         try:
-            if self.directory is not None and os.path.isdir(self.directory):
+            if self.claimed and self.directory is not None and os.path.isdir(self.directory):
+                self.note("tidy")
                 self._tidy()
         except Exception as error:
             self.note("tidy", error)
@@ -483,14 +342,10 @@ class Spool:
     def _tidy(self) -> None:
         self._refresh()
         done = self._backlog.names_done()
-        for class_ in (LICENCE, USAGE):
-            target = self._open.get(class_)
-            if target is not None and target.name in done:
-                self.seal((class_,))
-        self._backlog.reap()
+        self.seal([c for c, own in list(self._open.items()) if own.name in done and c != COUNTERS])
+        self._backlog.reap(done)
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners().keys())
-        self.note("tidy")
         with self._lock:
             self._quota.spare(SPARE, self._evict)
 
@@ -510,46 +365,44 @@ class Spool:
 
         ``sync``: it is the first of an aggregate, whose line and origin must not change any more.
         """
+        entries: list[Any] = [self._book.begin(record.key)]
         origin = {n: record.body[n] for n in ("domain", "ip_addr") if record.body.get(n)}
-        written = self._book.begin(record, **(origin if sync else {}))
-        if record.place is None:
+        if sync and origin:
+            entries.insert(0, ["origin", *record.key, origin])
+        sync = sync and self._power
+        written = self._book.write(*entries, sync=sync)
+        if not record.place[0] or (written and not sync):
             return True
-        try:
-            # Writing may be impossible and truncating not: a full disk.
-            file = files.open_append(self._path_of(record), missing_ok=False)
-            try:
-                if sync and self._power:
+        try:  # a full disk can be truncated
+            path = os.path.join(self.directory or "", record.place[0])
+            with files.open_append(path, missing_ok=False) as file:
+                if sync:
                     file.sync()
                     files.sync_directory(self.directory or "")
-            finally:
-                file.close()
+            return written or not sync
         except OSError as error:
             self.note("write", error)
-            return written and not sync
-        return not (sync and self._power) or self._book.sync()
-
-    def _path_of(self, record: Record) -> str:
-        return os.path.join(self.directory or "", record.place[0] if record.place else "")
+            return False
 
     def end(self, record: Record, *, failed: bool, counted: int) -> None:
-        """Note that an attempt brought no verdict on the record; the numbers rise by this."""
-        self._book.end(record, failed=failed, counted=counted)
+        """Note that an attempt brought no verdict on the record; its numbers rise by this."""
+        state = self._book.state(record.key)
+        self._book.write(["end", *record.key, state.failed + failed, state.counted + counted])
 
     def answer(self, record: Record, verdict: Verdict, at: float) -> None:
         """Note the verdict that ends a record: settled, or a dead letter."""
         self.told(record, verdict, at)
-        self._forget_memory(record)
+        self.forget(record)
 
     def told(self, record: Record, verdict: Verdict, at: float) -> None:
         """Note an answer, for the history; what it means for the record is in its outcome."""
-        answer = verdict.outcome, at, verdict.code, verdict.reason, verdict.errors
-        self._book.answer(record, *answer)
+        # What a usage server writes may repeat what was recorded.
+        text = ["", None] if record.usage else [verdict.reason, verdict.errors]
+        entry = ["answer", *record.key, verdict.outcome, at, verdict.code, *text, record.kind]
+        self._book.write(entry + [record.epoch] * record.usage)
 
     def forget(self, record: Record) -> None:
-        """Keep nothing of usage that was refused while it was under way."""
-        self._forget_memory(record)
-
-    def _forget_memory(self, record: Record) -> None:
+        """Keep nothing in memory of a record that is settled, or was refused while it was under way."""
         try:
             self.memory.remove(record)
         except ValueError:
@@ -557,47 +410,36 @@ class Spool:
 
     def drop(self, records: Collection[Record], *, why: str) -> int:
         """Let records go, for their "age" or after an "export"; how many went. Age is reported first."""
-        gone = [r for r in records if not self._book.state(r.key).settled]
-        if gone and why == "age":
-            keys = repr(sorted(record.key for record in gone)).encode("utf-8", "backslashreplace")
-            count = sum(record.weight for record in gone)
-            id = "dropped-%s-%d" % (lines.sha256(keys).hexdigest()[:16], count)
+        gone = {r.key: r for r in records if not self._book.state(r.key).settled}
+        if gone and why == "age" and self.directory is not None:
+            count = sum(record.weight for record in gone.values())
+            drawn = lines.sha256(lines.encode(sorted(gone))).hexdigest()[:16]
             try:  # a crash between the two repeats the report under the same id
-                self._tell_dropped(count, id)
-            except OSError as error:
-                self.note("write", error)
+                self._tell_dropped(count, "dropped-%s-%d" % (drawn, count))
+            except OSError:
                 return 0
-        for record in gone:
-            self._book.answer(record, DROPPED, self._clock.time(), None, why, None)
-            self._forget_memory(record)
+        for key, record in gone.items():
+            self._book.write(["is", *key, DROPPED])
+            self.forget(record)
         return len(gone)
 
     def revive(self) -> int:
         """Have all dead letters wait again; how many."""
         dead = self._backlog.pending(dead=True)
-        return sum(self._book.revive(record.key) for record in dead)
+        return sum(self._book.write(["revive", *record.key]) for record in dead)
 
     # -- looking: anybody, without a lock --------------------------------------------------------
 
     def census(self) -> dict[str, Any]:
         """How many records wait, by endpoint, are dead, damaged, of a newer format; what all files take."""
         self._refresh()
-        found = self._backlog.count()
-        pending = found["pending"]
-        for record in list(self.memory):
-            pending[record.endpoint] = pending.get(record.endpoint, 0) + 1
-            oldest_at = found["oldest_at"]
-            found["oldest_at"] = record.at if oldest_at is None else min(oldest_at, record.at)
+        size = 0
         try:
             size = self._quota.look() if self.directory is not None else 0
         except OSError:
-            size = 0
-        return {
-            **found,
-            "bytes": size,
-            "in_memory": len(self.memory),
-            "trouble": dict(self.trouble),
-        }
+            pass
+        known = {"bytes": size, "in_memory": len(self.memory), "trouble": dict(self.trouble)}
+        return {**self._backlog.count(list(self.memory)), **known}
 
     def records(self, *, dead: bool = False) -> Iterator[Record]:
         """What waits, or the dead letters, each once, counting windows that are still open too."""
@@ -611,7 +453,14 @@ class Spool:
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """The last answers, oldest first; those about usage only while its consent stands."""
-        return self._book.history(self.consent.look(), limit)
+        self.refresh_facts()
+        epoch, found = self.consent.look(), []
+        names = ("endpoint", "event_id", "verdict", "at", "code", "reason", "errors", "kind")
+        for entry in list(self._book.answers.values()):
+            answer = dict(zip(names, entry[1:]))
+            if answer.get("kind") == "licence" or entry[9:] == [epoch]:
+                found.append({**answer, "errors": answer.get("errors") or {}})
+        return found[-limit:] if limit > 0 else []
 
     def fact(self, kind: str, tag: str) -> dict[str, Any]:
         """What was noted last about ``tag``; {} for nothing."""
@@ -619,7 +468,7 @@ class Spool:
 
     def note_fact(self, kind: str, tag: str, **fields: Any) -> None:
         """Note something for all processes; in memory where the disk refuses."""
-        self._book.note(kind, tag, fields)
+        self._book.note(kind, tag, **fields)
         if not self.claimed:
             self._book.close()
 
@@ -636,12 +485,4 @@ class Spool:
             names = segment.listing(self.directory) if self.directory is not None else []
         except OSError:
             return None
-        return min((segment.created_ms(n) / 1000 for n in names if n[0] != COUNTERS), default=None)
-
-
-def _is_appended(target: Segment, data: bytes, *, sync: bool) -> bool:
-    try:
-        target.append(data, sync=sync)
-        return True
-    except OSError:
-        return False
+        return min((int(n[2:14], 16) / 1000 for n in names if n[0] != COUNTERS), default=None)
