@@ -21,56 +21,29 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.model import Process, World
-from support.spool import FakeClock, spool, usage, waiting
-
-from agent import jsonline
-from agent.spool.records import Record, report
-from agent.spool.store import DISK
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs flock")
 
 WHO = st.integers(0, 3)
-TEXT = st.sampled_from(["a", "b" * 60, "c" * 300, "d" * 900])
-OUTCOME = st.sampled_from(
-    [
-        "ok",
-        "ok",
-        "ok",
-        "lost",
-        "offline",
-        "rejected",
-        "retry",
-        "untrusted",
-        "held",
-        "throttled",
-        "die",
-        "die before",
-    ]
-)
-PLAN = st.lists(OUTCOME, max_size=5)
+SIZE = st.sampled_from([1, 60, 300, 900])
+OUTCOMES = "ok ok ok lost offline rejected retry untrusted held throttled die".split()
+PLAN = st.lists(st.sampled_from([*OUTCOMES, "die before"]), max_size=5)
 HOW = st.tuples(st.integers(0, 99), st.sampled_from(["none", "some", "all"]))
 # What happens in the middle of a step, at which of its system calls.
 DOINGS = st.sampled_from("""kill power record usage deliver refuse burst leave signal signal-usage
     deliver record kill record-leave""".split())
 ANY_CALL = st.tuples(st.integers(1, 30), st.just(""), DOINGS)
-ONE_CALL = st.tuples(
-    st.integers(1, 4), st.sampled_from(["write", "sync", "lock", "unlink"]), DOINGS
+CALLS = st.sampled_from(["write", "sync", "lock", "unlink"])
+DISTURBANCE = st.none() | st.none() | ANY_CALL | st.tuples(st.integers(1, 4), CALLS, DOINGS)
+FAULTS = st.tuples(
+    st.sampled_from(["write", "sync"]), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0])
 )
-DISTURBANCE = st.one_of(st.none(), st.none(), ANY_CALL, ONE_CALL)
-FAULT = st.one_of(
-    st.none(),
-    st.none(),
-    st.none(),
-    st.tuples(
-        st.sampled_from(["write", "sync"]), st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0])
-    ),
-)
+FAULT = st.none() | st.none() | st.none() | FAULTS
+DAY_S = 86400.0
 
 
 class SpoolMachine(RuleBasedStateMachine):
     """Rules over one ``World``."""
-
-    told: dict[str, int] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,11 +57,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.world is not None:
-                if not self.world.broken:
-                    self.world.heal()
-                for what, n in self.world.told.items():
-                    self.told[what] = self.told.get(what, 0) + n
+            if self.world is not None and not self.world.broken:
+                self.world.heal()
         finally:
             if self.world is not None:
                 self.world.shut()
@@ -122,36 +92,27 @@ class SpoolMachine(RuleBasedStateMachine):
     def disturb(self, name: str, process: Process) -> None:
         """In the middle of a call of ``process``."""
         w = self.w
-        if name == "kill":
-            w.kill(process)
-        if name == "power":
-            w.cut()
         w.tell("disturbed: " + name)
-        if name == "signal":
-            return w.licence(process, "signal", ordered=False)
-        if name == "signal-usage":
-            return w.usage(process, "signal", ordered=False)
-
-        def record_and_leave(p: Process) -> None:
-            w.licence(p, "meanwhile")
-            w.leave(p)
-
         acts: dict[str, Callable[[Process], None]] = {
+            "kill": w.kill,
+            "power": lambda p: w.cut(),
+            "signal": lambda p: w.licence(p, "signal", ordered=False),
+            "signal-usage": lambda p: w.usage(p, "signal", ordered=False),
+        }
+        if name in acts:
+            return acts[name](process)
+        acts = {
             "record": lambda p: w.licence(p, "meanwhile"),
             "usage": lambda p: w.usage(p, "meanwhile"),
             "deliver": lambda p: w.deliver(p, []),
             "refuse": w.refuse,
-            "burst": lambda p: self.many(p, "d" * 900, 4),
+            "burst": lambda p: [w.licence(p, "d" * 900) for _ in range(4)].clear(),
             "leave": w.leave,
-            "record-leave": record_and_leave,
+            "record-leave": lambda p: w.licence(p, "meanwhile") or w.leave(p),
         }
         for other in w.processes:
             if other is not process and not other.dead and not other.passing:
                 return w.act(other, acts[name])
-
-    def many(self, process: Process, text: str, n: int) -> None:
-        for _ in range(n):
-            self.w.licence(process, text)
 
     # -- rules -----------------------------------------------------------------------------------
 
@@ -160,19 +121,19 @@ class SpoolMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.w.processes.append(Process(self.w))
 
-    @rule(n=WHO, text=TEXT, disturbance=DISTURBANCE, fault=FAULT, how=HOW)
-    def licence(self, n: int, text: str, **more: Any) -> None:
-        self.step(n, lambda p: self.w.licence(p, text), **more)
+    @rule(n=WHO, size=SIZE, disturbance=DISTURBANCE, fault=FAULT, how=HOW)
+    def licence(self, n: int, size: int, **more: Any) -> None:
+        self.step(n, lambda p: self.w.licence(p, "x" * size), **more)
 
-    @rule(n=WHO, text=TEXT, disturbance=DISTURBANCE, fault=FAULT, how=HOW)
-    def usage(self, n: int, text: str, **more: Any) -> None:
-        self.step(n, lambda p: self.w.usage(p, text), **more)
+    @rule(n=WHO, size=SIZE, disturbance=DISTURBANCE, fault=FAULT, how=HOW)
+    def usage(self, n: int, size: int, **more: Any) -> None:
+        self.step(n, lambda p: self.w.usage(p, "x" * size), **more)
 
-    @rule(n=WHO, text=TEXT, many=st.integers(2, 12), disturbance=DISTURBANCE, how=HOW)
-    def burst(self, n: int, text: str, many: int, **more: Any) -> None:
+    @rule(n=WHO, size=SIZE, many=st.integers(2, 12), disturbance=DISTURBANCE, how=HOW)
+    def burst(self, n: int, size: int, many: int, **more: Any) -> None:
         def both(p: Process) -> None:
             for number in range(many):
-                (self.w.usage if number % 3 == 2 else self.w.licence)(p, text)
+                (self.w.usage if number % 3 == 2 else self.w.licence)(p, "x" * size)
 
         self.step(n, both, **more)
 
@@ -227,30 +188,23 @@ class SpoolMachine(RuleBasedStateMachine):
             if not slow:
                 self.w.do(child, lambda p: None)
 
-    @rule(seconds=st.sampled_from([1.0, 1800.0, 7200.0, 40 * 86400.0, 91 * 86400.0]))
+    @rule(seconds=st.sampled_from([1.0, 1800.0, 7200.0, 40 * DAY_S, 91 * DAY_S]))
     def wait(self, seconds: float) -> None:
         self.w.clock.advance(seconds)
 
-    @rule(skew_s=st.sampled_from([0.0, 0.0, -50.0, 7200.0, -86400.0 * 3, 3650 * 86400.0]))
+    @rule(skew_s=st.sampled_from([0.0, 0.0, -50.0, 7200.0, -3 * DAY_S, 3650 * DAY_S]))
     def jump(self, skew_s: float) -> None:
         self.w.clock.skew_s = skew_s
 
     @precondition(lambda self: self.world is not None and len(self.world.planted) < 2)
-    @rule(class_=st.sampled_from("lu"), n=st.integers(1, 3))
+    @rule(class_=st.sampled_from("lu"), n=st.integers(2, 4))
     def newer_version(self, class_: str, n: int) -> None:
-        self.step(0, lambda p: self.w.plant(class_, ["later"] * (n + 1)))
+        self.step(0, lambda p: self.w.plant(class_, n))
 
     @rule(n=WHO)
     def unknown_lines(self, n: int) -> None:
-        def plant(p: Process) -> None:
-            place = self.w.disk.directory
-            found = sorted(os.listdir(place)) if os.path.isdir(place) else []
-            sidecars = [name for name in found if name.endswith(".ack")]
-            self.w.plant_line("facts", {"v": 2, "k": "moon", "n": n})
-            if sidecars:
-                self.w.plant_line(sidecars[n % len(sidecars)], ["z", "server", "x", n])
-
-        self.step(n, plant)
+        for value in ({"v": 2, "k": "moon", "n": n}, ["z", "server", "x", n]):
+            self.step(n, lambda p: self.w.plant_line(value))
 
 
 # So many histories, drawn anew each time and made small where one fails.
@@ -279,16 +233,16 @@ def world(tmp_path: Path) -> Iterator[World]:
     found.shut()
 
 
-def power_cut(world: World) -> None:
-    """Nothing is left that was not synced."""
+def power_cut(world: World) -> list[Any]:
+    """Nothing is left that was not synced; what is."""
     world.do(world.processes[0], lambda p: world.cut(), cut=(0, "none"))
+    return [next(iter(record.body.values())) for record, _ in world.look()]
 
 
 def test_the_first_record_outlives_a_power_cut_with_its_new_directories(world: World) -> None:
     """The directory, its parent and theirs were made a moment before: their names are synced too."""
     world.do(world.processes[0], lambda p: world.licence(p, "a"))
-    power_cut(world)
-    assert len(world.look()) == 1
+    assert power_cut(world) == ["a"]
 
 
 def test_usage_in_a_segment_that_was_sealed_before_its_sync_outlives_a_power_cut(
@@ -299,41 +253,7 @@ def test_usage_in_a_segment_that_was_sealed_before_its_sync_outlives_a_power_cut
     world.do(process, lambda p: p.spool.seal())
     world.do(process, lambda p: world.usage(p, "b"))
     world.do(process, world.keep)
-    power_cut(world)
-    assert [record.body["activity_type"] for _, _, record in world.look()] == ["a", "b"]
-
-
-def test_a_refusal_before_there_was_a_directory_leaves_its_mark_with_the_first_usage(
-    world: World,
-) -> None:
-    """Else another process would begin anew at a lower epoch, and its refusals would not reach this one's records."""
-    (process,) = world.processes
-    world.do(process, world.refuse)
-    world.do(process, lambda p: world.usage(p, "a"))
-    other = Process(world)
-    world.processes.append(other)
-    assert other.spool.consent.current() == process.spool.consent.current() > 0
-
-
-def test_a_sum_that_was_sent_is_the_same_after_a_power_cut(world: World) -> None:
-    """The sidecar holds it, synced, under a name that is synced as well."""
-
-    def written(p: Process) -> None:
-        p.counting.fold()
-        assert p.counting._write(*p.counting._books[0], False)
-
-    (process,) = world.processes
-    world.do(process, lambda p: world.count(p, "A", 3))
-    world.do(process, world.keep)
-    world.do(process, lambda p: world.count(p, "A", 4))
-    # Written and, as in a process that was killed, not synced.
-    world.do(process, written)
-    world.do(process, lambda p: world.kill(p))
-    world.processes.append(Process(world))
-    world.do(world.processes[0], lambda p: world.deliver(p, ["lost"]))
-    power_cut(world)
-    world.processes.append(Process(world))
-    world.do(world.processes[0], lambda p: world.deliver(p, []))
+    assert power_cut(world) == ["a", "b"]
 
 
 def test_usage_beside_a_write_that_failed_outlives_a_power_cut(world: World) -> None:
@@ -342,8 +262,25 @@ def test_usage_beside_a_write_that_failed_outlives_a_power_cut(world: World) -> 
     world.do(process, lambda p: world.usage(p, "a"))
     world.do(process, lambda p: world.usage(p, "b"), fault=("write", 1, 0.5))
     world.do(process, world.keep)
+    assert power_cut(world) == ["a", "b"]
+
+
+def test_a_sum_that_was_sent_is_the_same_after_a_power_cut(world: World) -> None:
+    """Its line and its origin are synced before the first byte."""
+    (process,) = world.processes
+    world.do(process, lambda p: world.count(p, "A", 3))
+    world.do(process, world.keep)
+    world.do(process, lambda p: world.count(p, "A", 4))
+    # Written, and killed before its sync.
+    kill = (1, "sync", lambda: world.kill(process))
+    world.do(process, world.keep, fuse=kill)
+    world.processes.append(Process(world))
+    world.do(world.processes[0], lambda p: world.deliver(p, ["lost"]))
+    assert [rec.sent for rec in world.known.values()] == [7]
     power_cut(world)
-    assert [record.body["activity_type"] for _, _, record in world.look()] == ["a", "b"]
+    world.processes.append(Process(world))
+    world.do(world.processes[0], lambda p: world.deliver(p, []))
+    assert world.look() == []
 
 
 def test_what_is_too_old_in_a_full_spool_is_reported_once(tmp_path: Path) -> None:
@@ -358,38 +295,8 @@ def test_what_is_too_old_in_a_full_spool_is_reported_once(tmp_path: Path) -> Non
         for _ in range(6):  # a segment each, until there is no room
             world.do(process, lambda p: world.usage(p, "d" * 1000))
             world.do(process, lambda p: world.licence(p, "d" * 1000))
-        world.clock.advance(91 * 86400.0)
+        world.clock.advance(91 * DAY_S)
         world.do(process, lambda p: world.deliver(p, []))
         world.heal()
     finally:
         world.shut()
-
-
-def test_a_segment_of_the_same_millisecond_is_taken_over_only_in_order(tmp_path: Path) -> None:
-    """One that a signal handler began beside the open one may, by its name, lie before it."""
-    clock = FakeClock()
-    target = spool(tmp_path, clock=clock, max_bytes=64 * 600)
-    body = {"activity_type": "x" * 300}
-    assert target.record(Record("usage", "reo", "1", clock.time(), body), sync=True) == DISK
-    mine = target.segment_of("u") or ""
-    left = tmp_path / (mine[:15] + "0" * 16 + mine[31:])
-    left.write_bytes(jsonline.encode(usage("other").to_json()))
-    left.chmod(0o600)
-    clock.advance(3700)
-    assert target.record(Record("usage", "reo", "2", clock.time(), body), sync=True) == DISK
-    assert waiting(tmp_path) == ["other", "1", "2"]
-    assert target.segment_of("u") not in (mine, left.name)
-    target.seal()
-
-
-def test_a_report_that_grew_since_a_power_cut_hides_behind_no_earlier_one(world: World) -> None:
-    """The same segment again, with one record more: an id of its own, or the smaller count would stand for both."""
-    (process,) = world.processes
-    world.do(process, lambda p: world.licence(p, "a"))
-    name = process.spool.segment_of("l") or ""
-    told: list[tuple[int, str]] = []
-    for _ in range(2):
-        found = [record for _, _, record in world.look() if record.segment == name]
-        report(found, "dropped-" + name[15:31], lambda count, id: told.append((count, id)))
-        world.do(process, lambda p: world.licence(p, "a"))
-    assert [count for count, _ in told] == [1, 2] and len({id for _, id in told}) == 2
