@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Optional, Union
 
-    from .config import GetKeyManager
-    from .content import Given
-    from .identity import Identity
     from .values import Outcome, Transport
     from .verdicts import Adapter
 
@@ -57,7 +54,7 @@ class Agent:
     def __init__(
         self,
         config: Config,
-        license_key: Given = None,
+        license_key: content.Given = None,
         activation_identifier: Optional[str] = None,
         on_outcome: Optional[Callable[[Outcome], None]] = None,
         clock: Optional[Any] = None,
@@ -77,7 +74,8 @@ class Agent:
         self._licence = content.Licence(license_key, activation_identifier)
         self._last_licence = ("", "")  # as last read, for records of our own
         self._not_recorded: dict[str, int] = {}
-        self._identity: Optional[Identity] = None
+        self._identity: Optional[identity.Identity] = None
+        self._user = ""  # its value, once it was stored as far as it can be
         self._adapters: list[Adapter] = [_adapter(e, config) for e in config.endpoints]
         self._servers: list[Any] = [one for one in self._adapters if not one.usage]
         self._collectors: list[Any] = [one for one in self._adapters if one.usage]
@@ -137,7 +135,7 @@ class Agent:
             return self._lost("child process")
         epoch = self._usage_epoch() if self._collectors else 0
         adapters = [one for one in self._adapters if epoch or not one.usage]
-        return self._keep(adapters, lambda one, at: one.call_home(at), epoch)
+        return self._keep(adapters, lambda one, at: one.call_home(at), epoch) if adapters else None
 
     def record_value(self, value: Any, *, data_group: str) -> Optional[str]:
         """Record one number under ``data_group`` for the licence servers (``numeric-single-value``).
@@ -219,26 +217,29 @@ class Agent:
     def _keep(self, adapters: list[Any], body: Body, epoch: int = 0) -> Optional[str]:
         """Capture now, and keep a record for each adapter; the event id if one survives the process."""
         self._worker.hook()
-        licensed = any(not one.usage for one in adapters)
-        given = self._last_licence = self._licence.read() if licensed else self._last_licence
-        id, user = os.urandom(16).hex(), self._identify(store=True).value
+        given, kept = ("", ""), False
+        if adapters is not self._collectors:
+            given = self._last_licence = self._licence.read()
+        id, user = os.urandom(16).hex(), self._user or self._identify(store=True).value
         capture = Capture(id, self._clock.time(), user, *given)
-        kept = [self._put(one, capture, body(one, capture), epoch) for one in adapters]
+        for adapter in adapters:
+            kept |= self._put(adapter, capture, body(adapter, capture), epoch)
         self._worker.wake(recorded=True)
-        return id if any(kept) else None
+        return id if kept else None
 
     def _put(self, adapter: Adapter, capture: Capture, body: Any, epoch: int) -> bool:
         """Keep one record, usage under the consent ``epoch`` of its capture; True when it survives the process."""
-        kind, epoch = ("usage", epoch) if adapter.usage else ("licence", 0)
-        record = Record(kind, adapter.name, capture.event_id, capture.at, body, epoch=epoch)
+        usage, kind = adapter.usage, "usage" if adapter.usage else "licence"
+        id, at, epoch = capture.event_id, capture.at, epoch if usage else 0
         try:
-            kept = self._spool.record(record, sync=not record.usage)
+            record = Record(kind, adapter.name, id, at, body, epoch=epoch)
+            kept = self._spool.record(record, sync=not usage)
         except Exception as error:  # a defect of ours, or an interpreter that is being taken apart
             self._lost("failed: " + type(error).__name__)
             return False
         if kept != DISK:
             self._lost("quota" if kept == FULL else "kept in memory only")
-        self._counters.unsynced |= record.usage
+        self._counters.unsynced |= usage
         if self._worker.closed:  # meanwhile, by another thread: nothing of ours stays open
             self._spool.seal()
         return kept == DISK
@@ -271,17 +272,19 @@ class Agent:
         given = {name: getattr(self._config, name) for name in names}
         return {"state_dir": self._spool.directory, **given}
 
-    def _identify(self, *, store: bool) -> Identity:
+    def _identify(self, *, store: bool) -> identity.Identity:
         """Whose records these are. Who only looks stores nothing where no identity was stored yet."""
-        found = self._identity
-        if found is None or (store and found.path is None and self._spool.directory):
+        if self._identity is None or (store and not self._user):
             names = self._identity_names()
             if not (store or _holds_identity(names["state_dir"])):
                 names["state_dir"] = None
-            found = self._identity = identity.resolve(**names)
-        return found
+            self._identity = identity.resolve(**names)
+            self._user = self._identity.value if store or self._identity.stored else ""
+        return self._identity
 
-    def set_license(self, license_key: Given, activation_identifier: Optional[str] = None) -> None:
+    def set_license(
+        self, license_key: content.Given, activation_identifier: Optional[str] = None
+    ) -> None:
         """Use another licence from the next record on; nothing already recorded changes."""
         self._licence = content.Licence(license_key, activation_identifier)
 
@@ -441,7 +444,7 @@ class Agent:
         return int(part("transfer", "import_spool").import_(self, path))
 
 
-def _adapter(endpoint: GetKeyManager | Reo, config: Config) -> Adapter:
+def _adapter(endpoint: Any, config: Config) -> Adapter:
     """What sends to an endpoint; only what a configuration names is loaded."""
     if isinstance(endpoint, Reo):
         from .endpoints.reo import ReoAdapter
