@@ -37,40 +37,38 @@ _NO_PROXY_OF_THIS_KIND = (
 _FORBIDDEN = (
     "the proxy works and forbids this server: have its administrator allow this host and port"
 )
+_BEHIND_PROXY = (
+    "the proxy works and cannot reach this server: check base_url, then ask its administrator (its "
+    "DNS, its firewall); NO_PROXY for this host if it is reached without"
+)
 # Between us and the proxy, or what the proxy said.
 _PROXY = (
     (
-        "no address of a proxy",
+        "names no proxy",
         "write it as http://host:port (or https, socks5, socks5h), and in a password %23 for #, %2F for /, "
         "%3F for ?, %40 for @",
     ),
     (
-        "socks 4",
-        "write socks5h:// if it speaks SOCKS 5, or name an HTTP proxy; NO_PROXY for this host if it is "
-        "reached without",
+        "pysocks",
+        "ship PySocks with the product, or name an HTTP proxy; NO_PROXY for this host if it is reached "
+        "without",
     ),
     (
         "refuses our",
         "put the proxy's user name and password right where its address is written (odd characters as "
         "%XX), or in proxy_auth (as they are)",
     ),
-    ("407: basic", _CREDENTIALS),
     (
-        "(407: ",
-        "none of these schemes is spoken here, only Basic is: ask its administrator to let this host through "
-        "without authentication, or for another proxy",
+        "demands authentication",
+        _CREDENTIALS + "; only Basic is spoken here, so where it demands another scheme, ask its "
+        "administrator to let this host through without authentication",
     ),
-    ("demands authentication", _CREDENTIALS),
-    ("longer than socks", "name an HTTP proxy, or give it a shorter password"),
+    ("socks5auth", _CREDENTIALS),
     ("refused to connect (http 4", _FORBIDDEN),
-    ("not allowed by its rules", _FORBIDDEN),
-    (
-        "refused to connect",
-        "the proxy works and cannot reach this server: check base_url, then ask its administrator (its "
-        "DNS, its firewall); NO_PROXY for this host if it is reached without",
-    ),
-    ("no usable answer", _NO_PROXY_OF_THIS_KIND),
-    ("no socks 5 proxy", _NO_PROXY_OF_THIS_KIND),
+    ("refused to connect", _BEHIND_PROXY),
+    ("socks5error", _BEHIND_PROXY),
+    ("not an http answer", _NO_PROXY_OF_THIS_KIND),
+    ("generalproxy", _NO_PROXY_OF_THIS_KIND),
     ("closed the connection", _NO_PROXY_OF_THIS_KIND),
     ("reset", _NO_PROXY_OF_THIS_KIND),
     ("eof", _NO_PROXY_OF_THIS_KIND),
@@ -118,13 +116,8 @@ _NETWORK = (
         "answer in its place",
     ),
     (
-        "none of the pins",
-        "let this host through the gateway that inspects TLS unopened; where the server has a new key, "
-        "the product needs new pins",
-    ),
-    (
         "certificate",
-        "see who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "
+        "see with a browser who issued it: the CA of a gateway that inspects TLS belongs into the system's store, or "
         "into ca_bundle or SSL_CERT_FILE; sign in with a browser where it is a captive portal's; "
         "anything else is not the server",
     ),
@@ -134,6 +127,7 @@ _NETWORK = (
         "proxy can, set HTTPS_PROXY or proxy",
     ),
     ("no answer within", _SILENT),
+    ("earlier request", _SILENT),
     ("wrong version", _NO_TLS),
     ("record layer", _NO_TLS),
     (
@@ -249,8 +243,7 @@ def for_dry_run(found: dict[str, Any]) -> tuple[bool, str, str]:
 
 def for_network(reason: str) -> str:
     """What to do where no answer came."""
-    # What a certificate says of its issuer decides nothing: anybody may have written it.
-    seen = reason.partition(' (issued by "')[0].lower()
+    seen = reason.lower()
     at_proxy = seen.startswith("proxy: ") and not any(word in seen for word in _AS_EVERYWHERE)
     return _first(_PROXY if at_proxy else _NETWORK, seen)
 

@@ -15,7 +15,7 @@ from support.cli import LICENSE_KEY, Site, collector, on_terminal
 from agent import Agent, cli
 from agent.cli import progress
 from agent.cli.config_file import load
-from agent.client import claimed
+from agent.looking import claimed
 
 pytestmark = pytest.mark.ends
 
@@ -87,6 +87,6 @@ def test_a_product_that_delivers_meanwhile_is_named(site: Site) -> None:
     record(site, 2)
     err = io.StringIO()
     with Agent(load(site.file).replace(deliver="manual")) as product:
-        with claimed(product._spool):
+        with claimed(product):
             replay(site, err, "--timeout", "0.8")
     assert "0 of 2, another process is delivering for " in err.getvalue()
