@@ -210,10 +210,7 @@ class Config(_Value):
         self.max_bytes: int = _number("max_bytes", max_bytes, _QUOTA_MIN_BYTES, _INT_MAX)
         self.max_records: int = _number("max_records", max_records, 1, _INT_MAX)
         self.proxy = _proxy(proxy)
-        login = (
-            "None or USER:PASSWORD, printable",
-            lambda text: text.find(":") > 0 and text.isprintable(),
-        )
+        login = ("None or USER:PASSWORD", lambda text: text.find(":") > 0 and text.isprintable())
         self.proxy_auth = _optional("proxy_auth", proxy_auth, login)
         self.ca_bundle = _path("ca_bundle", ca_bundle)
         if deliver == "detached":
@@ -229,9 +226,8 @@ def unknown_name(owner: str, name: str, allowed: Iterable[str]) -> ConfigError:
 
 
 def _shown(name: str, value: Any) -> str:
-    if value is not None and (
-        name in ("api_key", "proxy_auth") or (name == "proxy" and "@" in value)
-    ):
+    secret = name in ("api_key", "proxy_auth") or (name == "proxy" and "@" in (value or ""))
+    if secret and value is not None:
         return "'****'"
     if callable(value):
         return "<callable %s>" % getattr(value, "__qualname__", type(value).__name__)
@@ -268,14 +264,8 @@ def _is_line(text: str) -> bool:
 # Kinds of texts: what an error says is allowed, and whether a text is so.
 _LINE = ("a non-empty, printable str of at most 1024 characters", _is_line)
 _WORD = ("a non-empty str, or os.PathLike", lambda text: text and "\0" not in text)
-_KEY = (
-    "non-empty, printable ASCII without spaces around it",
-    lambda key: _is_line(key) and key.isascii() and key == key.strip(),
-)
-_SLUG = (
-    "1 to 64 of the characters A-Z a-z 0-9 . _ -",
-    lambda name: 0 < len(name) <= 64 and _HOST.issuperset(name),
-)
+_KEY = ("ASCII without spaces around", lambda k: k.isascii() and k == k.strip() and _is_line(k))
+_SLUG = ("1 to 64 of A-Z a-z 0-9 . _ -", lambda n: 0 < len(n) <= 64 and _HOST.issuperset(n))
 
 
 def _text(field: str, value: object, kind: tuple[str, Callable[[str], object]] = _LINE) -> str:
@@ -366,10 +356,8 @@ def _base_url(value: object) -> str:
     path = "/" + "".join(url.split("/", 3)[3:])
     own = "".join(one for one in _OWN_PATHS if path.lower().endswith(one))
     if own:
-        message = "base_url: ends with the API's own path %s, allowed is %r" % (
-            own,
-            url[: -len(own)],
-        )
+        right = url[: -len(own)]
+        message = "base_url: ends with the API's own path %s, allowed is %r" % (own, right)
         raise ConfigError(message, "base_url")
     return url
 
