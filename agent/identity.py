@@ -239,7 +239,9 @@ class System:
     def user(self) -> str:
         """Who runs this process: the real uid, or the SID on Windows; "" where that cannot be had."""
         try:
-            return _sid() if self.platform == "win32" else str(os.getuid())
+            if self.platform != "win32" and hasattr(os, "getuid"):
+                return str(os.getuid())
+            return _sid()
         except (
             Exception
         ):  # ctypes raises what it likes, and a frozen product may have none: then it stays so
