@@ -13,7 +13,7 @@ from _thread import RLock
 from .. import files
 from . import segment
 from .record import DROPPED
-from .segment import COUNTERS, LICENCE, USAGE, Reading
+from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,10 +228,6 @@ class Backlog:
         return sum(stub.weight for stub in kept) + reading.newer
 
 
-class QuotaFull(OSError):
-    """No room, and nothing that may be evicted."""
-
-
 class Quota:
     """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
 
@@ -243,7 +239,7 @@ class Quota:
         self.segment_bytes = min(SEGMENT_MOST_BYTES, max(512, max_bytes // SHARES))
         # One segment less than all: a report of what was evicted is written before that goes.
         self._max_bytes, self._max_records = max_bytes - self.segment_bytes, max_records
-        self.segment_records = max(1, max_records // SHARES)
+        self.segment_most = self.segment_bytes, max(1, max_records // SHARES)
         self.free_bytes = self.free_records = 0
         self._leased_bytes = self._leased_records = 0
         self._sizes: dict[str, int] = {}
@@ -263,7 +259,7 @@ class Quota:
         total = sum(self._sizes.values())
         self.free_bytes = self._max_bytes - total
         self.free_records = self._max_records - total // LEAST_LINE_BYTES
-        if self.free_records < self.segment_records:  # by size there may be too many
+        if self.free_records < self.segment_most[1]:  # by size there may be too many
             names = filter(segment.is_segment, self._sizes)
             self.free_records = self._max_records - sum(map(self._lines, names))
         return total

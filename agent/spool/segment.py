@@ -15,10 +15,14 @@ from .record import DAMAGED, NEWER, Record, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from typing import Optional
 
+    from ..clock import Clock
     from ..files import File
     from .record import Key
+
+    Lease = Callable[[int, bool], None]
 
 LICENCE, USAGE, COUNTERS = CLASSES = ("l", "u", "c")
 SUFFIX, TEMPORARY = ".seg", ".tmp"
@@ -31,6 +35,10 @@ ADOPTIONS = 4
 CHUNK_BYTES = 4 << 20
 # Where locks do not work (some network homes) a segment left alone for so long has no writer.
 LOCKLESS_AGE_S = 7 * 86400.0
+
+
+class QuotaFull(OSError):
+    """No room, and nothing that may be evicted."""
 
 
 # -- names ---------------------------------------------------------------------------------------
@@ -156,6 +164,111 @@ def adopt(directory: str, class_: str, most_bytes: int, most_lines: int) -> Opti
             pass
         file.close()
     return None
+
+
+class Writer:
+    """The open segments of one process, one of each class; ``lease(size, anew)`` makes sure that there is room."""
+
+    def __init__(self, directory: str, clock: Clock, power: bool, most: tuple[int, int]) -> None:
+        self._directory, self._clock, self._power = directory, clock, power
+        self._most_bytes, self._most_lines = most  # of one segment
+        self._open: dict[str, Segment] = {}
+        self._last_ms = 0
+        # Until a failure: the next sync of a file may succeed without the pages that were lost.
+        self._adopting = True
+        self.lockless = False
+
+    def names(self) -> list[tuple[str, str]]:
+        """(class, name) of what is open."""
+        return [(class_, target.name) for class_, target in list(self._open.items())]
+
+    def write(
+        self, class_: str, data: list[bytes], sync: bool, alone: bool, lease: Optional[Lease]
+    ) -> None:
+        """Lines into the open segment of a class; once more into a new one where that refuses them.
+
+        ``alone``: into one of their own, for they interrupt another write. Raises ``OSError``.
+        """
+        text, target = b"".join(data), None
+        for again in (False, True):
+            try:
+                target = None if alone or again else self._open.pop(class_, None)
+                if target is not None and not self._fits(target, len(text)):
+                    target.close(sync=self._power)
+                    target = None
+                if lease is not None:
+                    lease(len(text), target is None)
+                target = target or self._new(class_, adopting=not alone)
+                target.append(text, sync=sync and self._power)
+                if not alone:
+                    self._open[class_], target = target, None
+                return
+            except OSError as error:
+                if again or isinstance(error, QuotaFull):
+                    raise
+                self._adopting = False
+            finally:  # whatever interrupted us, nobody knows how far we came
+                if target is not None:
+                    target.close(sync=self._power)
+
+    def write_counters(
+        self, changed: list[bytes], more: list[bytes], alone: bool, lease: Lease
+    ) -> None:
+        """The changed windows into the open segment, or with ``more``, all that go on, into its successor.
+
+        A full one is let go only after that holds every open window, synced: a window between two segments was taken
+        for closed, and sent with 5 of 40. Raises ``OSError``.
+        """
+        if alone:
+            raise OSError("interrupts another write")
+        old, text = self._open.get(COUNTERS), b"".join(changed)
+        if old is not None and self._fits(old, len(text)):
+            lease(len(text), False)
+            try:
+                return old.append(text, sync=self._power)
+            except OSError:
+                self._adopting = False
+        self._open.pop(COUNTERS, None)
+        try:
+            self.write(COUNTERS, changed + more, True, False, lease)
+        except BaseException:
+            if old is not None:
+                self._open[COUNTERS] = old  # its lock says that its windows go on
+            raise
+        if old is not None:
+            old.close(sync=self._power)
+
+    def _fits(self, target: Segment, size: int) -> bool:
+        more = target.size + size <= self._most_bytes and target.count < self._most_lines
+        return more and not target.failed
+
+    def _new(self, class_: str, *, adopting: bool) -> Segment:
+        found = None
+        if adopting and self._adopting and class_ != COUNTERS:
+            found = adopt(self._directory, class_, self._most_bytes // 2, self._most_lines)
+        if found is None:
+            # Within a run the order of names is the order of creation, whatever the clock does.
+            self._last_ms = max(int(self._clock.time() * 1000), self._last_ms + 1, 0)
+            found = begin(self._directory, class_, self._last_ms)
+            self.lockless |= found.lockless
+        return found
+
+    def sync(self) -> Optional[OSError]:
+        """Make everything appended so far survive a power cut; what went wrong."""
+        failure = None
+        for target in list(self._open.values()) if self._power else ():
+            try:
+                target.sync()
+            except OSError as error:
+                failure, target.failed, self._adopting = error, True, False
+        return failure
+
+    def seal(self, classes: Collection[str]) -> None:
+        """End the open segments of these classes."""
+        for class_ in classes:
+            target = self._open.pop(class_, None)
+            if target is not None:
+                target.close(sync=self._power)
 
 
 # -- reading -------------------------------------------------------------------------------------

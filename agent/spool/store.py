@@ -11,14 +11,14 @@ from _thread import RLock
 
 from .. import files, lines
 from . import segment
-from .backlog import Backlog, Quota, QuotaFull
+from .backlog import Backlog, Quota
 from .book import DROPPED, Book, State
 from .record import Consent
-from .segment import COUNTERS, LICENCE, USAGE, Segment
+from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import Any, Optional
 
     from ..clock import Clock
@@ -65,12 +65,12 @@ class Spool:
     def _begin(self) -> None:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
-        self.lockless = self.claimed = False
+        self.claimed = False
         self._lock, self._busy = RLock(), False  # in the middle of an append
-        self._open: dict[str, Segment] = {}
-        self._last_ms = 0
         self._claim: Optional[File] = None
         self._quota = Quota(self.directory or "", *self._bounds)
+        most, place = self._quota.segment_most, self.directory or ""
+        self._writer = Writer(place, self._clock, self._power, most)
         self._book = Book(self.directory, self.run, self._bounds[0])
         self._backlog = Backlog(self.directory, self._book, self.consent.look)
 
@@ -106,12 +106,9 @@ class Spool:
         return kept
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
-        class_ = USAGE if record.usage else LICENCE
-
-        def write(alone: bool) -> None:
-            self._write(class_, lines.encode(record.to_json()), sync, alone, bounded)
-
-        return self._alone("write", write)
+        data = [lines.encode(record.to_json())]
+        class_, lease = USAGE if record.usage else LICENCE, self._lease if bounded else None
+        return self._alone("write", lambda a: self._writer.write(class_, data, sync, a, lease))
 
     def _alone(self, what: str, write: Callable[[bool], None]) -> str:
         """``write(alone)`` under the lock; ``alone`` where it interrupts another on this very thread."""
@@ -134,49 +131,8 @@ class Spool:
         self.note(what)
         return DISK
 
-    def _write(self, class_: str, data: bytes, sync: bool, alone: bool, bounded: bool) -> None:
-        """Lines into the open segment of a class; once more into a new one where that refuses them."""
-        for again in (False, True):
-            target = None if alone or again else self._open.pop(class_, None)
-            try:
-                if target is not None and not self._fits(target, len(data)):
-                    target.close(sync=self._power)
-                    target = None
-                if bounded:
-                    self._quota.lease(len(data), anew=target is None, evict=self._evict)
-                target = target or self._new(class_, adopting=not (alone or again))
-                target.append(data, sync=sync and self._power)
-            except BaseException as error:
-                if target is not None:  # nobody knows how far we came
-                    target.close(sync=self._power)
-                if again or isinstance(error, QuotaFull) or not isinstance(error, OSError):
-                    raise
-                continue
-            if alone:
-                target.close(sync=self._power)
-            else:
-                self._open[class_] = target
-            return
-
-    def _fits(self, target: Segment, size: int) -> bool:
-        quota = self._quota
-        more = target.size + size <= quota.segment_bytes and target.count < quota.segment_records
-        return more and not target.failed
-
-    def _new(self, class_: str, *, adopting: bool) -> Segment:
-        """A segment to go on with, or a new one.
-
-        After a failure nothing is adopted: the next sync of a file may succeed without the pages that were lost.
-        """
-        directory, quota = self.directory or "", self._quota
-        most = quota.segment_bytes // 2, quota.segment_records
-        found = segment.adopt(directory, class_, *most) if adopting else None
-        if found is None:
-            # Within a run the order of names is the order of creation, whatever the clock does.
-            self._last_ms = max(int(self._clock.time() * 1000), self._last_ms + 1, 0)
-            found = segment.begin(directory, class_, self._last_ms)
-            self.lockless |= found.lockless
-        return found
+    def _lease(self, size: int, anew: bool) -> None:
+        self._quota.lease(size, anew=anew, evict=self._evict)
 
     def _evict(self, size: int, count: int) -> None:
         self._quota.evict(size, count, self._backlog, self._tell_dropped)
@@ -190,69 +146,37 @@ class Spool:
                 raise OSError("the report of dropped records cannot be written")
 
     def keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> bool:
-        """Put changed totals on disk, synced; False where it refuses."""
-
-        def write(alone: bool) -> None:
-            if alone:
-                raise OSError("interrupts another append")
-            self._keep_counters(changed, open_)
-
-        kept = not changed or self._alone("counters", write) == DISK
-        self.news = object() if changed and kept else self.news
-        return kept
-
-    def _keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> None:
-        """A full segment is let go only after its successor holds every open window, synced.
-
-        A window between two segments was taken for closed, and sent with 5 of 40.
-        """
-        old, windows = self._open.get(COUNTERS), {record.key: record for record in changed}
-        data = self._encode(windows.values())
-        anew = old is None or not self._fits(old, len(data))
-        self._quota.lease(len(data), anew=anew, evict=self._evict)
-        try:
-            if old is not None and not anew:
-                old.append(data, sync=self._power)
-        except OSError:
-            anew = True
-        if anew:
-            windows = {**{record.key: record for record in open_}, **windows}
-            fresh = self._new(COUNTERS, adopting=False)
-            try:
-                fresh.append(self._encode(windows.values()), sync=self._power)
-            except BaseException:
-                fresh.close(sync=False)
-                raise
-            self._open[COUNTERS] = fresh
-            if old is not None:
-                old.close(sync=self._power)
+        """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""
+        if not changed:
+            return True
+        values: dict[bool, list[bytes]] = {}
+        for record in (*changed, *open_):
+            record.run = self.run
+            values.setdefault(record in changed, []).append(lines.encode(record.to_json()))
+        more = values.get(False, [])
+        keep = self._writer.write_counters
+        kept = self._alone("counters", lambda a: keep(values[True], more, a, self._lease))
         if not open_:
             self.seal((COUNTERS,))
-
-    def _encode(self, records: Iterable[Record]) -> bytes:
-        for record in records:
-            record.run = self.run
-        return b"".join(lines.encode(record.to_json()) for record in records)
+        self.news = object()
+        return kept == DISK
 
     def sync(self) -> bool:
         """Make everything appended so far survive a power cut; False where the disk refuses."""
-        self.note("sync")
         with self._lock:
-            for target in list(self._open.values()) if self._power else ():
-                try:
-                    target.sync()
-                except OSError as error:
-                    target.failed = True
-                    self.note("sync", error)
-        return "sync" not in self.trouble
+            error = self._writer.sync()
+        self.note("sync", error)
+        return error is None
 
     def seal(self, classes: Collection[str] = segment.CLASSES) -> None:
         """End the open segments of these classes."""
         with self._lock:
-            for class_ in classes:
-                target = self._open.pop(class_, None)
-                if target is not None:
-                    target.close(sync=self._power)
+            self._writer.seal(classes)
+
+    @property
+    def lockless(self) -> bool:
+        """Whether locks do not work here."""
+        return self._writer.lockless or not self._book.alone
 
     # -- consent ---------------------------------------------------------------------------------
 
@@ -296,13 +220,13 @@ class Spool:
         """
         self._let_go()  # Ctrl-C broke off whoever had it, in the middle of giving it back
         self.note("lock")
-        held: Optional[bool] = None
+        held: Optional[bool] = True
         if self.directory is not None and os.path.isdir(self.directory):
             try:
                 self._claim = files.open_append(os.path.join(self.directory, segment.LOCK))
                 held = self._claim.hold()
-                self.lockless |= held is None
             except OSError as error:
+                held = None
                 self.note("lock", error)
         if held is False:
             self._let_go()
@@ -342,7 +266,7 @@ class Spool:
     def _tidy(self) -> None:
         self._refresh()
         done = self._backlog.names_done()
-        self.seal([c for c, own in list(self._open.items()) if own.name in done and c != COUNTERS])
+        self.seal([c for c, own in self._writer.names() if own in done and c != COUNTERS])
         self._backlog.reap(done)
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners().keys())
