@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .signatures.keys import PublicKey
     from .values import Capture, Request, Response
 
+    Claim = tuple[object, object]
+
 DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled"
 OFFLINE, SKEWED, UNTRUSTED, RETRY = "offline", "skewed", "untrusted", "retry"
 # The server refuses this record; delivery makes it a dead letter, if that counts.
@@ -100,41 +102,34 @@ def by_status(response: Response, *, now: float, pause_max_s: float) -> Optional
     told_s = _pause_s(response, now=now) if status in (429, 503) else 0
     if told_s > 0:
         told_s = min(told_s, pause_max_s)
-        return Verdict(
-            THROTTLED, reason=reason + ": asked to wait %d s" % told_s, retry_after_s=told_s
-        )
+        reason += ": asked to wait %d s" % told_s
+        return Verdict(THROTTLED, reason=reason, retry_after_s=told_s)
     if status in (408, 429) or 300 <= status < 400 or status >= 500:
         return Verdict(RETRY, reason=reason)
     return None
 
 
 def by_claim(
-    response: Response,
-    *,
-    own: bool,
-    code: object,
-    text: object,
-    now: float,
-    secrets: tuple[str, ...],
+    response: Response, claim: Optional[Claim], *, now: float, secrets: tuple[str, ...]
 ) -> Verdict:
     """What an answer that nothing proves means, unless it reports a success.
 
-    ``own``: it is the server's own JSON, with a ``code`` like an HTTP status (or None) and a ``text``.
+    ``claim`` is what the server's own JSON says: a code like an HTTP status, and a text; None for a stranger's answer.
     """
     hint = by_status(response, now=now, pause_max_s=PAUSE_MAX_S)
     if hint is not None:
         return hint
-    oddity = what_came(response) or ("" if own else FOREIGN)
-    reason = "HTTP %d: %s" % (response.status, oddity)
-    if not oddity:
-        reason = brief(text, secrets) or reason[:-2]
+    code, text = claim or (None, None)
+    oddity = what_came(response) or ("" if claim else FOREIGN)
+    reason = "HTTP %d" % response.status
+    reason = "%s: %s" % (reason, oddity) if oddity else brief(text, secrets) or reason
     said = {response.status, code if type(code) is int else None}
-    if said & HELD_STATUSES or (own and is_of_the_key(text)):
+    if said & HELD_STATUSES or _is_of_the_key(text):
         return Verdict(HELD, reason=reason)
-    return Verdict(REFUSED if own and said & REFUSED_STATUSES else RETRY, reason=reason)
+    return Verdict(REFUSED if claim and said & REFUSED_STATUSES else RETRY, reason=reason)
 
 
-def is_of_the_key(text: object) -> bool:
+def _is_of_the_key(text: object) -> bool:
     """Whether a server's words are about who asks and not about what: "Authentication Failure", "Invalid API Key"."""
     words = text.lower().replace("-", " ").replace("_", " ") if isinstance(text, str) else ""
     return any(word in words for word in _OF_THE_KEY)

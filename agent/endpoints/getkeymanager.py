@@ -153,8 +153,8 @@ def _judge_unsigned(response: Response, now: float, secrets: tuple[str, ...]) ->
     code: Any = verdicts.number_of(claim.get("code"))
     if code in (830, 831) or code in HELD_CODES:
         return _by_code(int(code), claim.get("errors"), secrets)
-    own, text = code is not None, claim.get("message")
-    return verdicts.by_claim(response, own=own, code=None, text=text, now=now, secrets=secrets)
+    own = None if code is None else (None, claim.get("message"))
+    return verdicts.by_claim(response, own, now=now, secrets=secrets)
 
 
 def _claim(response: Response) -> dict[str, Any]:

@@ -143,12 +143,7 @@ class ReoAdapter(Adapter):
         said = answer.get("status")
         if said == "success" and 200 <= response.status < 300:
             return Verdict(DELIVERED)
-        own = said == "failure"
-        return verdicts.by_claim(
-            response,
-            own=own,
-            code=verdicts.number_of(answer.get("response_code")) if own else None,
-            text=answer.get("response") if own else None,
-            now=now,
-            secrets=(self._api_key, secret),
-        )
+        claim = None
+        if said == "failure":
+            claim = (verdicts.number_of(answer.get("response_code")), answer.get("response"))
+        return verdicts.by_claim(response, claim, now=now, secrets=(self._api_key, secret))
