@@ -1,4 +1,4 @@
-"""Spools on a real disk, beside other processes, for the tests of the spool."""
+"""Spools on a real disk, beside other processes: the one place where tests read and write what lies on it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from agent import jsonline
+from agent import lines
 from agent.clock import Clock
-from agent.spool import names
-from agent.spool.backlog import Backlog
-from agent.spool.records import Record
+from agent.spool import segment
+from agent.spool.record import Record
 from agent.spool.store import DISK, Spool
+from agent.values import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_760_000_000.0
@@ -38,20 +38,21 @@ class FakeClock(Clock):
 
 
 class Dropped(list[tuple[int, str]]):
-    """What the quota reported."""
+    """What was reported as dropped; each report is a licence record."""
 
-    def __call__(self, count: int, id: str, told: int = 0) -> None:
+    def __call__(self, count: int, id: str) -> Record:
         self.append((count, id))
+        return licence(id, str(count))
 
 
 def spool(directory: Any, **changes: Any) -> Spool:
-    """A spool as a process has it; ``clock``, ``dropped``, quotas and ``power`` may be given."""
+    """A spool as a process has it; ``clock``, ``report``, quotas and ``power`` may be given."""
     settings: dict[str, Any] = {
         "clock": Clock(),
         "max_bytes": 10_000_000,
         "max_records": 10_000,
         "power": True,
-        "dropped": Dropped(),
+        "report": Dropped(),
     }
     place = None if directory is None else str(directory)
     return Spool(place, **{**settings, **changes})
@@ -65,10 +66,24 @@ def usage(id: str, epoch: int = 0, at: float = START) -> Record:
     return Record("usage", "reo", id, at, {"activity_type": "EXPORT"}, epoch=epoch)
 
 
+def window(id: str, count: int, epoch: int = 0, ended_at: Optional[float] = None) -> Record:
+    body = {"activity_type": "RENDER", "count": count}
+    return Record("aggregate", "reo", id, START, body, epoch=epoch, ended_at=ended_at)
+
+
+def verdict(outcome: str, **more: Any) -> Verdict:
+    return Verdict(outcome, **more)
+
+
 def keep(target: Spool, *ids: str, **more: Any) -> None:
     """Record licence records; every one must be acknowledged as being on disk."""
     for id in ids:
-        assert target.record(licence(id, **more), sync=True) == DISK
+        assert target.record(licence(id, **more), sync=True) == DISK, target.trouble
+
+
+def look(directory: Any) -> Spool:
+    """The directory as a process sees it that has just started."""
+    return spool(directory)
 
 
 def waiting(directory: Any, *, dead: bool = False) -> list[str]:
@@ -76,16 +91,10 @@ def waiting(directory: Any, *, dead: bool = False) -> list[str]:
     return [record.id for record in look(directory).records(dead=dead)]
 
 
-def look(directory: Any) -> Backlog:
-    found = Backlog(str(directory), [])
-    found.refresh()
-    return found
-
-
-def segments(directory: Any, classes: str = names.EVICTION) -> list[Path]:
-    return [
-        Path(directory) / name for name in names.listing(str(directory))[0] if name[0] in classes
-    ]
+def segments(directory: Any, classes: str = "luc") -> list[Path]:
+    """Segments that hold something, oldest first."""
+    found = [Path(directory) / name for name in segment.listing(str(directory))]
+    return [path for path in found if path.name[0] in classes]
 
 
 def size_of(directory: Any) -> int:
@@ -99,38 +108,41 @@ def size_of(directory: Any) -> int:
     return total
 
 
-def deliver(target: Spool, *, limit: int = 10**9) -> list[str]:
-    """One pass in which every record (at most ``limit``) is proven delivered; the ids in order."""
-    claim = target.claim()
-    assert claim is not None
+def deliver(target: Spool, *, limit: int = 10**9, outcome: str = "delivered") -> list[str]:
+    """One pass in which every record (at most ``limit``) gets this answer; the ids in order."""
+    assert target.claim()
     sent: list[str] = []
     try:
-        target.rescue()
-        target.backlog.refresh()
-        for record in target.backlog.records():
+        for record in target.waiting(()):
             if len(sent) >= limit:
                 break
-            target.backlog.ledger.begin(record)
-            target.backlog.ledger.end(record, settled=True)
-            target.backlog.forget_memory(record)
-            sent.append(record.id)
-        target.sweep(None)
+            first = record.kind == "aggregate"
+            if target.try_(record, sync=first):
+                target.answer(record, verdict(outcome, reason="because"), START)
+                sent.append(record.id)
     finally:
-        target.release(claim)
+        target.release()
     return sent
 
 
-def write_segment(directory: Any, lines: list[bytes], class_: str = "l", ms: int = 0) -> Path:
+def write_segment(directory: Any, content: list[bytes], class_: str = "l", ms: int = 0) -> Path:
     """A segment that a process left behind, as these bytes."""
-    path = Path(directory) / names.segment(class_, ms)
+    path = Path(directory) / ("%s-%012x-%s.seg" % (class_, ms, os.urandom(8).hex()))
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_bytes(b"".join(lines))
+    path.write_bytes(b"".join(content))
     path.chmod(0o600)
     return path
 
 
 def line(id: str, text: str = "CALL HOME") -> bytes:
-    return jsonline.encode(licence(id, text).to_json())
+    return lines.encode(licence(id, text).to_json())
+
+
+def book(directory: Any) -> list[Any]:
+    """What the book says, line by line; None for a damaged one."""
+    path = Path(directory) / "agent.book"
+    found = path.read_bytes().split(b"\n") if path.exists() else []
+    return [lines.decode(text) for text in found if text]
 
 
 PRELUDE = """
@@ -153,7 +165,7 @@ def child(
     )
 
 
-def done(process: subprocess.Popen[str], timeout_s: float = 30) -> str:
+def done(process: subprocess.Popen[str], timeout_s: float = 60) -> str:
     """What a child printed, once it has ended well."""
     out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, err
