@@ -356,7 +356,7 @@ def test_a_look_asks_no_callable_of_a_product(at: Desk) -> None:
     config = at.config(only="usage", domain=lambda: asked.append(1))
     with agent.Agent(config) as product:
         product.count("RENDER")
-        assert product.status() and product.diagnostics() and product.preview()
+        assert product.status() and product.diagnostics() and product.preview() == []
     assert not asked
 
 

@@ -60,7 +60,11 @@ def _noise(file: Path) -> None:
     file.write_bytes(bytes(range(128, 256)) * 40)
 
 
-SPOILT: list[Callable[[Path], Any]] = [_missing, Path.mkdir, _loop, os.mkfifo, _noise]
+def _fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+SPOILT: list[Callable[[Path], Any]] = [_missing, Path.mkdir, _loop, _fifo, _noise]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, links or such roots")
