@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 KINDS = ("licence", "usage", "aggregate")
 NEWER, DAMAGED = "newer", "damaged"
+CONSENT = "agent.consent"
 # A report of dropped records is called "dropped-<16 hex digits>-<how many>".
 DROPPED = "dropped-"
 # What is known of a record without its body's text: how far a counter came, and whose usage it is.
@@ -99,14 +100,15 @@ def _is_time(value: Any) -> bool:
 
 
 class Consent:
-    """The epoch of consent: the size of the file at ``path``, which holds dots; 0 is none. None: only in memory.
+    """The epoch of consent: the size of a file that holds dots; 0 is none. In memory where ``directory`` is None.
 
     Usage is recorded under the epoch of its time and sent only while that is the size. Whoever refuses adds a dot.
     It is asked by open and ``fstat``: over a network a name's attributes may be old.
     """
 
-    def __init__(self, path: Optional[str]) -> None:
-        self._path, self._epoch = path, 1
+    def __init__(self, directory: Optional[str]) -> None:
+        self._path = os.path.join(directory, CONSENT) if directory is not None else None
+        self._epoch = 1  # without a directory
         self.blocked = (
             False  # a refusal could not be written down: nothing is captured or sent here
         )

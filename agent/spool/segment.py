@@ -11,7 +11,7 @@ import errno
 import os
 
 from .. import files, lines
-from .record import DAMAGED, NEWER, Record, parse
+from .record import CONSENT, DAMAGED, NEWER, Record, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LICENCE, USAGE, COUNTERS = CLASSES = ("l", "u", "c")
 SUFFIX, TEMPORARY = ".seg", ".tmp"
-BOOK, LOCK, ROOM, CONSENT = "agent.book", "agent.lock", "agent.room", "agent.consent"
+BOOK, LOCK, ROOM = "agent.book", "agent.lock", "agent.room"
 # What every line that this version writes begins with, behind its checksum; told without parsing.
 OPENING = b' {"v":1,"k":"'
 # How many segments of ended processes are tried before a new one is begun.

@@ -57,8 +57,7 @@ class Spool:
         self.directory, self._clock, self._power, self._report = directory, clock, power, report
         self.trouble: dict[str, str] = {}  # what is wrong now, by kind
         self.memory: list[Record] = []
-        mark = os.path.join(directory, segment.CONSENT) if directory is not None else None
-        self.consent = Consent(mark)
+        self.consent = Consent(directory)
         self._bounds, self._began_at = (max_bytes, max_records), clock.monotonic()
         self._begin()
 
