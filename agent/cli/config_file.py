@@ -44,7 +44,7 @@ _WORDS = (
     ("None", "null"),
     ("True", "true"),
     ("False", "false"),
-    (" (str or os.PathLike)", ""),
+    (", or os.PathLike", ""),
     ("tuple", "list"),
     ("str", "text"),
     ("an int ", "a whole number "),

@@ -271,22 +271,25 @@ def spool(status: dict[str, Any], network: list[dict[str, Any]], now: float) -> 
         yield from _waits(endpoint, status, well)
 
 
+# What a usage server said may repeat what was recorded.
+_NOT_KEPT = "why is not kept on disk"
+
+
 def _waits(endpoint: dict[str, Any], status: dict[str, Any], well: bool) -> Iterator[Check]:
     name = "waits " + endpoint["name"]
-    reason = endpoint["reason"]
-    if endpoint["waiting"] == BACKOFF and well:  # as it was, and is no more
+    reason, waiting = endpoint["reason"] or _NOT_KEPT, endpoint["waiting"]
+    advice = remedies.for_wait(waiting, endpoint["reason"])
+    if waiting == BACKOFF and well:  # as it was, and is no more
         detail = "for %s more: %s" % (duration(endpoint["retry_in_s"]), reason)
         yield Check(
             name, True, detail, "it answers as it should by now: spool replay sends at once"
         )
-    elif endpoint["waiting"]:
-        again = duration(endpoint["retry_in_s"])
-        detail = "%s, again in %s: %s" % (endpoint["waiting"], again, reason)
-        yield Check(name, False, detail, remedies.for_failure(reason))
-    elif reason and endpoint["pending"]:
+    elif waiting:
+        detail = "%s, again in %s: %s" % (waiting, duration(endpoint["retry_in_s"]), reason)
+        yield Check(name, False, detail, advice)
+    elif endpoint["reason"] and endpoint["pending"]:
         detail = "until the next delivery: %s" % reason
-        fine = well or "asked to wait" in reason
-        yield Check(name, fine, detail, remedies.for_failure(reason))
+        yield Check(name, well or "asked to wait" in reason, detail, advice)
     elif endpoint["pending"] and endpoint["waits_for"]:
         detail = "%s, for %s" % (counted(endpoint["pending"], "record"), endpoint["waits_for"])
         known = {CONSENT: refusal(status), ORIGIN: remedies.ORIGIN}

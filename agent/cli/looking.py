@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import settings
 from .arguments import UsageError, whole
-from .output import Output, moment, plain, printable, table
+from .output import Output, moment, plain, table
+from .screen import of_stdout
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -45,7 +47,8 @@ def _preview(args: argparse.Namespace, out: Output, given: Optional[Config]) -> 
         lines.append("%s %s" % (request["method"], request["url"]))
         lines += ["%s: %s" % header for header in request["headers"].items()]
         lines += ["", request["body"], ""]
-    out.answer(requests, map(printable, lines))
+    screen = of_stdout(os.environ, as_json=out.as_json)
+    out.answer(requests, (part for line in lines for part in screen.text(line)))
     if not requests:
         out.say("nothing waits; --samples shows one request of each kind")
     return 0

@@ -53,7 +53,7 @@ def add_to(parser: Parser) -> None:
         "count",
         "add to a usage counter and deliver the sum",
         "count RENDER --config telemetry.json\ncount RENDER --n 12 --config telemetry.json",
-        _command(_count),
+        _command(_count, _check_count),
     )
     count.add_argument("activity", metavar="ACTIVITY", help="what was done, for example RENDER")
     count.option("--n", type=whole, default=1, metavar="N", help="how often, at least 1")
@@ -93,6 +93,11 @@ def _call_home(agent: Agent, args: argparse.Namespace) -> Optional[str]:
 def _check_track(args: argparse.Namespace) -> None:
     if args.user_id_type is not None and args.user_id is None:
         raise UsageError("--user-id-type says what --user-id is: give both, or neither")
+
+
+def _check_count(args: argparse.Namespace) -> None:
+    if args.n < 1:
+        raise UsageError("--n: got %d, allowed is 1 or more" % args.n)
 
 
 def _check_record(args: argparse.Namespace) -> None:

@@ -188,6 +188,7 @@ _HELD = (
     "the server refuses us: check in its account the API key, its rights and the addresses it may be "
     "used from, then spool replay --held"
 )
+_ASK_AGAIN = "what this endpoint answers now is said above, unless the network was not tried"
 _THROTTLED = "the server asked for it; nothing to do, it is asked again when that is over"
 
 _AS_IT_MUST = "refuses the made-up API key, as it must: %s"
@@ -246,6 +247,13 @@ def for_network(reason: str) -> str:
     seen = reason.lower()
     at_proxy = seen.startswith("proxy: ") and not any(word in seen for word in _AS_EVERYWHERE)
     return _first(_PROXY if at_proxy else _NETWORK, seen)
+
+
+def for_wait(waiting: str, reason: str) -> str:
+    """What to do about an endpoint that waits so, for this reason; of some only the process that asked knows it."""
+    if reason or waiting not in ("backoff", "pause"):
+        return for_failure(reason)
+    return _THROTTLED if waiting == "pause" else _ASK_AGAIN
 
 
 def for_failure(reason: str) -> str:

@@ -144,7 +144,7 @@ def refusal(status: dict[str, Any]) -> str:
         found.append("usage_consent is false")
     elif consent == "callable" and not found:
         found.append("the product says that there is none now")
-    return ", ".join(found) or "it cannot be read whether usage was refused"
+    return ", ".join(found) or "its mark in the state directory cannot be read or made"
 
 
 def _why_not_on_disk(status: dict[str, Any]) -> str:

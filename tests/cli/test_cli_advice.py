@@ -29,10 +29,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
         ("401-100", "getkeymanager", ("API key", "spool replay --held")),
         ("401-100", "reo", ("API key", "spool replay --held")),
         ("429-retry-after", "getkeymanager", ("the server asked for it",)),
-        ("500", "reo", ("server has trouble",)),
-        ("redirect", "reo", ("base_url may have moved", "captive portal")),
+        ("500", "getkeymanager", ("server has trouble",)),
+        ("500", "reo", ("answers now is said above",)),
         ("redirect", "getkeymanager", ("base_url may have moved", "captive portal")),
-        ("refuse", "reo", ("nothing listens there",)),
+        ("refuse", "getkeymanager", ("nothing listens there",)),
     ],
 )
 def test_each_failure_has_its_own_advice(
@@ -115,7 +115,7 @@ def test_a_state_directory_that_cannot_be_made(site: Site) -> None:
     assert "is not a directory" in state_check(site, site.place / "file")
     assert "is not a directory" in state_check(site, site.place / "file" / "a" / "b")
     os.symlink(site.place, site.place / "link")
-    assert "is not a directory" in state_check(site, site.place / "link")
+    assert "is a link" in state_check(site, site.place / "link")
     before = sorted(os.listdir(site.place))
     assert state_check(site, site.place / "new" / "deep") == ""
     assert sorted(os.listdir(site.place)) == before, "nothing was made to find out"

@@ -142,7 +142,7 @@ def test_a_mistake_in_the_file_is_told_in_the_words_of_the_file(site: Site) -> N
     allowed = 'a domain name, "dns_domain" (this machine\'s own) or null'
     assert told({**usage, "domain": 5}).endswith("domain: got 5, allowed is " + allowed)
     assert told(licence, {"kind": "reo"}) == "endpoints[1]: api_key is missing"
-    assert told(state_dir=5) == "state_dir: got 5, allowed is null or a path"
+    assert told(state_dir=5) == "state_dir: got 5, allowed is a non-empty text"
     found = told({**licence, "keys": []})
     assert found.startswith("endpoints[0].keys: none given")
     assert 'add "keys": [{"name": "global", "pem_file": "global.pem"}]' in found

@@ -106,8 +106,8 @@ class Choosy:
 
     def send(self, request: Any, *, timeout_s: float) -> Response:
         refused = b"dead" in request.body
-        answer = {"message": "No."} if refused else {"response": {"code": 830}}
-        return Response(400 if refused else 200, {}, json.dumps(answer).encode())
+        answer = {"response": {"code": 422 if refused else 830, "message": ""}}
+        return Response(422 if refused else 200, {}, json.dumps(answer).encode())
 
 
 class Site:
