@@ -358,7 +358,8 @@ class Agent:
         totals, told = self._delivery.totals, ("delivered", "flagged", "untrusted")
         before = [getattr(totals, name) for name in told]
         try:
-            self._worker.flush(timeout_s, *skip)
+            if self._adapters:
+                self._worker.flush(timeout_s, *skip)
         except Exception as error:  # no descriptor to load a module with, or a defect of ours
             self._spool.note("delivery", error)
         counts = {name: getattr(totals, name) - was for name, was in zip(told, before)}

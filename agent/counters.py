@@ -10,6 +10,7 @@ import os
 from _thread import RLock
 
 from .spool.record import Record
+from .spool.store import FULL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Counters:
         """Forget what is counted (consent refused)."""
         self._added.clear()
         self._windows.clear()
+        self._epoch = 0
 
     def add(self, activity: str, n: int) -> bool:
         """Count; True when somebody should be woken to write."""
@@ -79,22 +81,21 @@ class Counters:
         self._rung = True
         return True
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is counted and everything is synced."""
-        return not (self._added or self._windows or self.unsynced)
+    def _is_dirty(self) -> bool:
+        """Whether something is to be written or synced."""
+        windows = list(self._windows.values())
+        return bool(self._added or self.unsynced or any(w.total != w.written for w in windows))
 
     def due_in_s(self) -> Optional[float]:
         """Seconds until something is to be written or a window ends; None while nothing is counted."""
-        if self.idle:
+        if not self._is_dirty():
             self._rung = False  # from here on who adds rings
-        if self.idle:  # who added before, taking us for awake, is seen by this second look
-            return None
-        now, windows = self._clock.time(), list(self._windows.values())
-        waits = [self._ends_in_s(window, now) for window in windows]
-        if self._added or self.unsynced or any(w.total != w.written for w in windows):
-            waits.append(self._kept_at + self._rest_s - self._clock.monotonic())
-        return max(0.0, min(waits))
+        now = self._clock.time()
+        waits = [self._ends_in_s(window, now) for window in list(self._windows.values())]
+        if self._is_dirty():  # who added before, taking us for awake, is seen by this second look
+            waits.append(0.0)
+        resting_s = self._kept_at + self._rest_s - self._clock.monotonic()
+        return max(0.0, resting_s, min(waits)) if waits else None
 
     def _ends_in_s(self, window: Window, now: float) -> float:
         """A clock set back behind its begin ends a window too."""
@@ -121,9 +122,10 @@ class Counters:
         self._kept_at, self._rung = self._clock.monotonic(), False
         whole = True
         if self._added or self._windows:
-            self._adopt(self._spool.consent.ensure())
+            epoch = self._spool.consent.ensure()
+            self._adopt(epoch)
             self._fold()
-            whole = self._write(end)
+            whole = epoch > 0 and self._write(end)
         if self.unsynced:
             self.unsynced = False
             whole &= self._spool.sync()
@@ -170,14 +172,13 @@ class Counters:
         ended = [self.record(w, now) for w in ending]
         written = {window: window.total for window in windows}
         whole = self._spool.keep_counters([*changed, *ended], open_)
-        for window in ending:
-            self._windows.pop((window.adapter.name, window.activity), None)
+        for window, record in zip(ending, ended):
+            # What the disk refuses may still be sent by this run, or be written later.
+            if whole or self._spool.record(record, sync=False) != FULL:
+                self._windows.pop((window.adapter.name, window.activity), None)
         if whole:
             for window, total in written.items():
                 window.written = total
-        else:  # what is over may still be sent by this run, or be written by a later pass
-            for record in ended:
-                self._spool.record(record, sync=False)
         return whole
 
     def record(self, window: Window, ended_at: Optional[float]) -> Record:

@@ -104,7 +104,9 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     counted = {record.key: record for record in agent._counters.open_windows()}
     waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
     requests = []
+    epoch = agent._spool.consent.current()
     for record in [*waiting, *counted.values()]:
+        record.epoch = record.epoch or epoch * record.usage  # counted, and not written yet
         adapter = adapters.get(record.endpoint)
         if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
             continue
@@ -112,7 +114,7 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
         if record.kind == "aggregate" and not known and not adapter.origin(ask=False):
             continue  # it waits, and is no next request
         requests.append(_request(agent, adapter, record.kind, record.body, record.id))
-    return requests + (_samples(agent) if samples else [])
+    return requests + (_samples(agent) if samples and adapters else [])
 
 
 def _request(
