@@ -1,7 +1,7 @@
 """Target ``answer``: any HTTP answer gives one outcome of the closed set, bounded, without secrets, always the same.
 
 Where keys are configured nothing but what the independent reader believes is delivered, flagged or held, and nothing
-is ever rejected. An input is ``200 complete``, header lines, an empty line, and a body as in the target ``envelope``.
+is ever refused. An input is ``200 complete``, header lines, an empty line, and a body as in the target ``envelope``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ import json
 import random
 from typing import Any
 
-from support.endpoints import API_KEY, config
+from support.endpoints import API_KEY, getkeymanager, reo, unsigned
 
-from agent import endpoints
-from agent.config import GetKeyManager, Reo
-from agent.endpoints import Verdict, verdicts
-from agent.signatures import Freshness
-from agent.transport import Response
+from agent.signatures.freshness import Freshness
+from agent.values import Response, Verdict
 
 from . import mutate, sealing, strict
 from .target import Target, promise
@@ -33,8 +30,8 @@ CLOSED = {
         "untrusted",
         "retry",
     },
-    "unsigned": {"delivered", "flagged", "held", "throttled", "offline", "retry", "rejected"},
-    "reo": {"delivered", "held", "throttled", "offline", "retry", "rejected"},
+    "unsigned": {"delivered", "flagged", "held", "throttled", "offline", "retry", "refused"},
+    "reo": {"delivered", "held", "throttled", "offline", "retry", "refused"},
 }
 STATUSES = (200, 204, 301, 304, 400, 401, 402, 404, 405, 407, 408, 413, 422, 429, 451, 500, 503)
 HEADERS = (
@@ -56,19 +53,15 @@ class Answer(Target):
         super().__init__(shared=shared)
         published, self._answers = sealing.published(shared)
         keys, self._checks = tuple(sealing.keys(published)), sealing.checks(published)
-        url = "https://keys.acme.example"
-        targets: dict[str, Any] = {
-            "signed": GetKeyManager(base_url=url, api_key=API_KEY, keys=keys),
-            "unsigned": GetKeyManager(base_url=url, api_key=API_KEY, keys=(), allow_unsigned=True),
-            "reo": Reo(api_key=API_KEY),
-        }
-        self._adapters = {
-            name: endpoints.adapter(one, config(one)) for name, one in targets.items()
+        self._adapters: dict[str, Any] = {
+            "signed": getkeymanager(keys=keys),
+            "unsigned": unsigned(),
+            "reo": reo(),
         }
 
     def seeds(self) -> list[bytes]:
-        errors = json.dumps({"code": 831, "message": API_KEY, "errors": {API_KEY: [API_KEY + "…"]},
-                             "timestamp": sealing.NOW})  # fmt: skip
+        said = {"code": 831, "message": API_KEY, "errors": {API_KEY: [API_KEY + "…"]}}
+        errors = json.dumps({**said, "timestamp": sealing.NOW})
         bodies = [sealing.JSON + content for content in sealing.contents()]
         bodies += [sealing.JSON + errors.encode(), *self._answers[:3]]
         bodies += [
@@ -103,8 +96,8 @@ class Answer(Target):
             )
             for _ in range(2)
         )
-        facts = {slot: getattr(verdict, slot) for slot in Verdict.__slots__}
-        promise(facts == {s: getattr(again, s) for s in Verdict.__slots__}, "two verdicts")
+        facts = verdict.to_json()
+        promise(facts == again.to_json(), "two verdicts")
         promise(verdict.outcome in CLOSED[name], "%s is %s" % (name, verdict.outcome))
         promise(API_KEY not in repr(facts), "the API key is in %r" % facts)
         promise(len(verdict.reason) <= 300 and verdict.reason.isprintable(), repr(verdict.reason))
@@ -115,22 +108,20 @@ class Answer(Target):
             self._judge_proof(verdict, response)
         else:
             promise(not verdict.proven and verdict.timestamp is None, "proven, by nobody")
-            said_so = 200 <= response.status < 300 and response.complete
-            promise(
-                verdict.outcome not in ("delivered", "flagged") or said_so, "delivered by chance"
-            )
+            stored = verdict.outcome in ("delivered", "flagged")
+            promise(response.complete or not stored, "delivered by half an answer")
         return verdict.outcome
 
     def _judge_pause(self, name: str, verdict: Verdict) -> None:
         told_s, most_s = verdict.retry_after_s, DAY_S if name != "signed" else DAY_S / 4
-        if verdict.outcome == verdicts.THROTTLED:
-            promise(told_s is not None and 0 < told_s <= most_s, "a pause of %r s" % told_s)
+        if verdict.outcome == "throttled":
+            promise(0 < told_s <= most_s, "a pause of %r s" % told_s)
         else:
-            promise(told_s is None, "a pause with " + verdict.outcome)
+            promise(not told_s, "a pause with " + verdict.outcome)
 
     def _judge_errors(self, verdict: Verdict) -> None:
         errors = verdict.errors
-        promise(errors is None or verdict.outcome == verdicts.FLAGGED, "errors of something else")
+        promise(errors is None or verdict.outcome == "flagged", "errors of something else")
         promise(len(errors or ()) <= 32, "%d fields" % len(errors or ()))
         for field, messages in (errors or {}).items():
             promise(len(messages) <= 8, "%d messages" % len(messages))

@@ -24,7 +24,7 @@ from support.signatures import (
 )
 
 from agent.errors import ConfigError, SignatureInvalid
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 from . import mutate, sealing
 from .target import Target, promise, wording

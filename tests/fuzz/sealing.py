@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from support.shared import PROJECT_ROOT
 
 from agent.collector.signing import Keys, Signer
-from agent.signatures import PublicKey
+from agent.signatures.keys import PublicKey
 
 from . import mutate
 from .strict import Check, Pairs
