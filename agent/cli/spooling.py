@@ -130,7 +130,7 @@ def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
     if config.usage_consent is None:
         shown["usage_consent"] = "not asked yet"
     shown["newer format"] = status["newer"]
-    shown["of unknown endpoints"] = status["unknown_endpoints"]
+    shown["of unknown endpoints"] = dict(sorted(status["unknown_endpoints"].items()))
     shown["oldest"] = duration(time.time() - oldest_at) if oldest_at is not None else None
     shown["bytes"] = status["bytes"]
     shown["locks work"] = status["locks_work"]
@@ -225,7 +225,8 @@ def _replay(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
         args, given, looking=True, on_outcome=lambda outcome: progress.one()
     ) as agent:
         before = agent._spool.census()
-        progress.begin(sum(before["pending"].values()) + (before["dead"] if args.dead else 0))
+        ours = sum(before["pending"].get(adapter.name, 0) for adapter in agent._adapters)
+        progress.begin(ours + (before["dead"] if args.dead else 0))
         try:
             report = upkeep.replay(agent, dead=args.dead, held=args.held, timeout_s=args.timeout)
         finally:
