@@ -380,10 +380,10 @@ def explain(
     if machine_id is not None:
         problems.append((source, ""))
     random, inside = identity.quality == "random", system.is_container()
+    unstored = not identity.stored and identity.note != NEWER and state_dir is not None
     advice = {
         "It was derived on another machine, or this one got a new id: a reset derives its own.": moved,
-        "It could not be stored: make the state directory writable for this user.": not identity.stored
-        and identity.path is not None,
+        "It could not be stored: make the state directory writable for this user.": unstored,
         "It lasts as long as its file: see that the machine has an id, then reset it.": random,
         "It may be the image's: mount the host's /etc/machine-id, or a state volume for each user.": inside,
     }

@@ -42,23 +42,21 @@ TEXT = json.dumps(content()).encode()
 STRANGER = Ed25519Signer(b"\x66" * 32, "stranger")
 
 
-@pytest.mark.parametrize(
-    ("name", "pairs"),
-    {
-        "nobody we know": [signature(STRANGER, TEXT)],
-        "a stranger under a root's fingerprint": [
-            {**signature(STRANGER, TEXT), "root": ROOTS[0].key.fingerprint}
-        ],
-        "a root under another's fingerprint": [
-            {**signature(ROOTS[0], TEXT), "root": ROOTS[1].key.fingerprint}
-        ],
-        "a root, without the context": [signature(ROOTS[0], TEXT, b"")],
-        "a root, another text": [signature(ROOTS[0], TEXT + b" ")],
-        "a signature of no length": [{"root": ROOTS[0].key.fingerprint, "signature": ""}],
-    }.items(),
-)
-def test_a_document_that_no_root_signed_is_refused(name: str, pairs: list[Any]) -> None:
-    assert "0 of the 1" in refused(document(TEXT, signatures=pairs), SignatureInvalid)
+ROOT = ROOTS[0].key.fingerprint
+UNSIGNED: dict[str, dict[str, str]] = {
+    "nobody we know": signature(STRANGER, TEXT),
+    "a stranger under a root's fingerprint": {**signature(STRANGER, TEXT), "root": ROOT},
+    "a root under another's fingerprint": {**signature(ROOTS[1], TEXT), "root": ROOT},
+    "a root, without the context": signature(ROOTS[0], TEXT, b""),
+    "a root, another text": signature(ROOTS[0], TEXT + b" "),
+    "a signature of no length": {"root": ROOT, "signature": ""},
+}
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+def test_a_document_that_no_root_signed_is_refused(name: str) -> None:
+    data = document(TEXT, signatures=[UNSIGNED[name]])
+    assert "0 of the 1" in refused(data, SignatureInvalid)
 
 
 def test_one_root_signing_often_is_one_root() -> None:
@@ -103,12 +101,8 @@ MALFORMED: dict[str, bytes] = {
     "empty signatures": document(signatures=[]),
     "signatures as an object": document(signatures={"root": "signature"}),
     "too many signatures": document(signatures=[signature(ROOTS[0], TEXT)] * 33),
-    "a signature not canonical": document(
-        TEXT, signatures=[{**signature(ROOTS[0], TEXT), "signature": "AA="}]
-    ),
-    "a signature that is a number": document(
-        TEXT, signatures=[{"root": ROOTS[0].key.fingerprint, "signature": 7}]
-    ),
+    "a signature not canonical": document(TEXT, signatures=[{"root": ROOT, "signature": "AA="}]),
+    "a signature that is a number": document(TEXT, signatures=[{"root": ROOT, "signature": 7}]),
     "a signature without a root": document(TEXT, signatures=[{"signature": "AAAA"}]),
 }
 
@@ -147,17 +141,10 @@ BAD: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    "signed",
-    [
-        b"{}",
-        b"[]",
-        b"7",
-        b"nonsense",
-        json.dumps(content()).encode().replace(b'"version": 2', b'"version": 2, "version": 3'),
-        *(content(**changes) for changes in BAD),
-    ],
-)
+TWICE = json.dumps(content()).encode().replace(b'"version": 2', b'"version": 2, "version": 3')
+
+
+@pytest.mark.parametrize("signed", [b"{}", b"[]", b"nonsense", TWICE, *(content(**c) for c in BAD)])
 def test_signed_nonsense_is_refused(signed: Any) -> None:
     assert "is signed, but" in refused(document(signed), EnvelopeMalformed)
 
@@ -195,28 +182,24 @@ def test_a_validity_that_is_no_time_is_a_mistake(value: Any) -> None:
 # --- the keyring in a product's source ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("field", "given"),
-    [
-        ("keys", {"keys": ()}),
-        ("keys", {"keys": (RSA_2048.pem,)}),
-        ("keys", {"keys": RSA_2048.pem}),
-        ("keys", {"keys": (OLD,) * 33}),
-        ("roots", {"roots": (OLD,)}),
-        ("roots", {"roots": (KEYS[0], KEYS[0])}),
-        ("roots", {"document": document()}),
-        ("roots", {"url": "https://keys.acme.example/keyring.json"}),
-        ("threshold", {"roots": KEYS, "threshold": 4}),
-        ("threshold", {"roots": KEYS, "threshold": 0}),
-        ("threshold", {"roots": KEYS, "threshold": True}),
-        ("version", {"version": -1}),
-        ("document", {"roots": KEYS, "document": 7}),
-        ("document", {"roots": KEYS, "document": document().decode()}),
-        ("document", {"roots": KEYS, "document": b"x" * (MAX_DOCUMENT_BYTES + 1)}),
-        ("url", {"roots": KEYS, "url": "http://keys.acme.example/keyring.json"}),
-        ("url", {"roots": KEYS, "url": 7}),
-    ],
-)
+MISTAKES: list[tuple[str, dict[str, Any]]] = [
+    ("keys", {"keys": ()}),
+    ("keys", {"keys": (RSA_2048.pem,)}),
+    ("keys", {"keys": (OLD,) * 33}),
+    ("roots", {"roots": (OLD,)}),
+    ("roots", {"roots": (KEYS[0], KEYS[0])}),
+    ("roots", {"document": document()}),
+    ("roots", {"url": "https://keys.acme.example/keyring.json"}),
+    ("threshold", {"roots": KEYS, "threshold": 4}),
+    ("threshold", {"roots": KEYS, "threshold": 0}),
+    ("version", {"version": -1}),
+    ("document", {"roots": KEYS, "document": document().decode()}),
+    ("document", {"roots": KEYS, "document": b"x" * (MAX_DOCUMENT_BYTES + 1)}),
+    ("url", {"roots": KEYS, "url": "http://keys.acme.example/keyring.json"}),
+]
+
+
+@pytest.mark.parametrize("field, given", MISTAKES)
 def test_a_mistake_is_named(field: str, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         Keyring(**{"keys": (OLD,), **given})

@@ -1,4 +1,4 @@
-"""Envelopes: every way an answer can be ambiguous, forged or odd, and the one reason it is refused for."""
+"""Envelopes, as functions see them; what each odd answer does to an agent is tried in ``attacks``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from support.signatures import (
     content,
     envelope,
     sealed,
-    text64,
 )
 
 from agent.errors import (
@@ -86,16 +85,6 @@ def test_the_outer_response_decides_nothing(response: str) -> None:
     assert verify(with_raw(response=response), (KEY,)).code == 830
 
 
-@pytest.mark.parametrize("hint", ['"product"', '"no such key"', "null", "5", "[]", '"next"', '""'])
-def test_the_hint_decides_nothing(hint: str) -> None:
-    data = with_raw(private_key_used=hint)
-    other = RSA_3072.key
-    for keys in ((KEY,), (KEY, other), (other, KEY), [other, other, KEY], iter((other, KEY))):
-        assert verify(data, keys).key_name == "global"
-    renamed = PublicKey.from_pem(RSA_3072.pem, name="next")
-    refused(data, SignatureInvalid, (renamed,))
-
-
 def test_rotation_old_and_new_key_are_both_believed_and_named() -> None:
     new = PublicKey.from_pem(RSA_3072.pem, name="next")
     assert verify(envelope(), (KEY, new)).key_name == "global"
@@ -103,15 +92,6 @@ def test_rotation_old_and_new_key_are_both_believed_and_named() -> None:
     edwards = Ed25519Signer(name="edwards")
     assert verify(envelope(signer=edwards), (KEY, new, edwards.key)).key_name == "edwards"
     refused(envelope(signer=Ed25519Signer(b"\2" * 32)), SignatureInvalid, (KEY, new, edwards.key))
-
-
-def test_escapes_are_another_spelling_of_the_same_string() -> None:
-    """PHP writes every slash as ``\\/``."""
-    slashes = with_raw(signature=json.dumps(SIGNATURE).replace("/", "\\/"))
-    assert b"\\/" in slashes
-    assert verify(slashes, (KEY,)).code == 830
-    escaped = '"%s"' % "".join("\\u%04x" % ord(char) for char in TEXT)
-    assert verify(with_raw(response_base64=escaped), (KEY,)).code == 830
 
 
 def test_a_byte_order_mark_is_no_reason_to_fail_and_two_are() -> None:
@@ -133,24 +113,12 @@ def test_the_reader_gives_every_object_to_whom_it_is_told() -> None:
 
 BAD_ENVELOPES = {
     "empty": b"",
-    "NUL": b"\0",
     "HTML": b"<html><body>Please sign in</body></html>",
-    "array": b"[" + GOOD + b"]",
-    "string": json.dumps(GOOD.decode()).encode(),
     "number": b"830",
-    "null": b"null",
-    "cut": GOOD[:-1],
     "trailing brace": GOOD + b"}",
-    "UTF-16": GOOD.decode().encode("utf-16"),
-    "UTF-16-LE": GOOD.decode().encode("utf-16-le"),
     "Latin-1": GOOD[:-1] + b',"x":"\xe9"}',
     "surrogate in UTF-8": GOOD[:-1] + b',"x":"\xed\xa0\x80"}',
-    "control character": GOOD[:-1] + b',"x":"\n"}',
-    "NaN": with_raw(response="NaN"),
-    "Infinity": with_raw(response="[Infinity]"),
-    "leading zero": with_raw(response="01"),
     "deep arrays": with_raw(response="[" * 20000 + "]" * 20000),
-    "unclosed arrays": b"[" * 65536,
     "deep behind a string": with_raw(response='["]]]]]]]]\\\\",' * 257 + "1" + "]" * 257),
     "too large": GOOD + b" " * 65536,
     "huge": b"{" * 2_000_000,
@@ -214,42 +182,6 @@ def test_a_signed_member_is_there_once_as_ascii_text(name: str) -> None:
             assert name in refused(data, EnvelopeMalformed)
 
 
-def other_base64(text: str) -> dict[str, str]:
-    """Texts that a lenient decoder reads as the same bytes."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    last = text.rstrip("=")[-1]
-    loose = text.rstrip("=")[:-1] + alphabet[alphabet.index(last) + 1] + "=" * text.count("=")
-    return {
-        "no padding": text.rstrip("="),
-        "more padding": text + "=",
-        "unused bits": loose,
-        "new line at the end": text + "\n",
-        "spaces": " " + text,
-        "a foreign character": text[:8] + "!" + text[8:],
-        "text behind the padding": text + "AAAA",
-    }
-
-
-@pytest.mark.parametrize("name", other_base64(SIGNATURE))
-def test_another_spelling_of_the_signature_is_malformed(name: str) -> None:
-    other = other_base64(SIGNATURE)[name]
-    assert other != SIGNATURE
-    refused(envelope(signature=other), EnvelopeMalformed)
-
-
-@pytest.mark.parametrize("name", ["no padding", "unused bits", "new line at the end", "spaces"])
-def test_another_spelling_of_the_text_is_malformed_even_when_signed(name: str) -> None:
-    inside = dict(content(), message="x")
-    while not sealed(json.dumps(inside).encode())["response_base64"].endswith("="):
-        inside["message"] += "x"
-    text = sealed(json.dumps(inside).encode())["response_base64"]
-    other = other_base64(text)[name]
-    data = envelope(inside, response_base64=other)
-    refused(data, SignatureInvalid)
-    signature = text64(RSA_2048.sign(other.encode()))
-    refused(envelope(response_base64=other, signature=signature), EnvelopeMalformed)
-
-
 # The signature comes first.
 
 
@@ -270,36 +202,7 @@ def test_unsigned_content_is_not_even_read() -> None:
         refused(envelope(signed, RSA_3072), SignatureInvalid, now=0)
 
 
-def test_the_signature_covers_the_text_not_the_decoded_json() -> None:
-    wrong = text64(RSA_2048.sign(json.dumps(content()).encode()))
-    refused(envelope(signature=wrong), SignatureInvalid)
-
-
 # The signed text.
-
-
-PLAIN = json.dumps(content()).encode()
-ODD = {
-    "nothing": b"",
-    "a list": b"[]",
-    "no names": b"{}",
-    "pairs": b'[["code",830],["message","x"],["timestamp",1]]',
-    "UTF-16": PLAIN.decode().encode("utf-16"),
-    "Latin-1": json.dumps(content(message="\u00e9"), ensure_ascii=False).encode("latin-1"),
-    "more": PLAIN + b"x",
-    "less": PLAIN[:-1],
-    "NaN": json.dumps(content(x=[math.nan])).encode(),
-    "a name twice": b'{"code":101,' + PLAIN[1:],
-    "a name twice, escaped": b'{"\\u0063ode":830,' + PLAIN[1:],
-    "a name twice, deep": PLAIN[:-1] + b',"x":[[{"a":[{"b":1,"b":2}]}]]}',
-    "deep": PLAIN[:-1] + b',"x":' + b"[" * 256 + b"]" * 256 + b"}",
-    "very deep": PLAIN[:-1] + b',"x":' + b"[" * 9000 + b"]" * 9000 + b"}",
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_signed_text_with_no_or_a_second_reading_is_malformed(name: str) -> None:
-    refused(envelope(ODD[name]), EnvelopeMalformed)
 
 
 def raw_content(**raw: str) -> bytes:
