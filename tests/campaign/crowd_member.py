@@ -23,6 +23,7 @@ from support import spool as spools
 
 import agent
 from agent import files
+from agent.spool import segment
 from agent.transport import HttpTransport
 from agent.values import Request, Response
 
@@ -343,12 +344,13 @@ def writer(settings: dict[str, Any]) -> None:
     files.File.hold = late  # type: ignore[method-assign]
     begin()
     for n in range(settings["segments"]):
-        # One after the other, as short processes: some take over what another left.
+        # As short processes, one after the other; some take over what another left.
+        segment.ADOPTIONS = 4 if rng.random() < 0.3 else 0
         target = spools.spool(settings["state_dir"], power=False, max_bytes=50_000_000)
         for m in range(rng.randrange(1, 4)):
             id = "%s-%d.%d" % (settings["name"], n, m)
-            assert target.record(spools.licence(id), sync=False) == spools.DISK
-            say(id)
+            if target.record(spools.licence(id), sync=False) == spools.DISK:
+                say(id)
         target.seal()
 
 
@@ -369,18 +371,19 @@ def vulture(settings: dict[str, Any]) -> None:
 
     seen: set[str] = set()
     taken = 0
+    os.makedirs(settings["state_dir"], 0o700, exist_ok=True)
     begin()
     while os.path.exists(settings["go"]):
-        for path in Path(settings["state_dir"]).glob("*.seg"):
-            if path.name in seen:
-                continue
-            seen.add(path.name)
+        new = set(os.listdir(settings["state_dir"])) - seen
+        seen |= new
+        for name in new:
+            path = os.path.join(settings["state_dir"], name)
             try:
                 with open(path, "r+b") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if not file.read():
+                    if name.endswith(".seg") and not file.read():
                         file.truncate(0)
-                        path.unlink()
+                        os.unlink(path)
                         taken += 1
             except OSError:
                 pass  # held, or gone

@@ -1,8 +1,8 @@
 """The spool that the damage campaign spoils, what may be done to its files, and what must survive it.
 
-The spool is written by the product itself: several processes, counters, dead letters, settled and frozen records, a
+The spool is written by the product itself: several processes, counters, dead letters, settled and attempted records, a
 torn line. What is undamaged is judged without the product's reader: a record is, as long as its line, byte for byte,
-stands between two line ends in a file that is named as a segment.
+stands between two line ends in a file that is named as a segment; what the book says of it, as long as that line does.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from support.agent import FakeClock, config, snapshot
+from support.spool import spool
 
 import agent
-from agent.transport.values import Request, Response, Unreachable
+from agent.values import Verdict
 
-SEGMENT = re.compile(r"([lucxy])-([0-9a-f]{12})-([0-9a-f]{16})\.seg")
-SIDECAR = re.compile(r"([lucxy])-([0-9a-f]{12})-([0-9a-f]{16})\.ack")
+from .bounds_spool import Network
+
+SEGMENT = re.compile(r"([luc])-([0-9a-f]{12})-([0-9a-f]{16})\.seg")
+BOOK, CONSENT, LOCK = "agent.book", "agent.consent", "agent.lock"
 BLOCK = 4096
 HUGE = 300 << 20
 
@@ -45,29 +48,6 @@ State = dict[str, Union[bytes, Odd]]
 # --- the spool ------------------------------------------------------------------------------------
 
 
-class Plan:
-    """A transport that answers as told: each endpoint one word for each request, the last one for ever."""
-
-    def __init__(self, *words: str) -> None:
-        self._words: dict[str, list[str]] = {}
-        self._given = words
-
-    def send(self, request: Request, *, timeout_s: float) -> Response:
-        words = self._words.setdefault(request.url, list(self._given))
-        word = words.pop(0) if len(words) > 1 else words[0]
-        if word == "killed":
-            raise KeyboardInterrupt
-        if word == "down":
-            raise Unreachable("nobody there")
-        if word == "refused":
-            return Response(400, {}, b"{}")
-        return Response(200, {}, b'{"code": 830, "status": "success"}')
-
-    def rest(self) -> None: ...
-
-    close = interrupt = rest
-
-
 def _record(writer: agent.Agent, n: int) -> None:
     kind = n % 7
     if kind < 2:
@@ -85,16 +65,30 @@ def _record(writer: agent.Agent, n: int) -> None:
         writer.count("SAVE %d" % (n % 4))
 
 
+def _deliver(place: Path, *outcomes: str) -> None:
+    """A deliverer that ends after so many records, "" for those that it only tried."""
+    target = spool(place, power=False)
+    assert target.claim()
+    for outcome, record in zip(outcomes, target.waiting(())):
+        if record.kind == "aggregate":
+            record.body["domain"] = "acme.example"
+        target.try_(record, sync=record.kind == "aggregate")
+        if outcome:
+            target.answer(record, Verdict(outcome, reason="as planned"), 1.0)
+        else:
+            target.end(record, failed=True, counted=0)
+    target.release()
+
+
 def build(place: Path, records: int) -> dict[str, bytes]:
     """The files of a spool of ``records`` records, more or less, in ``place``."""
     clock = FakeClock()
 
-    def product(*words: str) -> agent.Agent:
-        settings = config("http://127.0.0.1:9", (), place, durability="process",
-                          max_records=max(1000, 10 * records))  # fmt: skip
-        return agent.Agent(
-            settings, ("demo-license-key", "a-1"), clock=clock, transport=Plan(*words or ("down",))
-        )
+    def product() -> agent.Agent:
+        most = max(1000, 10 * records)
+        settings = config("http://127.0.0.1:9", (), place, durability="process", max_records=most)
+        given = ("demo-license-key", "a-1")
+        return agent.Agent(settings, given, clock=clock, transport=Network(up=False))
 
     def fill(writers: list[agent.Agent], start: int, end: int) -> None:
         for n in range(start, end):
@@ -107,35 +101,23 @@ def build(place: Path, records: int) -> dict[str, bytes]:
     first.set_usage_consent(True)
     fill([first], 0, records // 20)
     first.close()
-    for path in place.glob("l-*.seg"):  # killed in the middle of a line, to be set aside below
+    for path in place.glob("l-*.seg"):  # killed in the middle of a line
         path.write_bytes(path.read_bytes() + b"0a1b2c3d {")
+    with product() as early:  # older than all others, and so the first that are tried
+        for n in range(4):
+            early.count("OPEN %d" % n, n + 1)
     with ExitStack() as running:
         writers = [running.enter_context(product()) for _ in range(4)]
-        fill(writers, records // 20, records // 4)
-        with product("refused", "delivered") as deliverer:
-            deliverer.flush()
-        fill(writers, records // 4, records // 3)
+        fill(writers, records // 20, records // 3)
         # In the order of segments, each settled as far as it is written: those stay, their writers live.
-        with product("refused", "refused", *["delivered"] * (records // 20), "down") as deliverer:
-            deliverer.flush()
+        tried = ["rejected"] * 3 + ["delivered"] * (records // 20) + [""] * 5
+        _deliver(place, *tried)
         fill(writers, records // 3, records)
         clock.advance(4000)  # the windows end, others begin
         fill(writers, records, records + records // 8)
-    clock.advance(
-        -8000
-    )  # older than all others, and so the first that are tried: frozen, and not delivered
-    with product() as early:
-        for n in range(4):
-            early.count("OPEN %d" % n, n + 1)
-    clock.advance(8000)
-    for word in ("down", "down", "killed", "down"):
-        with product(word) as deliverer:
-            try:
-                deliverer.flush()
-            except KeyboardInterrupt:
-                pass
+    _deliver(place, "", "rejected", *[""] * (records // 10))
     found = snapshot(place)
-    newest = max(name for name in found if name.startswith("l-") and name.endswith(".seg"))
+    newest = max(name for name in found if name.startswith("l-"))
     found[newest] += found[newest][:77]  # its writer was killed in the middle of a line
     return found
 
@@ -145,14 +127,11 @@ def build(place: Path, records: int) -> dict[str, bytes]:
 
 @dataclass
 class Known:
-    """One record of the spool as it was written."""
+    """One record of the spool as it was written: each of its lines, and what the book says of it."""
 
-    value: dict[str, Any]
-    line: bytes
-    dead: bool = False
-    totals: list[tuple[bytes, int, Optional[float]]] = field(default_factory=list)
-    settled_by: list[bytes] = field(default_factory=list)
-    frozen: Optional[tuple[bytes, dict[str, Any]]] = None
+    values: dict[bytes, dict[str, Any]] = field(default_factory=dict)  # by line
+    settled: set[bytes] = field(default_factory=set)
+    dead: set[bytes] = field(default_factory=set)
 
 
 @dataclass
@@ -160,31 +139,19 @@ class Expected:
     """What a damaged spool must and may give."""
 
     must: set[Key] = field(default_factory=set)
-    again: set[Key] = field(
-        default_factory=set
-    )  # settled once, and the line that says so is damaged
+    again: set[Key] = field(default_factory=set)  # settled, and the line that says so is damaged
     dead: set[Key] = field(default_factory=set)
-    copied: set[Key] = field(default_factory=set)  # once more in a segment that dead letters keep
-    counts: dict[Key, set[int]] = field(default_factory=dict)
-    ends: dict[Key, set[int]] = field(default_factory=dict)
-    damaged_lines: int = 0  # those set aside before included
+    values: dict[Key, list[dict[str, Any]]] = field(default_factory=dict)  # as it may be sent
+    damaged_lines: int = 0
+    usage: bool = True  # whether consent still stands
 
 
-def _lines(state: State, pattern: re.Pattern[str]) -> list[list[bytes]]:
-    """The lines of each file with such a name.
-
-    A file of 300 MB is one that was made longer. A segment that nobody may read waits until it is made readable; what
-    a sidecar says comes too late then.
-    """
-    found = []
-    for name, data in state.items():
-        if isinstance(data, Odd) and data.kind in ("huge", "grown"):
-            data = data.content
-        if isinstance(data, Odd) and data.kind == "unreadable" and pattern is SEGMENT:
-            data = data.content
-        if pattern.fullmatch(name) and not isinstance(data, Odd):
-            found.append([line for line in re.split(b"\r?\n", data) if line])
-    return found
+def _lines(data: Union[bytes, Odd, None]) -> list[bytes]:
+    """What stands between two line ends. A file of 300 MB is one that was made longer."""
+    if isinstance(data, Odd):
+        data = data.content if data.kind in ("huge", "grown", "unreadable") else None
+    found = [line.rstrip(b"\r") for line in (data or b"").split(b"\n")[:-1]]
+    return [line for line in found if line]
 
 
 class Oracle:
@@ -193,118 +160,75 @@ class Oracle:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
         self.known: dict[Key, Known] = {}
-        self._lines: set[bytes] = set()
-        sidecars = []
-        for name, data in sorted(files.items()):
-            whole = [line for line in data.split(b"\n")[:-1] if line]
-            if SIDECAR.fullmatch(name):
-                sidecars += whole
-            elif SEGMENT.fullmatch(name):
-                for line in whole:
-                    self._learn(line)
-        for line in sidecars:
-            what, endpoint, key, *rest = json.loads(line[9:])
-            known = self.known.get((endpoint, key))
-            if known is not None and what == "s" and rest[0]:
-                known.settled_by.append(line)
-            elif known is not None and what == "f":
-                known.frozen = line, rest[0]
+        self._lines: dict[bytes, Key] = {}
+        for name in of(files, SEGMENT):
+            for line in _lines(files[name]):
+                try:
+                    value = json.loads(line[9:])
+                except ValueError:
+                    continue  # torn when it was made
+                key = self._lines[line] = (value["e"], value["id"])
+                self.known.setdefault(key, Known()).values[line] = value
+        for line in _lines(files[BOOK]):
+            value = json.loads(line[9:])
+            if isinstance(value, list) and value[0] == "answer":
+                known = self.known.get((value[1], value[2]), Known())
+                (known.dead if value[3] == "rejected" else known.settled).add(line)
         self.before = self.expect(dict(files))
-
-    def _learn(self, line: bytes) -> None:
-        value = json.loads(line[9:])
-        self._lines.add(line)
-        if value["k"] == "count":
-            total = (line, value["n"], value.get("end"))
-            self.known[value["e"], value["id"]].totals.append(total)
-        else:
-            dead = "why" in value
-            self.known[value["e"], value["id"] + "!" * dead] = Known(value, line, dead)
 
     def expect(self, state: State) -> Expected:
         """What may be asked of the product with these files."""
         found = Expected()
-        segments = _lines(state, SEGMENT)
-        told = {line for lines in _lines(state, SIDECAR) for line in lines}
-        # Of a sidecar whose segment has another name now, or none, what it told is soon forgotten.
-        own = {n: data for n, data in state.items() if n[:-4] + ".seg" in state}
-        kept = {line for lines in _lines(own, SIDECAR) for line in lines}
-        aside = state.get("damaged", b"")
-        if not isinstance(aside, Odd):
-            found.damaged_lines = aside.count(b"\n")
-        alive: dict[bytes, list[set[bytes]]] = {}
-        for lines in segments:
-            here = set(lines)
-            found.damaged_lines += sum(line not in self._lines for line in lines)
-            for line in here & self._lines:
-                alive.setdefault(line, []).append(here)
-        graves = [known.line for known in self.known.values() if known.dead]
-        for key, known in self.known.items():
-            if known.line not in alive:
+        told = set(_lines(state.get(BOOK)))
+        consent = state.get(CONSENT)
+        found.usage = isinstance(consent, bytes) and len(consent) == len(self.files[CONSENT])
+        alive: dict[Key, dict[bytes, Any]] = {}
+        for name in of(state, SEGMENT):
+            for line in _lines(state[name]):
+                if line in self._lines:
+                    key = self._lines[line]
+                    alive.setdefault(key, {})[line] = self.known[key].values[line]
+                else:
+                    found.damaged_lines += 1
+        for key, lines in alive.items():
+            known, values = self.known[key], list(lines.values())
+            usage = values[0]["k"] != "licence"
+            if known.settled & told or (usage and not found.usage):
                 continue
-            places = alive[known.line]
-            if len(places) > 1 and any(not here.isdisjoint(graves) for here in places):
-                found.copied.add(key)
-            if known.dead:
+            if known.dead & told:
                 found.dead.add(key)
-            elif not known.settled_by:
-                found.must.add(key)
-            elif not kept.intersection(known.settled_by):
-                found.again.add(key)
-            if known.value["k"] == "aggregate":
-                self._expect_sum(found, key, known, alive[known.line], told)
+                continue
+            greatest = max(_total(value) for value in values)
+            found.values[key] = [value for value in values if _total(value) == greatest]
+            (found.again if known.settled else found.must).add(key)
         return found
-
-    def _expect_sum(
-        self, found: Expected, key: Key, known: Known, places: list[set[bytes]], told: set[bytes]
-    ) -> None:
-        body = known.value["b"]
-        found.counts[key], found.ends[key] = set(), set()
-        for here in places:  # a copy may have lost some of the totals: each was recorded once
-            intact = [total for total in known.totals if total[0] in here]
-            found.counts[key].add(max([body["count"], *(n for _, n, _ in intact)]))
-            ended = [int(end) for _, _, end in intact if end is not None]
-            found.ends[key].add(ended[-1] if ended else body["meta"]["window_end"])
-        if known.frozen is not None and known.frozen[0] in told:
-            found.counts[key] = {known.frozen[1]["count"]}
-            found.ends[key] = {known.frozen[1]["meta"]["window_end"]}
-
-    def is_line(self, line: bytes) -> bool:
-        """Whether this is a whole line of a segment."""
-        return line in self._lines
 
     def is_right(self, key: Key, value: dict[str, Any], expected: Expected) -> bool:
         """Whether a delivered record (its line's value) is what was recorded."""
         known = self.known.get(key)
-        if known is None:
-            return False
-        ours, theirs = dict(known.value), dict(value)
-        if ours["k"] == "aggregate":
-            body, sent = dict(ours.pop("b")), dict(theirs.pop("b"))
-            meta, sent_meta = dict(body.pop("meta")), dict(sent.pop("meta"))
-            if sent_meta.pop("window_end") not in expected.ends.get(key, ()):
-                return False
-            meta.pop("window_end")
-            if sent.pop("count") not in expected.counts.get(key, ()) or meta != sent_meta:
-                return False
-            body.pop("count")
-            sent.pop("domain", None)  # given when it is frozen
-            ours.pop("end", None)
-            theirs.pop("end", None)
-            if body != sent:
-                return False
-        return ours == theirs
+        wanted = expected.values.get(key) or list(known.values.values() if known else ())
+        return any(_bare(value) == _bare(one) for one in wanted)
+
+
+def _total(value: dict[str, Any]) -> int:
+    return int(value["b"].get("count", 0)) if value["k"] == "aggregate" else 0
+
+
+def _bare(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what is given when it is sent."""
+    body = {name: inner for name, inner in value["b"].items() if name != "domain"}
+    return {**value, "b": body}
 
 
 # --- putting it on a disk -------------------------------------------------------------------------
 
 
-def lay(place: Path, state: State, aside: Path) -> None:
+def lay(place: Path, state: State) -> None:
     """Make ``place`` hold these files and nothing else."""
-    clear(place)
-    clear(aside)
-    place.mkdir(mode=0o700)
-    aside.mkdir()
+    aside = place.with_name("aside")
+    for one in (place, aside):
+        shutil.rmtree(one, ignore_errors=True)
+        one.mkdir(mode=0o700)
     for name, data in state.items():
         path = str(place / name)
         if not isinstance(data, Odd):
@@ -342,11 +266,6 @@ def _bind(path: str) -> None:
             os.close(here)
 
 
-def clear(place: Path) -> None:
-    if place.exists():
-        shutil.rmtree(place)
-
-
 def _write(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -370,14 +289,13 @@ def somewhere(files: dict[str, bytes], rng: random.Random) -> tuple[str, int]:
     raise AssertionError
 
 
-def of(files: dict[str, bytes], pattern: re.Pattern[str]) -> list[str]:
+def of(files: Any, pattern: re.Pattern[str]) -> list[str]:
     return [name for name in sorted(files) if pattern.fullmatch(name)]
 
 
 def any_file(files: dict[str, bytes], rng: random.Random) -> str:
-    """Segments and sidecars four times out of five."""
-    kinds = [of(files, SEGMENT), of(files, SIDECAR)] * 2 + [sorted(files)]
-    return rng.choice(rng.choice(kinds))
+    """A segment three times out of five, the book once."""
+    return rng.choice([*[rng.choice(of(files, SEGMENT))] * 3, BOOK, rng.choice(sorted(files))])
 
 
 def cut_end(files: dict[str, bytes], rng: random.Random, n: int) -> State:
@@ -406,39 +324,38 @@ def block(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     other, there = somewhere(files, rng)
     there -= there % BLOCK
     new = (
-        lambda: rng.getrandbits(8 * BLOCK).to_bytes(BLOCK, "big"),
-        lambda: bytes(BLOCK),
-        lambda: b"\xff" * BLOCK,
-        lambda: (b"Call me Ishmael. Some years ago -\r\n" * 120)[:BLOCK],
-        lambda: files[other][there : there + BLOCK],
-    )[n % 5]()
+        rng.getrandbits(8 * BLOCK).to_bytes(BLOCK, "big"),
+        bytes(BLOCK),
+        b"\xff" * BLOCK,
+        (b"Call me Ishmael. Some years ago -\r\n" * 120)[:BLOCK],
+        files[other][there : there + BLOCK],
+    )[n % 5]
     end = min(at + BLOCK, len(data))
     return {**files, name: data[:at] + new[: end - at] + data[end:]}
 
 
-def _other_name(name: str, rng: random.Random, *, class_: str = "") -> str:
+def _other_name(name: str, rng: random.Random, class_: str) -> str:
     created = rng.choice((0, 1, rng.getrandbits(40), 0xFFFFFFFFFFFF, int(name[2:14], 16)))
-    ending = name[-4:]
-    return "%s-%012x-%016x%s" % (class_ or name[0], created, rng.getrandbits(64), ending)
+    return "%s-%012x-%016x.seg" % (class_, created, rng.getrandbits(64))
 
 
 def whole(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """One file, or two, emptied, deleted, doubled, swapped, renamed, joined; or many of them."""
     state: State = dict(files)
-    one, other = rng.sample(of(files, rng.choice((SEGMENT, SEGMENT, SIDECAR))), 2)
+    segments = of(files, SEGMENT)
+    shuffled = rng.sample(segments, len(segments))
+    one, other = shuffled[:2]
     what = n % 12
     if what == 0:
         state[any_file(files, rng)] = b""
     elif what == 1:
         del state[any_file(files, rng)]
     elif what == 2:
-        state[_other_name(one, rng)] = files[one]
+        state[_other_name(one, rng, one[0])] = files[one]
     elif what == 3:
         state[one], state[other] = files[other], files[one]
-    elif what == 4:
-        state[_other_name(one, rng)] = state.pop(one)
-    elif what == 5:
-        state[_other_name(one, rng, class_=rng.choice("lucxy"))] = state.pop(one)
+    elif what in (4, 5):
+        state[_other_name(one, rng, one[0] if what == 4 else rng.choice("luc"))] = state.pop(one)
     elif what == 6:
         state[one] = files[one] + files[other]
         if rng.random() < 0.5:
@@ -446,21 +363,9 @@ def whole(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     elif what == 7:  # of any two kinds: what is in no segment any more is not read
         one, other = rng.sample(sorted(files), 2)
         state[one], state[other] = files[other], files[one]
-    else:
-        return _many(files, rng, what)
-    return state
-
-
-def _many(files: dict[str, bytes], rng: random.Random, what: int) -> State:
-    state: State = dict(files)
-    segments, sidecars = of(files, SEGMENT), of(files, SIDECAR)
-    shuffled = rng.sample(segments, len(segments))
-    if what == 8:  # renamed together with their sidecars: another order
+    elif what == 8:  # another order
         for name, place in zip(segments, shuffled):
-            new = name[:2] + place[2:14] + name[14:]
-            state[new] = state.pop(name)
-            if name[:-4] + ".ack" in files:
-                state[new[:-4] + ".ack"] = state.pop(name[:-4] + ".ack")
+            state[name[:2] + place[2:14] + name[14:]] = state.pop(name)
     elif what == 9:  # their contents at random
         state.update({name: files[content] for name, content in zip(segments, shuffled)})
     elif what == 10:
@@ -468,15 +373,14 @@ def _many(files: dict[str, bytes], rng: random.Random, what: int) -> State:
         for name in segments[1:]:
             if rng.random() < 0.9:
                 del state[name]
-    else:
-        for name in rng.sample(sidecars, rng.randrange(1, len(sidecars) + 1)):
-            del state[name]
+    else:  # the book, with what it said of some
+        state[BOOK] = b"".join(rng.sample(files[BOOK].splitlines(True), rng.randrange(9)))
     return state
 
 
 def lines(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """Lines of one file doubled, in another order, left out, moved to another file."""
-    name = any_file({name: data for name, data in files.items() if data}, rng)
+    name = any_file({name: data for name, data in files.items() if b"\n" in data}, rng)
     found = files[name].splitlines(keepends=True)
     what = n % 6
     if what == 0:
@@ -490,35 +394,25 @@ def lines(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     elif what == 4:
         del found[rng.randrange(len(found))]
     else:
-        other = rng.choice(of(files, SEGMENT if SEGMENT.fullmatch(name) else SIDECAR))
-        moved = b"".join(found[::2])
-        rest = b"".join(found[1::2])
-        if other == name:
-            return {**files, name: moved + rest}
+        other = rng.choice([one for one in of(files, SEGMENT) if one != name])
+        rest, moved = b"".join(found[1::2]), b"".join(found[::2])
         return {**files, name: rest, other: moved + files[other]}
     return {**files, name: b"".join(found)}
 
 
-ODDITIES = [
-    "directory",
-    "full directory",
-    "fifo",
-    "socket",
-    "moved",
-    "/nowhere/at/all",
-    "/dev/zero",
-]
-ODDITIES += ["facts"]  # a link to a neighbour, or to itself
+# The last of the links leads to a neighbour, or to itself.
+ODDITIES = "directory|full directory|fifo|socket|moved|/nowhere/at/all|/dev/zero|agent.book"
 if hasattr(os, "geteuid") and os.geteuid() != 0:
-    ODDITIES += ["unreadable"]
+    ODDITIES += "|unreadable"
 
 
 def odd(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """Something else in the place of one file, or of several."""
     state: State = dict(files)
+    kinds = ODDITIES.split("|")
     for _ in range(rng.choice((1, 1, 1, 3))):
         name = any_file(files, rng)
-        state[name] = Odd(ODDITIES[n % len(ODDITIES)], files[name])
+        state[name] = Odd(kinds[n % len(kinds)], files[name])
     return state
 
 
@@ -528,13 +422,13 @@ def tools(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     data = files[name]
     noise = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 300)))
     changed = (
-        lambda: data.replace(b"\n", b"\r\n"),
-        lambda: b"\xef\xbb\xbf" + data,
-        lambda: data + noise.replace(b"\n", b""),
-        lambda: data + bytes(BLOCK),
-        lambda: data.decode("ascii", "replace").encode("utf-16"),
-        lambda: data.rstrip(b"\n"),
-    )[n % 6]()
+        data.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + data,
+        data + noise.replace(b"\n", b""),
+        data + bytes(BLOCK),
+        data.decode("ascii", "replace").encode("utf-16"),
+        data.rstrip(b"\n"),
+    )[n % 6]
     if n % 12 == 0:
         return {name: data.replace(b"\n", b"\r\n") for name, data in files.items()}
     return {**files, name: changed}
@@ -542,7 +436,7 @@ def tools(files: dict[str, bytes], rng: random.Random, n: int) -> State:
 
 def huge(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """A sparse file of 300 MB in the place of one, or one that was made so long."""
-    kinds = [of(files, SEGMENT), of(files, SIDECAR), ["facts"], ["history"], ["damaged"], ["lock"]]
-    name = rng.choice(kinds[n % len(kinds)])
+    names = [rng.choice(of(files, SEGMENT)), rng.choice(of(files, SEGMENT)), BOOK, CONSENT, LOCK]
+    name = names[n % len(names)]
     kept = files.get(name, b"") if n % 4 else b""
     return {**files, name: Odd("grown" if kept else "huge", kept)}

@@ -103,8 +103,8 @@ class Account:
                 self.counted[more[0]] += more[1]
             elif what == "kept":
                 self.kept[more[0]] = self.counted[more[0]]
-            elif what == "complete" and self.ends[number] == 0:
-                self.complete |= activities
+            elif what == "complete":
+                self.complete |= activities if self.ends[number] == 0 else set()
             elif what in ("raised", "refused"):
                 found.raised.append("%s %s" % (what, more))
             elif what == "drained":

@@ -181,7 +181,7 @@ def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str], **chan
         return agent.Agent(configuration(spec, **changes), licence, transport=traced)
 
     def send(id: str, text: str) -> bool:
-        fields = dict.fromkeys(("product_id", "product_version", "user_identifier"), "peer")
+        fields = {"product_id": "42", "product_version": "5.2.5", "user_identifier": "peer"}
         fields.update(api_key="demo-api-key", data_type="text", text_data=text, data_group="kill")
         fields.update(license_key="demo-license-key", activation_identifier=id)
         kind = "application/x-www-form-urlencoded"
