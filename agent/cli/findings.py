@@ -73,12 +73,12 @@ def licence(
     saved = [answer for answer in history if answer.get("code") in (830, 831)]
     flags = (saved[-1].get("errors") or {}) if saved else {}
     if license_key and not activation_identifier:
-        detail = "the licence key comes without an activation identifier"
+        detail = "the licence key comes without its identifier"
     elif _ACTIVATION in flags and "license_key" not in flags:
-        detail = "the last licence record that was saved lacked one"
+        detail = "the last licence record that was saved lacked its identifier"
     else:
         return
-    yield Check("activation identifier", True, detail, _NO_ACTIVATION)
+    yield Check("activation", True, detail, _NO_ACTIVATION)
 
 
 _ACTIVATION = "activation_identifier"
@@ -272,7 +272,7 @@ def spool(status: dict[str, Any], network: list[dict[str, Any]], now: float) -> 
 
 
 # What a usage server said may repeat what was recorded.
-_NOT_KEPT = "why is not kept on disk"
+_NOT_KEPT = "(its reason is not kept on disk)"
 
 
 def _waits(endpoint: dict[str, Any], status: dict[str, Any], well: bool) -> Iterator[Check]:

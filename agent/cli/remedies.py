@@ -128,6 +128,7 @@ _NETWORK = (
     ),
     ("no answer within", _SILENT),
     ("earlier request", _SILENT),
+    ("timeout", _SILENT),
     ("wrong version", _NO_TLS),
     ("record layer", _NO_TLS),
     (

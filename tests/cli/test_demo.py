@@ -17,13 +17,14 @@ HOSTILE = {"DO_NOT_TRACK": "1", "HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY":
 
 
 def test_every_step_holds_and_nothing_is_left(tmp_path: Path) -> None:
-    done = spawn("demo", "--json", env={"TMPDIR": str(tmp_path), **HOSTILE})
+    watched = {**HOSTILE, "AGENT_DEBUG": "1"}
+    done = spawn("demo", "--json", env={"TMPDIR": str(tmp_path), **watched})
     assert done.status == 0, done.err
     steps = done.json["steps"]
     assert [step["step"] for step in steps] == list(range(1, 11))
     assert all(step["ok"] and step["title"] and step["detail"] for step in steps)
     assert done.json["ok"] is True
-    marks = [line.split()[:2] for line in done.err.splitlines() if line[:2].strip().isdigit()]
+    marks = [line.split()[:2] for line in done.err.splitlines() if line[:4].strip().isdigit()]
     assert [int(number) for number, _ in marks] == list(range(1, 11))
     assert len({mark for _, mark in marks}) == 1
     assert os.listdir(tmp_path) == []

@@ -200,6 +200,18 @@ def test_a_refused_consent_is_a_wish_and_no_failure(site: Site) -> None:
     assert "(the network was not tried)" in site.run("doctor", "--no-network").out
 
 
+def test_a_licence_without_its_activation_is_named(site: Site) -> None:
+    site.write(activation_identifier="")
+    found = doctor(site, "--no-network")
+    found.says("activation", "warn", "without its identifier", "flags every such record")
+    site.run("call-home")
+    site.write(license_key="", activation_identifier="")
+    doctor(site, "--no-network").says("activation", "warn", "the last licence record")
+    site.write()
+    site.run("call-home")
+    assert "activation" not in doctor(site, "--no-network").checks
+
+
 def test_counts_that_nobody_says_whose_they_are(site: Site) -> None:
     licence, usage = site.document()["endpoints"]
     site.write(endpoints=[licence, {**usage, "domain": None}])

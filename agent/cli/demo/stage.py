@@ -137,7 +137,7 @@ class Stage:
         environ = {
             key: value
             for key, value in os.environ.items()
-            if not key.upper().endswith("_PROXY") and key != "DO_NOT_TRACK"
+            if not key.upper().endswith("_PROXY") and key not in ("DO_NOT_TRACK", "AGENT_DEBUG")
         }
         child = subprocess.Popen(
             [sys.executable, "-c", _CHILD, json.dumps(paths), path, name],
