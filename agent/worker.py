@@ -106,7 +106,7 @@ class Worker:
         """After recording or counting: have the thread look; keep what was counted where there is none."""
         if not self.manual and not self.exiting and self.ring():
             return
-        if recorded or self.exiting or self._counters.due_in_s() == 0:
+        if recorded or self.exiting or not self.manual or self._counters.due_in_s() == 0:
             self._counters.keep()
 
     def ring(self) -> bool:

@@ -86,6 +86,8 @@ class Detached:
 
     def _start(self, consent: object, wait_s: float) -> Optional[float]:
         try:
+            if not os.path.isdir(self._spool.directory or ""):
+                return None  # nothing was recorded
             if self._others_deliver():
                 return REST_S  # they may have looked before our record was there
             self._run(message(self._config, self._environ, consent), wait_s)

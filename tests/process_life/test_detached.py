@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,11 +62,12 @@ def is_zombie(processes: set[int]) -> bool:
 def handles(process: Path) -> dict[str, str]:
     """Descriptor -> what it is."""
     found = {}
-    for entry in (process / "fd").iterdir():
-        try:
-            found[entry.name] = os.readlink(entry)
-        except OSError:
-            pass  # closed meanwhile
+    try:
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found[entry.name] = os.readlink(entry)
+    except OSError:
+        pass  # it ended
     return found
 
 
@@ -130,9 +133,14 @@ def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is
         % str(planted),
     )
     assert time.monotonic() - began < 5  # the pipes of this test are not held open either
-    wait_until(lambda: len(living(tmp_path)) == 1)
+
+    def delivers() -> bool:
+        """One that has parted from its starter, and so holds the lock."""
+        found = living(tmp_path)
+        return len(found) == 1 and "socket:" in str(handles(found[0]))
+
+    wait_until(delivers)
     (child,) = living(tmp_path)
-    wait_until(lambda: "socket:" in str(handles(child)))  # it delivers, and so holds the lock
     told = (child / "cmdline").read_bytes() + (child / "environ").read_bytes()
     assert b"demo-api-key" not in told and b"demo-license-key" not in told
     for path in at.state_dir.iterdir():
@@ -352,7 +360,9 @@ def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
     at: Desk, tmp_path: Path
 ) -> None:
     for _ in range(3):
-        with agent.Agent(at.config(deliver="detached"), "demo-license-key") as product:
+        config = at.config(deliver="detached", start_delay_s=60)
+        with agent.Agent(config, "demo-license-key") as product:
+            product.call_home()
             starter = product._worker._detached
             assert starter is not None
             starter.last(True)  # as if no thread had come so far
@@ -373,9 +383,14 @@ def test_what_is_recorded_while_another_is_sent_is_sent_too(at: Desk, request_nu
         def send(self, request: Any, *, timeout_s: float) -> Any:
             self.sent += 1
             if self.sent == request_number:
-                with at.agent() as other:
-                    other.call_home()
+                recording = threading.Thread(target=record)
+                recording.start()
+                recording.join()
             return super().send(request, timeout_s=timeout_s)
+
+    def record() -> None:
+        with at.agent() as other:
+            assert other.call_home()
 
     with at.agent() as first:
         first.call_home()

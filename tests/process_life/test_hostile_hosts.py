@@ -126,7 +126,7 @@ def test_a_vendors_transport_that_raises_costs_no_record(
     with at.agent(only="licence", transport=Rude(verb, what)) as product:
         product.record_text("kept", data_group="g")
         assert product.flush().pending == 1
-        product._delivery.interrupt()
+        product._delivery.quietly("interrupt")
     with at.agent(only="licence") as product:
         assert product.flush().drained
     assert at.texts() == ["kept"]
@@ -141,19 +141,22 @@ def test_a_domain_callable_that_ends_the_program_ends_no_flush(at: Desk) -> None
         assert product.flush().pending == 1
 
 
-def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(at: Desk) -> None:
+def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks: list[Any] = []
+    monkeypatch.setattr(atexit, "register", hooks.append)
+    monkeypatch.setattr(atexit, "unregister", lambda hook: hook in hooks and hooks.remove(hook))
     product: list[agent.Agent] = []
 
     def read() -> str:
         product[0].close()
         return "key"
 
-    hooks = atexit._ncallbacks()
     with at.agent(license_key=read) as found:
         product.append(found)
         assert found.call_home()
-    assert atexit._ncallbacks() == hooks
-    assert id(found._worker) not in clock._forkables
+    assert hooks == [] and id(found._worker) not in clock._forkables
 
 
 def test_an_import_after_close_leaves_nothing_open(at: Desk, tmp_path: Path) -> None:
