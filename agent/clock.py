@@ -6,7 +6,7 @@ passes its own object with these two methods; nothing else in the package asks f
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found, unused-ignore]  # ``signal`` loads enum
 import _thread
 import os
 import sys

@@ -230,7 +230,9 @@ class Delivery:
             if trust is not None and trust.look(self._spool, user, lane):
                 lane.forgive()
             if trust is not None and not lane.remaining_s(now):
+                inside.request = True
                 trust.ask(self._ready(), lane, self._left_s(ends_at))
+                inside.request = False
         waiting = {n: lane for n, lane in self.lanes.items() if lane.remaining_s(now) > 0}
         self._leave(waiting)
         return {name: lane for name, lane in self.lanes.items() if name not in waiting}
@@ -296,15 +298,15 @@ class Delivery:
             return Verdict(verdicts.REJECTED, reason=reason)
 
     def _origin(self, lane: Lane, limit_s: float) -> dict[str, str]:
-        """Whose usage it is; a vendor's callable is asked where it can be left behind."""
-        aside = getattr(self._ready(), "aside", None)
-        if lane.parked == ORIGIN:
-            return {}  # asked in this pass
-        try:
+        """Whose usage it is, asked once in a pass: a vendor's callable where it can be left behind."""
+        if lane.origin is None:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
-            return ask() if aside is None else aside(ask, limit_s)
-        except Unreachable:
-            return {}
+            aside = getattr(self._ready(), "aside", None)
+            try:
+                lane.origin = ask() if aside is None else aside(ask, limit_s)
+            except Unreachable:
+                lane.origin = {}
+        return lane.origin or {}
 
     def _send(
         self, record: Record, lane: Lane, request: Request, limit_s: float

@@ -132,22 +132,21 @@ _telling = _local()
 def debug(text: str, *args: object) -> None:
     """Tell the host's DEBUG log, or stderr where ``AGENT_DEBUG`` is set; only under no lock of ours.
 
-    ``text`` is one of a fixed set and ``args`` hold no secret; texts of servers are cut and made printable here.
-    Nothing is loaded or configured for it: the logger is called like this package, where the host has ``logging``.
+    ``text`` is one of a fixed set and ``args`` hold no secret; they are cut and made printable here. Nothing is loaded
+    or configured for it: the logger is called like this package, where the host has ``logging``.
     """
-    logging = sys.modules.get("logging")
-    whole = hasattr(logging, "shutdown")  # it comes last: another thread may be loading the rest
-    to_stderr = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
-    if not (whole or to_stderr) or getattr(_telling, "now", False):
+    logging: Any = sys.modules.get("logging")
+    # ``shutdown`` comes last in it: another thread may be loading the rest.
+    logger = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
+    logged = logger is not None and logger.isEnabledFor(10)
+    shown = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
+    if not (logged or shown) or getattr(_telling, "now", False):
         return
     _telling.now = True  # a handler is the host's code: it may make us deliver
     try:
-        logger: Any = logging.getLogger(__package__) if logging is not None and whole else None
-        shown = [arg if type(arg) in (int, float) else _printable(str(arg)) for arg in args]
-        if logger is not None and logger.isEnabledFor(10):
-            logger.debug(text, *shown)
-        elif to_stderr:
-            _print(text % tuple(shown))
+        line = text % tuple(str(arg)[:400] for arg in args)
+        line = "".join(char if char.isprintable() else " " for char in line)
+        logger.debug("%s", line) if logged else _print(line)
     except (Exception, SystemExit):
         pass
     finally:
@@ -159,14 +158,8 @@ def _print(line: str) -> None:
 
     stream: Any = sys.stderr  # None in a program without a console
     text = "%s %s[%d] %s\n" % (time.strftime("%H:%M:%S"), __package__, os.getpid(), line)
-    if sys.__stderr__ is not None and stream is sys.__stderr__:
+    if stream is sys.__stderr__:
         # Not through its buffer: an exit that finds a background thread holding the buffer's lock aborts.
         os.write(stream.fileno(), text.encode("ascii", "backslashreplace"))
     else:
         stream.write(text)
-        stream.flush()
-
-
-def _printable(text: str) -> str:
-    """One line of bounded length, whoever wrote it."""
-    return "".join(char if char.isprintable() else " " for char in text[:400])

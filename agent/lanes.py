@@ -70,6 +70,7 @@ class Lane:
         ] = ()  # kinds of waiting that do not hold until the next attempt
         self.proved = self.noticed = self.left = False
         self.parked = ""
+        self.origin: Optional[dict[str, str]] = None  # of sums, once asked in this pass
 
     def remaining_s(self, now: float) -> float:
         """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
@@ -80,7 +81,7 @@ class Lane:
     def begin(self) -> None:
         """A pass begins."""
         self.proved = self.left = False
-        self.parked = ""
+        self.parked, self.origin = "", None
 
     def prove(self, now: float) -> None:
         """A record was settled: nothing stands between us and the next one."""
