@@ -65,6 +65,11 @@ def is_ours(name: str) -> bool:
     return name in (BOOK, LOCK, ROOM, CONSENT) or is_segment(name)
 
 
+def created_ms(name: str) -> int:
+    """When a segment was begun, Unix milliseconds by its writer's clock."""
+    return int(name[2:14], 16)
+
+
 def order(name: str) -> str:
     """A sort key: the oldest segment first."""
     return name[2:14] + name
@@ -142,24 +147,27 @@ def begin(directory: str, class_: str, ms: int) -> Segment:
     return Segment(file)
 
 
-def adopt(directory: str, class_: str, most_bytes: int, most_lines: int) -> Optional[Segment]:
+def adopt(
+    directory: str, class_: str, after_ms: int, most_bytes: int, most_lines: int
+) -> Optional[Segment]:
     """Go on with a segment that an ended process left unfilled, if one of the newest is free.
 
     A program that starts, records once and ends would leave a file each time. Nothing that is empty (it may be
     somebody's truncated one), damaged, or of a newer format is taken.
     """
-    for name in [one for one in reversed(listing(directory)) if one[0] == class_][:ADOPTIONS]:
+    found = [n for n in listing(directory) if n[0] == class_ and created_ms(n) > after_ms]
+    for name in found[: -ADOPTIONS - 1 : -1]:
         try:
             file = files.open_append(os.path.join(directory, name), missing_ok=False)
         except OSError:
             continue
         try:
             data = file.read(0, most_bytes) if file.hold() else b""
-            found = [line for line in data.split(b"\n") if line]
-            whole = all(line[8:].startswith(OPENING) for line in found)
-            if whole and 0 < len(data) < most_bytes and 0 < len(found) < most_lines:
+            texts = [line for line in data.split(b"\n") if line]
+            whole = all(line[8:].startswith(OPENING) for line in texts)
+            if whole and 0 < len(data) < most_bytes and 0 < len(texts) < most_lines:
                 file.write(b"\n")  # a power cut may have left a line without its end
-                return Segment(file, len(data) + 1, len(found))
+                return Segment(file, len(data) + 1, len(texts))
         except OSError:
             pass
         file.close()
@@ -173,7 +181,7 @@ class Writer:
         self._directory, self._clock, self._power = directory, clock, power
         self._most_bytes, self._most_lines = most  # of one segment
         self._open: dict[str, Segment] = {}
-        self._last_ms = 0
+        self._last_ms: dict[str, int] = {}
         # Until a failure: the next sync of a file may succeed without the pages that were lost.
         self._adopting = True
         self.lockless = False
@@ -243,14 +251,16 @@ class Writer:
         return more and not target.failed
 
     def _new(self, class_: str, *, adopting: bool) -> Segment:
-        found = None
+        found, last_ms = None, self._last_ms.get(class_, -1)
         if adopting and self._adopting and class_ != COUNTERS:
-            found = adopt(self._directory, class_, self._most_bytes // 2, self._most_lines)
+            most = self._most_bytes // 2, self._most_lines
+            found = adopt(self._directory, class_, last_ms, *most)
         if found is None:
-            # Within a run the order of names is the order of creation, whatever the clock does.
-            self._last_ms = max(int(self._clock.time() * 1000), self._last_ms + 1, 0)
-            found = begin(self._directory, class_, self._last_ms)
+            ms = max(int(self._clock.time() * 1000), last_ms + 1)
+            found = begin(self._directory, class_, ms)
             self.lockless |= found.lockless
+        # Within a run the order of names is the order of records, whatever the clock does.
+        self._last_ms[class_] = created_ms(found.name)
         return found
 
     def sync(self) -> Optional[OSError]:

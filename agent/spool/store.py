@@ -64,7 +64,7 @@ class Spool:
     def _begin(self) -> None:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
-        self.claimed = False
+        self.claimed = self._exists = False  # there was a directory when it was claimed
         self._lock, self._busy = RLock(), False  # in the middle of an append
         self._claim: Optional[File] = None
         self._quota = Quota(self.directory or "", *self._bounds)
@@ -220,9 +220,10 @@ class Spool:
         self._let_go()  # Ctrl-C broke off whoever had it, in the middle of giving it back
         self.note("lock")
         held: Optional[bool] = True
-        if self.directory is not None and os.path.isdir(self.directory):
+        self._exists = self.directory is not None and os.path.isdir(self.directory)
+        if self._exists:
             try:
-                self._claim = files.open_append(os.path.join(self.directory, segment.LOCK))
+                self._claim = files.open_append(os.path.join(self.directory or "", segment.LOCK))
                 held = self._claim.hold()
             except OSError as error:
                 held = None
@@ -253,7 +254,7 @@ class Spool:
     def release(self) -> None:
         """Let another process deliver, what is done with removed; safe when not claimed."""
         try:
-            if self.claimed and self.directory is not None and os.path.isdir(self.directory):
+            if self.claimed and self._exists:
                 self.note("tidy")
                 self._tidy()
         except Exception as error:
@@ -408,4 +409,4 @@ class Spool:
             names = segment.listing(self.directory) if self.directory is not None else []
         except OSError:
             return None
-        return min((int(n[2:14], 16) / 1000 for n in names if n[0] != COUNTERS), default=None)
+        return min((segment.created_ms(n) / 1000 for n in names if n[0] != COUNTERS), default=None)

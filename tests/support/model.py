@@ -235,10 +235,11 @@ class Process:
         """The spool's claim, of which there must never be two."""
         world = self.world
         others = [p for p in world.processes if p.passing and not p.dead and p is not self]
-        self.passing = self.claim()
+        self.passing = self.claim() and os.path.isdir(world.disk.directory)  # else there is no lock
         assert not (self.passing and others), "two deliverers"
-        assert self.passing or others or world.step.faulty, "nobody has the lock, and it is held"
-        return self.passing
+        taken = self.spool.claimed
+        assert taken or others or world.step.faulty, "nobody has the lock, and it is held"
+        return taken
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         try:
