@@ -30,6 +30,10 @@ _CREDENTIALS = (
     "give the proxy's credentials: http://user:password@host:port where its address is "
     "written, or proxy_auth"
 )
+_BASIC = _CREDENTIALS + (
+    "; only Basic is spoken here, so where it demands another scheme, ask its administrator to let "
+    "this host through without authentication"
+)
 _NO_PROXY_OF_THIS_KIND = (
     "it ends the connection, or is no proxy of this kind: check that it runs, and scheme (http, https, "
     "socks5h) and port of its address"
@@ -58,11 +62,8 @@ _PROXY = (
         "put the proxy's user name and password right where its address is written (odd characters as "
         "%XX), or in proxy_auth (as they are)",
     ),
-    (
-        "demands authentication",
-        _CREDENTIALS + "; only Basic is spoken here, so where it demands another scheme, ask its "
-        "administrator to let this host through without authentication",
-    ),
+    ("demands authentication", _BASIC),
+    ("refused to connect (http 407", _BASIC),
     ("socks5auth", _CREDENTIALS),
     ("refused to connect (http 4", _FORBIDDEN),
     ("refused to connect", _BEHIND_PROXY),
