@@ -1,26 +1,36 @@
-"""Spools of any size, made at once; and a server that takes everything, without a socket."""
+"""Spools of any size, made at once; a server that takes everything, without a socket; and the processes of ``bounds``."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import time
 from pathlib import Path
 from typing import Any
 
-from support.agent import START
+from support.agent import START, config
+from support.spool import DISK, licence, spool, usage, verdict
 
-from agent import jsonline
-from agent.spool import names
-from agent.spool.records import Record
-from agent.transport import Response, Unreachable
+import agent
+from agent import lines
+from agent.spool import segment
+from agent.spool.record import Record
+from agent.values import Response, Unreachable
+
+from . import stores
+from .processes import begin, main, say
 
 RUN = "1a2b3c4d"
-SERVER, USAGE = "getkeymanager", "reo"
+EPOCH = 7
 
 
-def record(n: int, at: float, text: str = "CALL HOME") -> Record:
-    """What ``call_home`` leaves for the licence server."""
-    body = {
+def record(n: int, at: float, text: str = "CALL HOME", class_: str = "l") -> Record:
+    """What ``call_home`` leaves for the licence server, or a class of usage."""
+    id = "%s%031x" % (class_, n)
+    if class_ == "u":
+        return Record("usage", "reo", id, at, {"activity_type": text}, run=RUN, epoch=EPOCH)
+    body: dict[str, Any] = {
         "data_type": "text",
         "text_data": text,
         "data_group": "call-home",
@@ -30,11 +40,14 @@ def record(n: int, at: float, text: str = "CALL HOME") -> Record:
         "product_id": "42",
         "product_version": "5.2.5",
     }
-    return Record("licence", SERVER, "%032x" % n, at, body, run=RUN)
+    if class_ == "l":
+        return Record("licence", "getkeymanager", id, at, body, run=RUN)
+    body = {"activity_type": text, "count": 1, "meta": {"window_start": 0, "window_end": 9}}
+    return Record("aggregate", "reo", id, at, body, run=RUN, epoch=EPOCH)
 
 
 def fill(
-    directory: Path,
+    place: Path,
     pending: int,
     *,
     segments: int,
@@ -43,21 +56,19 @@ def fill(
     class_: str = "l",
 ) -> None:
     """Make a state directory in which ``pending`` records wait in about so many ``segments``."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     each = max(1, -(-pending // max(1, segments)))
+    files = {"agent.consent": b"." * EPOCH}
     for number, first in enumerate(range(0, pending, each)):
-        path = directory / names.segment(class_, int(at * 1000) + number)
-        lines = []
-        for n in range(first, min(first + each, pending)):
-            one = record(n, at + n / 1000, text)
-            if class_ in names.DEAD_CLASSES:
-                one.why = "rejected: HTTP 400"
-            if class_ in names.USAGE_CLASSES:
-                one.kind, one.endpoint, one.body = "usage", USAGE, {"activity_type": text}
-            lines.append(jsonline.encode(one.to_json()))
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        name = "%s-%012x-%s.seg" % (class_, int(at * 1000) + number, os.urandom(8).hex())
+        numbers = range(first, min(first + each, pending))
+        # Numbered by time too: the same ids in several files would be the same records.
+        records = (record(n + int(at) * 1000, at + n / 1000, text, class_) for n in numbers)
+        files[name] = b"".join(lines.encode(one.to_json()) for one in records)
+    for name, data in files.items():
+        fd = os.open(place / name, os.O_WRONLY | os.O_CREAT, 0o600)
         with open(fd, "wb") as file:
-            file.write(b"".join(lines))
+            file.write(data)
 
 
 class Network:
@@ -78,11 +89,129 @@ class Network:
         answer: dict[str, Any] = {"status": "success", "response": {"code": 830}}
         return Response(200, {}, json.dumps(answer).encode("ascii"), True)
 
-    def rest(self) -> None:
-        pass
+    def rest(self) -> None: ...
 
-    def close(self) -> None:
-        pass
+    close = interrupt = rest
 
-    def interrupt(self) -> None:
-        pass
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def report(count: int, id: str) -> Record:
+    """What says that so many records went."""
+    body = {"data_group": "agent-dropped", "numeric_data_single_value": str(count)}
+    return Record("licence", "server", id, START, body)
+
+
+def writer(settings: dict[str, Any]) -> None:
+    """Records, offline, far more than fits; says how many were acknowledged."""
+    number, (least, most) = settings["number"], settings["sizes"]
+    chance = random.Random(number)
+    quotas = {"max_bytes": settings["max_bytes"], "max_records": settings["max_records"]}
+    target = spool(settings["place"], power=False, report=report, **quotas)
+    acknowledged = 0
+    begin()
+    for n in range(settings["records"]):
+        one = licence("%d-%d" % (number, n), "x" * chance.randint(least, most))
+        if settings["mixed"] and n % 3 == 1:
+            one = usage(one.id, target.consent.ensure())
+            one.body["activity_type"] = "x" * chance.randint(least, most)
+        acknowledged += target.record(one, sync=False) == DISK
+        if settings["mixed"] and n % 40 == 39 and target.claim():
+            for count, record in zip(range(6), target.waiting(())):
+                target.try_(record)
+                if count < 2:
+                    target.answer(record, verdict("rejected", reason="x" * 200), START)
+                else:
+                    target.end(record, failed=True, counted=1)
+            target.note_fact("lane", "tag", failures=n, wait="backoff")
+            target.release()
+    say(acknowledged)
+
+
+def doomed(settings: dict[str, Any]) -> None:
+    """Records until it dies in the middle of its third eviction; says a dot for each that was acknowledged."""
+    when, reports, destroy = settings["when"], [0], segment.destroy
+
+    def told(count: int, id: str) -> Record:
+        reports[0] += 1
+        if reports[0] == 3 and when == "before the report":
+            os.kill(os.getpid(), 9)
+        return report(count, id)
+
+    def removed(file: Any) -> bool:
+        if reports[0] == 3 and when == "between report and removal":
+            os.kill(os.getpid(), 9)
+        return bool(destroy(file))
+
+    segment.destroy = removed
+    target = spool(settings["place"], max_bytes=40_000, power=False, report=told)
+    for n in range(settings["records"]):
+        text = licence("%s-%d" % (settings["name"], n), "x" * 200)
+        if target.record(text, sync=False) == DISK:
+            os.write(1, b".")
+
+
+def peak_kb() -> int:
+    """Of this program alone: what getrusage gives begins with the peak of whoever started it."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+
+class Timed:
+    """Milliseconds of a block: by the wall, and of this thread's processor time."""
+
+    def __init__(self, found: dict[str, Any], name: str, times: int = 1) -> None:
+        self.found, self.name, self.times = found, name, times
+
+    def __enter__(self) -> None:
+        self.at = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *unused: object) -> None:
+        passed = time.perf_counter() - self.at[0], time.thread_time() - self.at[1]
+        self.found[self.name] = [1000 * seconds / self.times for seconds in passed]
+
+
+def measured(settings: dict[str, Any]) -> None:
+    """The agent beside so much that waits; ``whole`` also with a pass and status."""
+    bounds = {"max_records": 150_000, "max_bytes": 100_000_000, "max_age_days": 36500}
+    given = config("http://127.0.0.1:9", (), settings["place"], **bounds)
+    network, found = Network(up=False), dict[str, Any]()
+    with Timed(found, "start"):
+        product = agent.Agent(given, "key", transport=network)
+    with Timed(found, "first"):
+        product.record_text("CALL HOME", data_group="g")
+    with Timed(found, "later", 10):
+        for _ in range(10):
+            product.record_text("CALL HOME", data_group="g")
+    found["idle_kb"] = peak_kb()
+    if settings["whole"]:
+        # Nothing waits for the other endpoint, so the pass looks at every record.
+        with Timed(found, "pass"):
+            product._delivery.run()
+        found["pass_kb"] = peak_kb()
+        with Timed(found, "status"):
+            found["pending"] = product.status()["pending"]
+        found["status_kb"] = peak_kb()
+    with Timed(found, "close"):
+        product.close()
+    say(json.dumps(found))
+
+
+def measured_peer(settings: dict[str, Any]) -> None:
+    """The same of a peer's store."""
+    found = dict[str, Any]()
+    with Timed(found, "first"):
+        store = stores.peer(settings["store"], Path(settings["place"]))
+        store.record("id", "CALL HOME")
+    found["idle_kb"] = peak_kb()
+    if settings["whole"]:
+        with Timed(found, "pass"):
+            found["pending"] = len(store.pending())
+        found["pass_kb"] = peak_kb()
+    store.close()
+    say(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(writer, doomed, measured, measured_peer)
