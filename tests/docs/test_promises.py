@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     [cell.strip() for cell in line.strip("| ").split(" | ")]
     for line in (ROOT / "PROMISES.md").read_text("utf-8").splitlines()
-    if line.startswith("| ") and not line.startswith("| promise")
+    if line.startswith("| ") and not line.startswith("| promise |")
 ]
 
 
