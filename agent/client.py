@@ -204,7 +204,7 @@ class Agent:
 
     def _ignored(self, adapters: list[Any], what: str) -> bool:
         """Whether nothing may be recorded now; counted."""
-        if getattr(inside, "request", False):
+        if inside.request:
             self._lost("inside our own request")  # by an instrumented host
         elif self._worker.closed:
             self._lost("closed")

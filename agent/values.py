@@ -6,14 +6,22 @@ must keep are written at ``Transport``, for those who pass their own. Nothing he
 
 from __future__ import annotations
 
-from _thread import _local
+import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
+import os
 
 from . import __version__
 from .errors import AgentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Optional, Protocol
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
+
+    from .clock import Clock
+    from .config import Config
+    from .spool.record import Record
+    from .spool.store import Spool
+    from .verdicts import Adapter
 
     class Transport(Protocol):
         """What ``Agent(transport=...)`` takes. Used by one thread at a time, but for ``interrupt`` and ``close``.
@@ -41,20 +49,35 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 65_536  # an answer is under 2 KB; a portal's page may be of any size
 
-# ``inside.request`` is set while our own request runs: what an instrumented host records of it is no event.
-inside = _local()
+
+class Inside:
+    """``inside.request`` is set while this thread runs a request of ours.
+
+    What an instrumented host records of it is no event. By greenlet where those stand for threads: with a thread's own
+    variable all others of that thread were taken to be inside, and what they recorded was dropped.
+    """
+
+    def __init__(self) -> None:
+        self._who: set[tuple[int, int]] = set()  # a forked child has none of its parent's threads
+
+    @property
+    def request(self) -> bool:
+        return bool(self._who) and (os.getpid(), _thread.get_ident()) in self._who
+
+    @request.setter
+    def request(self, is_inside: bool) -> None:
+        change = self._who.add if is_inside else self._who.discard
+        change((os.getpid(), _thread.get_ident()))
+
+
+inside = Inside()
 
 
 class Request:
     """``method`` and absolute ``url``, header names and values as text, the whole ``body`` as bytes."""
 
-    __slots__ = ("body", "headers", "may_send", "method", "url")
-
     def __init__(self, method: str, url: str, headers: dict[str, str], body: bytes) -> None:
-        self.method = method
-        self.url = url
-        self.headers = headers
-        self.body = body
+        self.method, self.url, self.headers, self.body = method, url, headers, body
         self.may_send: Callable[[], bool] = lambda: True
 
 
@@ -75,15 +98,8 @@ class Response:
     ``complete`` is False where the body broke off or is longer than that; ``body`` is what came first.
     """
 
-    __slots__ = ("body", "complete", "headers", "status")
-
-    def __init__(
-        self, status: int, headers: dict[str, str], body: bytes, complete: bool = True
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.complete = complete
+    def __init__(self, status: int, headers: dict[str, str], body: bytes, complete: bool = True):
+        self.status, self.headers, self.body, self.complete = status, headers, body, complete
 
 
 class Unreachable(AgentError):
@@ -126,10 +142,10 @@ class Verdict(_Facts):
     """
 
     reason = ""
-    code: Optional[int] = None
-    errors: Optional[dict[str, list[str]]] = None
+    code: int | None = None
+    errors: dict[str, list[str]] | None = None
     retry_after_s = 0.0
-    timestamp: Optional[int] = None
+    timestamp: int | None = None
     proven = False
     status = 0
 
@@ -173,21 +189,22 @@ class DeliveryReport(_Facts):
     drained: bool
 
 
-class Capture:
+class Capture(_Facts):
     """What is known at the moment of recording; taken once, never changed. ``at`` is Unix seconds."""
 
-    __slots__ = ("event_id", "at", "user_identifier", "license_key", "activation_identifier")
+    event_id: str
+    at: float
+    user_identifier: str
+    license_key = activation_identifier = ""
 
-    def __init__(
-        self,
-        event_id: str,
-        at: float,
-        user_identifier: str,
-        license_key: str = "",
-        activation_identifier: str = "",
-    ) -> None:
-        self.event_id = event_id
-        self.at = at
-        self.user_identifier = user_identifier
-        self.license_key = license_key
-        self.activation_identifier = activation_identifier
+
+class Core(_Facts):
+    """What the parts of one agent share."""
+
+    config: Config
+    clock: Clock
+    environ: Mapping[str, str]
+    spool: Spool
+    adapters: list[Adapter]
+    gate: Callable[[Record], str]  # "open", "shut" (it waits) or "refused" (never), of a record
+    user_identifier: Callable[[], str]
