@@ -60,15 +60,13 @@ class Lane:
         self.wait = self.reason = ""
         self.set_at = self.delay_s = 0.0
         self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
-        self.overdue_at, self.overdue_run = (
-            0.0,
-            "",
-        )  # when over-aged records were first seen, by whom
-        # Of this process, or this pass:
-        self.pardoned: tuple[
-            str, ...
-        ] = ()  # kinds of waiting that do not hold until the next attempt
-        self.proved = self.noticed = self.left = False
+        # When over-aged records were first seen, and by which run.
+        self.overdue_at, self.overdue_run = 0.0, ""
+        # Of this process: kinds of waiting that do not hold until the next attempt; an open try was seen.
+        self.pardoned: tuple[str, ...] = ()
+        self.noticed = False
+        # Of this pass: it settled a record; some of its records still wait; what of our own they wait for.
+        self.proved = self.left = False
         self.parked = ""
         self.origin: Optional[dict[str, str]] = None  # of sums, once asked in this pass
 
