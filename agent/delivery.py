@@ -243,7 +243,7 @@ class Delivery:
             lane.left = True
 
     def _left_s(self, ends_at: Optional[float]) -> float:
-        """Seconds that the next request may take; 0 where another would only be cut short. The first is tried always."""
+        """Seconds that the next request may take; 0 for another that would be cut short. The first is always tried."""
         limit_s = self._config.request_timeout_s
         if ends_at is None:
             return limit_s

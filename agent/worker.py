@@ -162,7 +162,10 @@ class Worker:
     # -- one turn --------------------------------------------------------------------------------
 
     def _turn(self) -> Optional[float]:
-        """Do what is due; the seconds until something will be, None for nothing."""
+        """Do what is due; the seconds until something will be, None for nothing.
+
+        Who waits in ``flush`` is let go by a pass that leaves nothing to do now; the start delay is not for them.
+        """
         if self._counters.due_in_s() == 0:
             self._counters.keep()
         waiters = list(self._waiters)
