@@ -228,7 +228,7 @@ def lay(place: Path, state: State) -> None:
     aside = place.with_name("aside")
     for one in (place, aside):
         shutil.rmtree(one, ignore_errors=True)
-        one.mkdir(mode=0o700)
+        one.mkdir(mode=0o700, parents=True)
     for name, data in state.items():
         path = str(place / name)
         if not isinstance(data, Odd):
