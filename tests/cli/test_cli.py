@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from support.cli import (
     collector,
     command,
     run,
-    spawn,
 )
 
 import agent
@@ -204,21 +202,6 @@ def test_a_reader_who_has_enough_is_no_mistake(site: Site) -> None:
         assert child.wait(20) == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-@pytest.mark.parametrize("typed", ["--help", "demo --help", "preview --samples"])
-def test_a_full_disk_under_stdout_is_said(site: Site, typed: str) -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            command(*typed.split(), "--config", site.file),
-            cwd=ROOT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=20,
-        )
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"error: stdout: ") and done.stderr.count(b"\n") == 1
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a whole console there")
 def test_an_interrupted_command_ends_at_once_with_130(site: Site) -> None:
     site.run("call-home", "--no-send")
@@ -248,30 +231,3 @@ def test_a_terminal_is_not_given_orders_by_a_record(site: Site) -> None:
 
 
 # --- how it was started ---------------------------------------------------------------------------
-
-
-def test_usage_shows_how_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
-    monkeypatch.setattr(sys, "argv", [os.path.join("opt", "studio.exe"), "x"])
-    assert run("--help").out.startswith("usage: studio.exe ")
-    assert spawn("--help").out.splitlines()[0].split()[2:4] == ["-m", "agent"]
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_the_collector_says_one_line_and_ends_with_a_signal(
-    number: signal.Signals, status: int
-) -> None:
-    given = ("--api-key", "k1", "--license-key", "l1", "--product", "7:1.0,2.0", "--json")
-    with subprocess.Popen(
-        command("collector", "--algorithm", "ed25519", *given),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None and child.stderr is not None
-        hello = json.loads(child.stdout.readline())
-        assert list(hello) == ["url", "pid", "keys"] and hello["pid"] == child.pid
-        assert hello["keys"][0]["algorithm"] == "ed25519"
-        child.send_signal(number)
-        assert (child.stdout.read(), child.stderr.read(), child.wait(20)) == ("", "", status)

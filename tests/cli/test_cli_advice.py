@@ -87,15 +87,6 @@ def test_a_reason_that_was_kept_leads_to_the_advice(reason: str, word: str) -> N
     assert word in remedies.for_failure(reason)
 
 
-def test_advice_outlives_the_wait(site: Site) -> None:
-    site.server.fault("stale", "getkeymanager")
-    site.run("call-home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.clock.Clock.time", lambda self: __import__("time").time() + 86_400)
-        found = site.run("doctor", "--no-network")
-    assert found.status == 1 and "until the next delivery: skewed" in found.out
-
-
 # --- the state directory --------------------------------------------------------------------------
 
 

@@ -118,16 +118,6 @@ def test_a_mistake_is_named_by_its_path(changes: dict[str, Any], field: str) -> 
     assert API_KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{", b"[" * 100_000, b"\xff\xfe{}", b'{"vendor": 1, "vendor": 2}', b" " * 2**21]
-)
-def test_a_file_that_is_no_configuration(tmp_path: pathlib.Path, data: bytes) -> None:
-    path = tmp_path / "agent.json"
-    path.write_bytes(data)
-    with pytest.raises(ConfigError):
-        config_file.load(path)
-
-
 @pytest.mark.parametrize("written", ["dns_domain", "agent.dns_domain"])
 def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word(
     written: str,

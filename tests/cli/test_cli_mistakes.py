@@ -74,14 +74,6 @@ def test_a_product_s_own_switch_stands_in_what_is_to_be_typed(
     assert " --telemetry spool status --config" in run("spool", "status", "--help").out
 
 
-def test_a_configuration_beside_what_replaces_it_is_read_or_refused(site: Site) -> None:
-    key = site.place / "key.pem"
-    key.write_text(PEM)
-    assert "nope cannot be read" in error("verify", "--key", str(key), "--config", "nope", "x")
-    names = ("--vendor", "A", "--product", "B")
-    assert "leave --vendor" in error("id", *names, "--config", site.file)
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -173,12 +165,6 @@ def test_arguments_of_a_wrong_type_are_named(argv: Any, came: str) -> None:
 def test_the_version_is_told() -> None:
     assert run("--version") == (0, "agent %s\n" % __version__, "")
     assert run("--version", "--json").json == {"name": "agent", "version": __version__}
-
-
-def test_help_is_a_command_too() -> None:
-    assert run("help").out == run("--help").out
-    assert run("help", "spool", "replay").out == run("spool", "replay", "--help").out
-    assert error("help", "cal-home") == "unknown command 'cal-home'; did you mean call-home?"
 
 
 def test_a_product_of_its_own_configuration_needs_none_in_the_examples(site: Site) -> None:

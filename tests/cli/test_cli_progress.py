@@ -15,7 +15,6 @@ from support.cli import LICENSE_KEY, Site, collector, on_terminal
 from agent import Agent, cli
 from agent.cli import progress
 from agent.cli.config_file import load
-from agent.looking import claimed
 
 pytestmark = pytest.mark.ends
 
@@ -80,13 +79,3 @@ def test_a_pipe_gets_plain_lines_and_stdout_only_the_answer(site: Site) -> None:
     err = io.StringIO()
     replay(site, err)
     assert err.getvalue() == ""  # nothing waits
-
-
-@pytest.mark.usefixtures("hasty")
-def test_a_product_that_delivers_meanwhile_is_named(site: Site) -> None:
-    record(site, 2)
-    err = io.StringIO()
-    with Agent(load(site.file).replace(deliver="manual")) as product:
-        with claimed(product):
-            replay(site, err, "--timeout", "0.8")
-    assert "0 of 2, another process is delivering for " in err.getvalue()

@@ -59,15 +59,6 @@ def test_missing_consent_stops_usage_and_is_no_failure_of_a_call_home(
     assert site.answers("getkeymanager") == [830] and site.answers("reo-usage") == []
 
 
-def test_usage_that_waits_for_consent_says_so(site: Site) -> None:
-    site.run("track", "EXPORT", "--no-send")
-    site.write(usage_consent=None)
-    done = site.run("call-home")
-    assert done.status == 1 and "reo: 1 record waiting: for consent: usage_consent" in done.err
-    done = site.run("doctor", "--no-network")
-    assert done.status == 0 and "-> usage_consent is null" in done.out
-
-
 # --- nobody to report to --------------------------------------------------------------------------
 
 

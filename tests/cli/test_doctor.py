@@ -161,13 +161,6 @@ def test_each_answer_is_explained(
     assert found.failed == others + ["answer " + endpoint] * (mark == "FAIL")
 
 
-def test_a_licence_server_that_takes_any_key(tmp_path: Path) -> None:
-    with Collector(api_keys=("****", API_KEY)) as server:
-        found = doctor(Site(server, tmp_path))
-    assert found.failed == ["answer reo"] or found.failed == []
-    found.says("answer getkeymanager", "warn", "code 831, signed", "stored an empty record")
-
-
 def test_an_answer_of_another_day_is_the_clock_s_and_one_of_another_hour_a_warning(
     site: Site,
 ) -> None:
@@ -212,25 +205,7 @@ def test_a_licence_without_its_activation_is_named(site: Site) -> None:
     assert "activation" not in doctor(site, "--no-network").checks
 
 
-def test_counts_that_nobody_says_whose_they_are(site: Site) -> None:
-    licence, usage = site.document()["endpoints"]
-    site.write(endpoints=[licence, {**usage, "domain": None}])
-    site.run("count", "RENDER", "--no-send")
-    found = doctor(site, "--no-network")
-    found.says("waits reo", "FAIL", "1 record, for a domain or ip_addr", "set domain")
-    assert found.failed == ["waits reo"]
-
-
 # --- the way there --------------------------------------------------------------------------------
-
-
-def test_nothing_listens_there(site: Site) -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        at_address(site, "http://127.0.0.1:%d" % bound.getsockname()[1])
-        found = doctor(site)
-    assert found.failed == ["connection getkeymanager", "connection reo"]
-    found.says("connection reo", "FAIL", "refused", "nothing listens there")
 
 
 def test_a_server_that_says_nothing(site: Site) -> None:
@@ -324,15 +299,6 @@ def test_a_disk_without_room(site: Site, size_kb: int, inodes: int) -> None:
         assert found.failed == ["free space"]
         site.write(state_dir=str(place / "state"), max_bytes=5000)
         assert doctor(site, "--no-network").failed == ["free space"]
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can give files away")
-def test_files_of_another_user(site: Site) -> None:
-    site.run("call-home")
-    os.chown(site.state / "agent.lock", 1234, 1234)
-    found = doctor(site, "--no-network")
-    found.says("files", "warn", "agent.lock: not this user's alone", "chown")
-    assert found.failed == [], "root reads them"
 
 
 # --- the screen -----------------------------------------------------------------------------------

@@ -7,15 +7,12 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from support.collector import (
-    LICENCE,
     PATH_OF,
-    USAGE,
     ask,
     post,
     post_licence,
@@ -70,14 +67,6 @@ def collector(calendar: Calendar) -> Iterator[Collector]:
 
 def test_the_names_are_those_of_the_contract() -> None:
     assert list(FAULTS) == CONTRACT
-
-
-@pytest.mark.parametrize("name", ["503", "", "Refuse", 500, ["refuse"]])
-def test_an_unknown_fault_names_those_that_are_known(collector: Collector, name: Any) -> None:
-    with pytest.raises(ValueError) as caught:
-        collector.fault(name)
-    assert all(known in str(caught.value) for known in CONTRACT)
-    assert post_licence(collector).status == 200
 
 
 @pytest.mark.parametrize("endpoint", PATH_OF)
@@ -172,13 +161,6 @@ def test_blackhole_reads_and_says_nothing_until_cleared(collector: Collector) ->
 
 
 @pytest.mark.parametrize("name", ["drip-headers", "drip-body"])
-def test_a_dripped_answer_is_the_honest_one(collector: Collector, name: str) -> None:
-    collector.fault(name)
-    assert verified(post_licence(collector).json, collector.keys[0])["code"] == 830
-    assert post_usage(collector).json["status"] == "success"
-
-
-@pytest.mark.parametrize("name", ["drip-headers", "drip-body"])
 def test_dripping_goes_byte_by_byte_and_stops_when_cleared(name: str) -> None:
     with Collector(drip_interval_s=0.02) as collector:
         collector.fault(name)
@@ -213,19 +195,9 @@ def test_429_with_and_without_a_time(collector: Collector) -> None:
     assert post_licence(collector).headers["retry-after"] == date
 
 
-@pytest.mark.parametrize(
-    "name, status, code",
-    [
-        ("401-100", 401, 100),
-        ("401-101", 401, 101),
-        ("401-102", 401, 102),
-        ("401-103", 401, 103),
-        ("403-150", 403, 150),
-    ],
-)
-def test_a_refusal_is_signed_where_answers_are_signed(
-    collector: Collector, name: str, status: int, code: int
-) -> None:
+@pytest.mark.parametrize("name", ["401-100", "401-101", "401-102", "401-103", "403-150"])
+def test_a_refusal_is_signed_where_answers_are_signed(collector: Collector, name: str) -> None:
+    status, code = map(int, name.split("-"))
     collector.fault(name)
     reply = post_licence(collector)
     signed = verified(reply.json, collector.keys[0])
@@ -233,14 +205,6 @@ def test_a_refusal_is_signed_where_answers_are_signed(
     assert reply.json["response"] == signed
     reply = post_usage(collector)
     assert (reply.status, reply.json) == (status, AUTHENTICATION_FAILURE)
-
-
-def test_unsigned_lacks_all_that_proves(collector: Collector) -> None:
-    collector.fault("unsigned")
-    reply = post_licence(collector)
-    assert reply.status == 200
-    assert list(reply.json) == ["response"]
-    assert reply.json["response"]["code"] == 830
 
 
 def test_wrong_key_is_a_right_answer_by_a_key_that_nobody_published(collector: Collector) -> None:
@@ -343,15 +307,3 @@ def test_an_unsigned_refusal(collector: Collector, name: str, status: int) -> No
     reply = post_usage(collector)
     assert (reply.status, reply.json["status"]) == (status, "failure")
     assert (reply.json == AUTHENTICATION_FAILURE) == (status == 401)
-
-
-def test_paths_and_methods_that_are_not_served(collector: Collector) -> None:
-    reply = ask(collector, "GET", LICENCE)
-    assert (reply.status, reply.headers["allow"]) == (405, "POST")
-    assert ask(collector, "POST", USAGE + "/", b"").status == 404
-    collector.fault("500", count=1)
-    assert (
-        ask(collector, "GET", USAGE).status == 405
-    )  # and the fault waits for a request that counts
-    assert post_usage(collector).status == 500
-    assert collector.records() == []

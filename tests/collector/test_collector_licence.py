@@ -76,18 +76,6 @@ def test_a_missing_field_is_saved_with_red_flags(
     assert flags["has_red_flags"]
 
 
-@pytest.mark.parametrize("text", ["3,2", "nan", "Infinity", "0x10", "1_000", "one", "٣", "1e", "."])
-@pytest.mark.parametrize("field", ["numeric_data_single_value", "numeric_data_x", "numeric_data_y"])
-def test_what_is_no_number_is_named(collector: Collector, field: str, text: str) -> None:
-    single = field == "numeric_data_single_value"
-    numbers = {"numeric_data_single_value": "1", "numeric_data_x": "1", "numeric_data_y": "1"}
-    data_type = "numeric-single-value" if single else "numeric-xy-axis"
-    code, errors, flags = judged(collector, data_type=data_type, **{**numbers, field: text})
-    message = "The %s field must be a number." % field.replace("_", " ")
-    assert (code, errors) == (831, {field: [message]})
-    assert not flags["is_correct_format"]
-
-
 @pytest.mark.parametrize(
     "field, flag, also",
     [

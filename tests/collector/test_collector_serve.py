@@ -105,10 +105,3 @@ def test_a_person_reads_how_to_use_it() -> None:
         assert child.stderr.readline() == "getkeymanager 200\n"
         child.send_signal(signal.SIGTERM)
         assert (child.stderr.read(), child.wait(20)) == ("", 0)
-
-
-def test_wrong_arguments_end_it_before_it_listens() -> None:
-    for arguments in ({"fault": "503"}, {"algorithm": "dsa"}):
-        with serving(as_json=True, **arguments) as child:
-            output, errors = child.communicate(timeout=20)
-            assert output == "" and "ConfigError" in errors and child.returncode == 1
