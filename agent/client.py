@@ -18,7 +18,7 @@ from .delivery import Delivery
 from .errors import EventError, mistake, part
 from .spool.record import Record
 from .spool.store import DISK, FULL, Spool
-from .values import Capture, DeliveryReport, inside
+from .values import Capture, Core, DeliveryReport, inside
 from .worker import Worker
 
 TYPE_CHECKING = False
@@ -89,34 +89,21 @@ class Agent:
             report=self._report,
         )
         self._spool.note("directory", place[1] or None)
-        self._counters = Counters(
-            self._spool, self._collectors, clock=self._clock, window_s=config.count_window_s
-        )
-        self._delivery = Delivery(
-            self._spool,
-            self._adapters,
+        core = Core(
             config=config,
             clock=self._clock,
             environ=self._environ,
-            transport=transport,
+            spool=self._spool,
+            adapters=self._adapters,
             gate=self._gate,
-            on_outcome=on_outcome,
             user_identifier=lambda: self._identify(store=False).value,
         )
-        detached = None
+        self._counters = Counters(core)
+        self._delivery = Delivery(core, transport, on_outcome)
+        self._worker = Worker(core, self._delivery, self._counters, self._forked)
         if config.deliver == "detached" and config.endpoints and transport is clock is None:
-            starter = part("detached", 'deliver="detached"').Detached
-            detached = starter(config, self._spool, self._delivery, environ)
-        self._worker = Worker(
-            self._spool,
-            self._delivery,
-            self._counters,
-            config=config,
-            clock=self._clock,
-            forked=self._forked,
-            detached=detached,
-            consent=lambda: self._consent,
-        )
+            start = part("detached", 'deliver="detached"').Detached
+            self._worker.detached = start(self, environ)
         if self._consent is False:
             self._refuse()
 

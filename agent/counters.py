@@ -15,11 +15,9 @@ from .spool.store import FULL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Optional
+    from typing import Any
 
-    from .clock import Clock
-    from .endpoints.reo import ReoAdapter
-    from .spool.store import Spool
+    from .values import Core
 
 MAX_NAMES = 256
 OTHER = "_other"
@@ -30,37 +28,35 @@ HOUSEKEEPING_S, REFUSED_S = 0.5, 30.0
 
 
 class Window:
-    """One activity's total for one endpoint since ``began_at``; ``written`` is what the disk has of it."""
+    """One activity's total since ``began_at``; ``written`` is what the disk has of it."""
 
-    __slots__ = ("adapter", "activity", "id", "began_at", "total", "written")
-
-    def __init__(self, adapter: ReoAdapter, activity: str, began_at: float) -> None:
-        self.adapter, self.activity, self.began_at = adapter, activity, began_at
+    def __init__(self, activity: str, began_at: float) -> None:
+        self.activity, self.began_at = activity, began_at
         self.id = os.urandom(16).hex()
         self.total = self.written = 0
+        self.ended_at: float | None = None
 
 
 class Counters:
-    """The open windows of one process, and the syncing of its usage.
+    """The open windows of one process, and the syncing of its usage::
 
-    ``add`` appends to a list; ``keep`` folds the list into windows and writes those that changed.
+    add(activity, n)      appends to a list
+    keep()                the list -> windows -> an aggregate for each usage endpoint, where a total changed
     """
 
-    def __init__(
-        self, spool: Spool, adapters: list[ReoAdapter], *, clock: Clock, window_s: float
-    ) -> None:
-        self._spool, self._adapters, self._clock = spool, adapters, clock
-        self._window_s = window_s
+    def __init__(self, core: Core) -> None:
+        self._spool, self._clock = core.spool, core.clock
+        self._adapters: list[Any] = [one for one in core.adapters if one.usage]
+        self._window_s = core.config.count_window_s
         self._added: list[tuple[str, int]] = []
-        self._windows: dict[tuple[str, str], Window] = {}
-        self._epoch = 0  # of consent; 0 while none is known
+        self._windows: dict[str, Window] = {}
         self.after_fork()
 
     def after_fork(self) -> None:
         """Forget the parent's counts and locks."""
         self.discard()
         self._writing, self._inside = RLock(), False
-        self._rest_s, self._kept_at = HOUSEKEEPING_S, self._clock.monotonic() - HOUSEKEEPING_S
+        self._due_at = 0.0  # not before that, by the monotonic clock
         self.unsynced = False  # usage was recorded and not synced
         self._rung = False
 
@@ -68,41 +64,38 @@ class Counters:
         """Forget what is counted (consent refused)."""
         self._added.clear()
         self._windows.clear()
-        self._epoch = 0
+        self._epoch = 0  # of consent; 0 while none is known
 
     def add(self, activity: str, n: int) -> bool:
         """Count; True when somebody should be woken to write."""
         self._added.append((activity, n))
-        if len(self._added) >= FOLD_AT and not self._inside:
+        if len(self._added) >= FOLD_AT:
             self._alone(self._fold)
         # Only ever set where it was not: the writer resets it before it looks at what was added.
-        if self._rung:
-            return False
-        self._rung = True
-        return True
+        rung, self._rung = self._rung, True
+        return not rung
 
-    def _is_dirty(self) -> bool:
-        """Whether something is to be written or synced."""
-        windows = list(self._windows.values())
-        return bool(self._added or self.unsynced or any(w.total != w.written for w in windows))
-
-    def due_in_s(self) -> Optional[float]:
+    def due_in_s(self) -> float | None:
         """Seconds until something is to be written or a window ends; None while nothing is counted."""
-        if not self._is_dirty():
-            self._rung = False  # from here on who adds rings
-        now = self._clock.time()
-        waits = [self._ends_in_s(window, now) for window in list(self._windows.values())]
-        if self._is_dirty():  # who added before, taking us for awake, is seen by this second look
+        if not self._changed():
+            self._rung = (
+                False  # from here on who adds rings; who added before is seen by the second look
+            )
+        waits = [self._ends_in_s(window) for window in list(self._windows.values())]
+        if self._changed():
             waits.append(0.0)
-        resting_s = self._kept_at + self._rest_s - self._clock.monotonic()
-        return max(0.0, resting_s, min(waits)) if waits else None
+        return max(0.0, self._due_at - self._clock.monotonic(), min(waits)) if waits else None
 
-    def _ends_in_s(self, window: Window, now: float) -> float:
+    def _changed(self) -> bool:
+        windows = list(self._windows.values())
+        return bool(self._added or self.unsynced or [w for w in windows if w.total != w.written])
+
+    def _ends_in_s(self, window: Window) -> float:
         """A clock set back behind its begin ends a window too."""
-        elapsed_s = now - window.began_at
+        elapsed_s = self._clock.time() - window.began_at
         return self._window_s - elapsed_s if elapsed_s >= 0 else 0.0
 
-    def keep(self, *, end: bool = False) -> bool:
+    def keep(self, end: bool = False) -> bool:
         """Write what changed and sync all usage now; with ``end`` every window ends. False where the disk refuses."""
         return self._alone(lambda: self._keep(end))
 
@@ -119,86 +112,67 @@ class Counters:
                 self._inside = False
 
     def _keep(self, end: bool) -> bool:
-        self._kept_at, self._rung = self._clock.monotonic(), False
-        whole = True
+        self._rung, whole = False, True
         if self._added or self._windows:
             epoch = self._spool.consent.ensure()
-            self._adopt(epoch)
+            if self._epoch and epoch != self._epoch:
+                self.discard()  # what was counted under another consent was refused by somebody
+            self._epoch = epoch or self._epoch
             self._fold()
             whole = epoch > 0 and self._write(end)
         if self.unsynced:
             self.unsynced = False
             whole &= self._spool.sync()
-        self._rest_s = HOUSEKEEPING_S if whole else REFUSED_S
+        self._due_at = self._clock.monotonic() + (HOUSEKEEPING_S if whole else REFUSED_S)
         return whole
-
-    def _adopt(self, epoch: int) -> None:
-        """Count under this consent; what was counted under another was refused by somebody."""
-        if self._epoch and epoch != self._epoch:
-            self.discard()
-        self._epoch = epoch or self._epoch
-
-    def fold(self) -> None:
-        """Have what was added so far stand in its windows; touches no disk."""
-        if not self._inside:
-            self._alone(self._fold)
 
     def _fold(self) -> bool:
-        now, added = self._clock.time(), self._added
-        count = len(added)
-        for activity, n in added[:count]:
-            for adapter in self._adapters:
-                self._window(adapter, activity, now).total += n
-        del added[:count]
+        added, now = self._added[:], self._clock.time()
+        for activity, n in added:
+            if activity not in self._windows and len(self._windows) >= MAX_NAMES - 1:
+                activity = OTHER
+            window = self._windows.get(activity)
+            if window is None:
+                window = self._windows[activity] = Window(activity, now)
+            window.total += n
+        del self._added[: len(added)]
         return True
 
-    def _window(self, adapter: ReoAdapter, activity: str, now: float) -> Window:
-        key = (adapter.name, activity)
-        if key not in self._windows and sum(name == key[0] for name, _ in self._windows) >= (
-            MAX_NAMES - 1
-        ):
-            activity, key = OTHER, (adapter.name, OTHER)
-        if key not in self._windows:
-            self._windows[key] = Window(adapter, activity, now)
-        return self._windows[key]
-
     def _write(self, end: bool) -> bool:
-        now, windows = self._clock.time(), list(self._windows.values())
-        ending = [w for w in windows if end or self._ends_in_s(w, now) <= 0]
-        open_ = [self.record(w, None) for w in windows if w not in ending]
-        changed = [
-            self.record(w, None) for w in windows if w.total != w.written and w not in ending
-        ]
-        ended = [self.record(w, now) for w in ending]
-        written = {window: window.total for window in windows}
-        whole = self._spool.keep_counters([*changed, *ended], open_)
-        for window, record in zip(ending, ended):
-            # What the disk refuses may still be sent by this run, or be written later.
-            if whole or self._spool.record(record, sync=False) != FULL:
-                self._windows.pop((window.adapter.name, window.activity), None)
-        if whole:
-            for window, total in written.items():
-                window.written = total
+        windows = list(self._windows.values())
+        for window in windows:
+            over = end or self._ends_in_s(window) <= 0
+            window.ended_at = self._clock.time() if over else None
+        changed = [w for w in windows if w.ended_at is not None or w.total != w.written]
+        totals = [window.total for window in changed]
+        records = self._records(changed)
+        whole = self._spool.keep_counters(
+            records, self._records([window for window in windows if window.ended_at is None])
+        )
+        if not whole:  # what is over may still be sent by this run, or be written later
+            ended = [record for record in records if record.ended_at is not None]
+            if FULL in [self._spool.record(record, sync=False) for record in ended]:
+                return False
+        for window, total in zip(changed, totals):
+            window.written = total if whole else window.written
+            if window.ended_at is not None:
+                self._windows.pop(window.activity, None)
         return whole
 
-    def record(self, window: Window, ended_at: Optional[float]) -> Record:
-        """A window as a record, closed where ``ended_at`` is given."""
-        ends_at = window.began_at + self._window_s if ended_at is None else ended_at
-        body = window.adapter.aggregate(
-            window.activity, window.total, window.id, window.began_at, ends_at
-        )
-        return Record(
-            "aggregate",
-            window.adapter.name,
-            window.id,
-            window.began_at,
-            body,
-            epoch=self._epoch,
-            ended_at=ended_at,
-        )
+    def _records(self, windows: list[Window]) -> list[Record]:
+        """One for each window and endpoint, as they stand."""
+        found = []
+        for window in windows:
+            began_at, ended_at = window.began_at, window.ended_at
+            ends_at = began_at + self._window_s if ended_at is None else ended_at
+            for one in self._adapters:
+                body = one.aggregate(window.activity, window.total, window.id, began_at, ends_at)
+                record = Record("aggregate", one.name, window.id, began_at, body)
+                record.epoch, record.ended_at = self._epoch, ended_at
+                found.append(record)
+        return found
 
     def open_windows(self) -> list[Record]:
-        """What is counted and not ended, as it would be sent if it ended now; touches no disk."""
-        self.fold()
-        now = self._clock.time()
-        return [self.record(window, now) for window in list(self._windows.values())]
+        """What is counted and not ended; touches no disk."""
+        self._alone(self._fold)
+        return self._records(list(self._windows.values()))

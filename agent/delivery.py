@@ -7,7 +7,6 @@ due; that is the worker's.
 
 from __future__ import annotations
 
-import os
 from _thread import get_ident
 from time import monotonic
 
@@ -18,15 +17,12 @@ from .values import Outcome, Unreachable, Verdict, Withheld, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Optional
+    from collections.abc import Callable, Collection, Iterable
 
-    from .clock import Clock
-    from .config import Config
     from .spool.record import Record
-    from .spool.store import Spool
-    from .values import Request, Transport
-    from .verdicts import Adapter
+    from .values import Core, Request, Transport
+
+    Told = Callable[[Outcome], None] | None
 
 # What a pass came to: another process or thread delivers; there is more to send now; all is sent or waits.
 BUSY, MORE, DONE = "busy", "more", "done"
@@ -34,8 +30,6 @@ BUSY, MORE, DONE = "busy", "more", "done"
 PASS_RECORDS, PASS_S = 256, 2.0
 # So much evidence makes a dead letter.
 DEAD_AT = 12
-# So many requests in a row that ended with their process count as a failure of the endpoint.
-BROKEN_AT = 3
 # With less than this left no further request is begun: it would only be cut short.
 LEFT_MIN_S = 0.05
 # How soon to look again at what waits for something of our own, and at what the disk refuses.
@@ -72,23 +66,11 @@ class Delivery:
       on_outcome(...)                        after the release: a dialog in it holds up nobody else
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        adapters: list[Adapter],
-        *,
-        config: Config,
-        clock: Clock,
-        environ: Mapping[str, str],
-        transport: Optional[Transport],
-        gate: Callable[[Record], str],
-        on_outcome: Optional[Callable[[Outcome], None]],
-        user_identifier: Callable[[], str],
-    ) -> None:
-        self._spool, self._config, self._clock, self._environ = spool, config, clock, environ
-        self._gate, self._on_outcome, self._user = gate, on_outcome, user_identifier
+    def __init__(self, core: Core, transport: Transport | None, on_outcome: Told) -> None:
+        self._core, self._spool, self._clock = core, core.spool, core.clock
         self._given = self.transport = transport
-        self.lanes = {a.name: Lane(a, config, user_identifier()) for a in adapters}
+        self._on_outcome, self._gate = on_outcome, core.gate
+        self.lanes = {adapter.name: Lane(adapter, core) for adapter in core.adapters}
         self.silent = False
         self.after_fork()
 
@@ -98,14 +80,14 @@ class Delivery:
         self.transport = self._given
         self.totals = Totals()
         self.stopping = False
-        self.in_flight: Optional[Record] = None
+        self.in_flight: Record | None = None
         self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
         self._seen: object = None  # the news that the last pass looked at
         self._refused = False  # the disk cannot be written, so nothing is sent from it
 
     # -- when ------------------------------------------------------------------------------------
 
-    def due_in_s(self) -> Optional[float]:
+    def due_in_s(self) -> float | None:
         """Seconds until a pass can do something; None while nothing waits."""
         now, fresh = self._clock.time(), self._spool.news is not self._seen
         if self._seen is None:
@@ -121,17 +103,14 @@ class Delivery:
         """Know of each lane what any process wrote down."""
         self._spool.refresh_facts()
         for lane in self.lanes.values():
-            self._read(lane)
-
-    def _read(self, lane: Lane) -> Lane:
-        fact = self._spool.fact
-        lane.take(fact("lane", lane.tag), fact("floor", lane.floor_tag), self._clock.time())
-        return lane
+            lane.take(self._spool, self._clock.time())
 
     def lane_of(self, name: str) -> Lane:
         """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
         self._spool.refresh_facts()
-        return self._read(Lane(self.lanes[name].adapter, self._config, self._user()))
+        lane = Lane(self.lanes[name].adapter, self._core)
+        lane.take(self._spool, self._clock.time())
+        return lane
 
     def hand_over(self) -> None:
         """Another process delivers what is there: nothing is due here until something else is recorded."""
@@ -149,22 +128,15 @@ class Delivery:
 
     # -- one pass --------------------------------------------------------------------------------
 
-    def run(self, *, ends_at: Optional[float] = None) -> str:
+    def run(self, ends_at: float | None = None) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
         if not self.take():
             return BUSY
         told: list[tuple[Record, Verdict]] = []
         try:
-            try:
-                result = self._pass(told, ends_at)
-            finally:
-                self.quietly("rest")
-                self._spool.release()
-            for record, verdict in told:
-                self._tell(record, verdict)
-            return result
+            return self._pass(told, ends_at)
         finally:
-            self._inside.clear()
+            self.give_back(told)
 
     def take(self) -> bool:
         """Become the one deliverer of this process and of this directory; False while there is another."""
@@ -178,127 +150,122 @@ class Delivery:
             if not taken:
                 self._inside.clear()
 
-    def give_back(self) -> None:
-        """The opposite of ``take``, for who delivers nothing."""
+    def give_back(self, told: Collection[tuple[Record, Verdict]] = ()) -> None:
+        """The opposite of ``take``; and tell of what ended."""
         try:
+            self.quietly("rest")
             self._spool.release()
+            for record, verdict in told:
+                self._tell(record, verdict)
         finally:
             self._inside.clear()
 
-    def _pass(self, told: list[tuple[Record, Verdict]], ends_at: Optional[float]) -> str:
+    def _pass(self, told: list[tuple[Record, Verdict]], ends_at: float | None) -> str:
         self._seen, self._refused, began_at = self._spool.news, False, monotonic()
         most = self.totals.sent + PASS_RECORDS
         self.refresh()
         open_ = self._open(ends_at)
-        doubted = [name for name, lane in open_.items() if lane.failures]
         old: list[Record] = []
+        doubted = [name for name, lane in open_.items() if lane.failures]
         for record in self._spool.waiting(doubted) if open_ else ():
-            lane = self.lanes.get(record.endpoint)
-            if lane is not None and lane.adapter.usage != record.usage:
-                lane = None  # the name stands for another kind of server by now
-            left_s = self._left_s(ends_at)
-            if self.stopping or left_s <= 0:
-                self._leave(open_)
+            lane, left_s = self._lane(record), self._left_s(ends_at)
+            over = self.totals.sent >= most or monotonic() - began_at > PASS_S
+            if self.stopping or left_s <= 0 or over:
+                self._leave(open_.values())
                 break
             if self._is_overdue(record, lane):
                 old.append(record)
-            elif lane is None or record.endpoint not in open_:
-                self._leave({record.endpoint: lane} if lane else {})
-            elif self.totals.sent >= most or monotonic() - began_at > PASS_S:
-                self._leave(open_)
-                break
-            else:
+            elif lane is not None and record.endpoint not in open_:
+                lane.left = True
+            elif lane is not None:
                 verdict = self._attempt(record, lane, left_s)
                 if verdict is not None and self._settle(record, lane, verdict):
                     told.append((record, verdict))
                 if lane.remaining_s(self._clock.time()) > 0:
-                    self._leave({record.endpoint: open_.pop(record.endpoint)})
+                    self._leave([open_.pop(record.endpoint)])
                 if not open_:
                     break
         if old:
             self._spool.drop(old, why="age")
         self._keep()
         debug("pass over: %d sent", self.totals.sent - most + PASS_RECORDS)
-        return MORE if open_ and any(lane.left for lane in open_.values()) else DONE
+        return MORE if [lane for lane in open_.values() if lane.left] else DONE
 
-    def _open(self, ends_at: Optional[float]) -> dict[str, Lane]:
+    def _open(self, ends_at: float | None) -> dict[str, Lane]:
         """The lanes that may be asked now. All others have something left as far as anybody knows."""
-        now, user = self._clock.time(), self._user()
+        now = self._clock.time()
         for lane in self.lanes.values():
             lane.begin()
             trust = lane.adapter.trust
-            if trust is not None and trust.look(self._spool, user, lane):
+            if trust is not None and trust.look(self._spool, self._core.user_identifier(), lane):
                 lane.forgive()
             if trust is not None and not lane.remaining_s(now):
                 inside.request = True
                 trust.ask(self._ready(), lane, self._left_s(ends_at))
                 inside.request = False
-        waiting = {n: lane for n, lane in self.lanes.items() if lane.remaining_s(now) > 0}
-        self._leave(waiting)
-        return {name: lane for name, lane in self.lanes.items() if name not in waiting}
+        self._leave([lane for lane in self.lanes.values() if lane.remaining_s(now) > 0])
+        return {name: lane for name, lane in self.lanes.items() if not lane.left}
 
     @staticmethod
-    def _leave(lanes: Mapping[str, Lane]) -> None:
-        for lane in lanes.values():
+    def _leave(lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
             lane.left = True
 
-    def _left_s(self, ends_at: Optional[float]) -> float:
+    def _lane(self, record: Record) -> Lane | None:
+        """Where a record goes; nowhere if its endpoint's name stands for another kind of server by now."""
+        lane = self.lanes.get(record.endpoint)
+        return lane if lane is not None and lane.adapter.usage == record.usage else None
+
+    def _left_s(self, ends_at: float | None) -> float:
         """Seconds that the next request may take; 0 for another that would be cut short. The first is always tried."""
-        limit_s = self._config.request_timeout_s
+        limit_s = self._core.config.request_timeout_s
         if ends_at is None:
             return limit_s
         left_s = min(limit_s, ends_at - monotonic())
         return left_s if left_s > LEFT_MIN_S or not self.totals.sent else 0.0
 
+    def _is_overdue(self, record: Record, lane: Lane | None) -> bool:
+        """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing."""
+        now, most_s = self._clock.time(), self._core.config.max_age_days * 86400.0
+        if record.at < EARLIEST_AT or now - record.at <= most_s:
+            return False
+        # The clock may have been set since: what this process recorded is no older than the process.
+        if record.run == self._spool.run and self._spool.age_s() <= most_s:
+            return False
+        ticks = self._clock.monotonic()
+        if any(one.freshness.corroborates(now, ticks) for one in self.lanes.values()):
+            return True
+        overdue_s = now - record.at - most_s
+        return lane is not None and lane.agrees_on_age(now, overdue_s, self._spool.run)
+
     # -- one record ------------------------------------------------------------------------------
 
-    def _attempt(self, record: Record, lane: Lane, limit_s: float) -> Optional[Verdict]:
-        """Send one record; the verdict, or None where it was not sent."""
-        gate = self._gate(record)
+    def _attempt(self, record: Record, lane: Lane, limit_s: float) -> Verdict | None:
+        """Send one record; what came of it, or None where it was not tried."""
+        gate, began_at = self._gate(record), monotonic()
         if gate == "refused":
             self._spool.forget(record)
-        elif gate != "open":
+            return None
+        if gate != "open":
             lane.parked = CONSENT
-        elif not self._was_broken(record, lane):
-            began_at = monotonic()
-            request = self._request(record, lane, limit_s)
-            limit_s -= round(monotonic() - began_at, 1)  # in tenths: a reason may name it
-            if isinstance(request, Verdict):
-                return request
-            if request is not None and limit_s > 0:
-                return self._send(record, lane, request, limit_s)
-        return None
-
-    def _was_broken(self, record: Record, lane: Lane) -> bool:
-        """Whether the last runs all ended in the middle of a request, so that this one waits a while."""
-        if not lane.noticed and self._spool.attempts(record).left_open:
-            lane.noticed = True
-            lane.broken += 1
-            if lane.broken >= BROKEN_AT:
-                reason = "the product ended %d times before an answer came" % lane.broken
-                lane.back_off(self._clock.time(), _chance(), reason)
-                return True
-        return False
-
-    def _request(self, record: Record, lane: Lane, limit_s: float) -> Any:
-        """The request of a record; None where it waits; a verdict where it can never be one."""
-        body = record.body
-        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
-            origin = self._origin(lane, limit_s)
-            if not origin:
-                lane.parked = ORIGIN
-                return None
-            record.body = {**body, **origin}
+            return None
+        if lane.is_broken(self._spool.attempts(record).left_open, self._clock.time()):
+            return None
+        if not self._knows_origin(record, lane, limit_s):
+            lane.parked = ORIGIN
+            return None
+        limit_s -= round(monotonic() - began_at, 1)  # in tenths: a reason may name it
+        now = self._clock.time()
         try:
-            return lane.adapter.request(
-                record.kind, record.body, event_id=record.id, now=self._clock.time()
-            )
+            request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
         except Exception as error:  # a body that none of us wrote costs itself and no other record
-            reason = "cannot be encoded: " + type(error).__name__
-            return Verdict(verdicts.REJECTED, reason=reason)
+            return Verdict(verdicts.REJECTED, reason="cannot be encoded: " + type(error).__name__)
+        return self._send(record, lane, request, limit_s) if limit_s > 0 else None
 
-    def _origin(self, lane: Lane, limit_s: float) -> dict[str, str]:
-        """Whose usage it is, asked once in a pass: a vendor's callable where it can be left behind."""
+    def _knows_origin(self, record: Record, lane: Lane, limit_s: float) -> bool:
+        """Whether it is known whose usage it is; asked once in a pass, where a callable can be left behind."""
+        if record.kind != "aggregate" or record.body.get("domain") or record.body.get("ip_addr"):
+            return True
         if lane.origin is None:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
             aside = getattr(self._ready(), "aside", None)
@@ -306,15 +273,13 @@ class Delivery:
                 lane.origin = ask() if aside is None else aside(ask, limit_s)
             except Unreachable:
                 lane.origin = {}
-        return lane.origin or {}
+        record.body = {**record.body, **(lane.origin or {})}
+        return bool(lane.origin)
 
-    def _send(
-        self, record: Record, lane: Lane, request: Request, limit_s: float
-    ) -> Optional[Verdict]:
-        spool, transport = self._spool, self._ready()
+    def _send(self, record: Record, lane: Lane, request: Request, limit_s: float) -> Verdict | None:
         request.may_send = lambda: not self.stopping and self._gate(record) == "open"
-        first = record.kind == "aggregate" and not spool.attempts(record).failed
-        if not spool.try_(record, sync=first):
+        first = record.kind == "aggregate" and not self._spool.attempts(record).failed
+        if not self._spool.try_(record, sync=first):
             self._refused = True
             return None
         # Set before consent is asked: who withdraws it looks here.
@@ -323,9 +288,15 @@ class Delivery:
             return Verdict(verdicts.WITHHELD)
         self.totals.sent += 1
         lane.pardoned = ()
+        secret = str(record.body.get("license_key") or "")
         inside.request = True
         try:
-            response = transport.send(request, timeout_s=limit_s)
+            response = self._ready().send(request, timeout_s=limit_s)
+            now, ticks = self._clock.time(), self._clock.monotonic()
+            given = {"now": now, "monotonic": ticks, "freshness": lane.freshness}
+            verdict = lane.adapter.judge(response, **given, secret=secret)
+            verdict.status = response.status
+            return verdict
         except Withheld:
             return Verdict(verdicts.WITHHELD)
         except Unreachable as error:
@@ -334,21 +305,6 @@ class Delivery:
             return Verdict(verdicts.OFFLINE, reason="transport: " + type(error).__name__)
         finally:
             inside.request = False
-        return self._judge(record, lane, response)
-
-    def _judge(self, record: Record, lane: Lane, response: Any) -> Verdict:
-        try:
-            verdict = lane.adapter.judge(
-                response,
-                now=self._clock.time(),
-                monotonic=self._clock.monotonic(),
-                freshness=lane.freshness,
-                secret=str(record.body.get("license_key") or ""),
-            )
-        except Exception as error:  # an answer that nobody thought of ends no pass and no host
-            verdict = Verdict(verdicts.RETRY, reason="unreadable answer: " + type(error).__name__)
-        verdict.status = getattr(response, "status", 0)
-        return verdict
 
     def _settle(self, record: Record, lane: Lane, verdict: Verdict) -> bool:
         """Write down what a verdict means for the record and for its endpoint; whether the record ended."""
@@ -363,12 +319,12 @@ class Delivery:
             spool.end(record, failed=False, counted=0)
             return False
         counted = lane.evidence(verdict)
-        if spool.attempts(record).counted + counted >= DEAD_AT and counted:
+        if counted and spool.attempts(record).counted + counted >= DEAD_AT:
             verdict.outcome = verdicts.REJECTED
         if outcome in verdicts.SETTLED:
             lane.prove(now)
         elif outcome != verdicts.REJECTED:
-            lane.settle(outcome, verdict, now, _chance())
+            lane.settle(outcome, verdict, now)
         self.totals.count(outcome, verdict.outcome)
         if verdict.outcome in verdicts.ENDED:
             spool.answer(record, verdict, now)
@@ -392,36 +348,14 @@ class Delivery:
             self._on_outcome(outcome)
         # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.
         except BaseException as error:  # noqa: B036
-            if isinstance(error, KeyboardInterrupt) and self._config.deliver == "manual":
+            if isinstance(error, KeyboardInterrupt) and self._core.config.deliver == "manual":
                 raise  # the user's, on the caller's thread
-
-    # -- age -------------------------------------------------------------------------------------
-
-    def _is_overdue(self, record: Record, lane: Optional[Lane]) -> bool:
-        """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing."""
-        now, most_s = self._clock.time(), self._config.max_age_days * 86400.0
-        if record.at < EARLIEST_AT or now - record.at <= most_s:
-            return False
-        # The clock may have been set since: what this process recorded is no older than the process.
-        if record.run == self._spool.run and self._spool.age_s() <= most_s:
-            return False
-        if self.clock_is_right():
-            return True
-        return lane is not None and lane.agrees_on_age(
-            now, now - record.at - most_s, self._spool.run
-        )
-
-    def clock_is_right(self) -> bool:
-        """Whether a signed answer of this process still agrees with the local clock."""
-        now, ticks = self._clock.time(), self._clock.monotonic()
-        return any(lane.freshness.corroborates(now, ticks) for lane in self.lanes.values())
 
     # -- what is kept ----------------------------------------------------------------------------
 
     def _keep(self) -> None:
         for lane in self.lanes.values():
-            self._spool.note_fact("lane", lane.tag, **lane.to_json())
-            self._spool.note_fact("floor", lane.floor_tag, **lane.floor_json())
+            lane.keep(self._spool)
 
     # -- the transport ---------------------------------------------------------------------------
 
@@ -429,7 +363,7 @@ class Delivery:
         if self.transport is None:
             from .transport import HttpTransport
 
-            self.transport = HttpTransport.of(self._config, self._environ)
+            self.transport = HttpTransport.of(self._core.config, self._core.environ)
         return self.transport
 
     def quietly(self, verb: str) -> None:
@@ -451,8 +385,3 @@ class Delivery:
                 return
             self.quietly("interrupt")
             sleep(0.001)
-
-
-def _chance() -> float:
-    """The jitter, in [0, 1)."""
-    return int.from_bytes(os.urandom(6), "big") / 2.0**48

@@ -137,7 +137,7 @@ def debug(text: str, *args: object) -> None:
     """
     logging: Any = sys.modules.get("logging")
     # ``shutdown`` comes last in it: another thread may be loading the rest.
-    logger = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
+    logger: Any = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
     logged = logger is not None and logger.isEnabledFor(10)
     shown = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
     if not (logged or shown) or getattr(_telling, "now", False):

@@ -7,16 +7,18 @@ changes the proxy could replay a day of captured answers. Everything read back i
 
 from __future__ import annotations
 
+import os
+
 from . import verdicts
 from .lines import sha256
 from .signatures.freshness import AGREE_S, Freshness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any
 
-    from .config import Config
-    from .values import Verdict
+    from .spool.store import Spool
+    from .values import Core, Verdict
     from .verdicts import Adapter
 
 # "Full jitter" between the base and an exponentially growing bound (AWS Architecture Blog, 2015).
@@ -29,6 +31,8 @@ BACKOFF, PAUSE, HELD = "backoff", "pause", "held"
 EXCUSED = frozenset((408, 429, 502, 503, 504))
 # A refusal in the server's own words weighs so many other answers.
 REFUSED_WEIGHT = 6
+# So many requests in a row that ended with their process count as a failure of the endpoint.
+BROKEN_AT = 3
 # Two runs, this far apart, must agree on an age that nothing signed corroborates.
 AGREED_S = 24 * 3600.0
 # What a lane may be waiting for that is our own.
@@ -49,8 +53,8 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 class Lane:
     """One endpoint; ``wait`` is "", BACKOFF (ours), PAUSE (asked for by the server) or HELD (it refuses us)."""
 
-    def __init__(self, adapter: Adapter, config: Config, user: str) -> None:
-        self.adapter = adapter
+    def __init__(self, adapter: Adapter, core: Core) -> None:
+        self.adapter, config, user = adapter, core.config, core.user_identifier()
         cause = (adapter.cause(), config.proxy, config.proxy_auth, config.ca_bundle)
         self.tag = _tag(user, adapter.name, cause)
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
@@ -68,7 +72,7 @@ class Lane:
         # Of this pass: it settled a record; some of its records still wait; what of our own they wait for.
         self.proved = self.left = False
         self.parked = ""
-        self.origin: Optional[dict[str, str]] = None  # of sums, once asked in this pass
+        self.origin: dict[str, str] | None = None  # of sums, once asked in this pass
 
     def remaining_s(self, now: float) -> float:
         """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
@@ -103,8 +107,21 @@ class Lane:
         since_s = now - self.overdue_at
         return self.overdue_run != run and AGREED_S <= since_s < overdue_s
 
-    def settle(self, outcome: str, verdict: Verdict, now: float, chance: float) -> None:
-        """Wait as an answer that settled nothing says; ``chance`` in [0, 1) is the jitter."""
+    def is_broken(self, left_open: bool, now: float) -> bool:
+        """Whether the last runs all ended in the middle of a request, so that this one waits a while.
+
+        ``left_open``: another run began to send this record, and did not come to an end of it.
+        """
+        if left_open and not self.noticed:
+            self.noticed = True
+            self.broken += 1
+            if self.broken >= BROKEN_AT:
+                self.back_off(now, "the product ended %d times before an answer came" % self.broken)
+                return True
+        return False
+
+    def settle(self, outcome: str, verdict: Verdict, now: float) -> None:
+        """Wait as an answer that settled nothing says."""
         self.pardoned, self.broken = (), 0
         self.set_at = now
         # What a usage server writes may repeat what was recorded: no free text of it is kept.
@@ -116,11 +133,12 @@ class Lane:
         elif outcome == verdicts.THROTTLED:
             self.wait, self.delay_s = PAUSE, min(HELD_MAX_S, verdict.retry_after_s)
         else:
-            self.back_off(now, chance, "%s: %s" % (outcome, verdict.reason))
+            self.back_off(now, "%s: %s" % (outcome, verdict.reason))
 
-    def back_off(self, now: float, chance: float, reason: str) -> None:
+    def back_off(self, now: float, reason: str) -> None:
         """Wait longer after each failure."""
         self.failures += 1
+        chance = int.from_bytes(os.urandom(6), "big") / 2.0**48  # in [0, 1)
         bound_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(self.failures, 20))
         self.wait, self.set_at, self.reason = BACKOFF, now, reason
         self.delay_s = BACKOFF_BASE_S + chance * (bound_s - BACKOFF_BASE_S)
@@ -132,47 +150,47 @@ class Lane:
 
     # -- on disk ---------------------------------------------------------------------------------
 
-    def to_json(self) -> dict[str, Any]:
-        """The wait, as it is kept."""
-        reason = "" if self.adapter.usage else self.reason
+    def keep(self, spool: Spool) -> None:
+        """Write down what every process must know. What a usage server said may repeat what was recorded: not kept."""
         kept = {name: getattr(self, name) for name in _FIELDS}
-        return {**kept, "wait": self.wait, "reason": reason, "overdue_run": self.overdue_run}
+        kept.update(wait=self.wait, reason="" if self.adapter.usage else self.reason)
+        spool.note_fact("lane", self.tag, **kept, overdue_run=self.overdue_run)
+        floor, doubtful = self.freshness.floor, self.freshness.doubtful
+        proven_at = self.proven_at
+        spool.note_fact(
+            "floor", self.floor_tag, floor=floor, doubtful=doubtful, proven_at=proven_at
+        )
 
-    def floor_json(self) -> dict[str, Any]:
-        """What was proven, as it is kept."""
-        fresh = self.freshness
-        return {"floor": fresh.floor, "doubtful": fresh.doubtful, "proven_at": self.proven_at}
-
-    def take(self, kept: dict[str, Any], floor: dict[str, Any], now: float) -> None:
-        """Adopt what any process kept, field by field where type and bounds fit."""
+    def take(self, spool: Spool, now: float) -> None:
+        """Adopt what any process wrote down, field by field where type and bounds fit."""
+        kept, floor = spool.fact("lane", self.tag), spool.fact("floor", self.floor_tag)
         for name, (types, least, most) in _FIELDS.items():
             value = kept.get(name)
             if isinstance(value, types) and type(value) is not bool and least <= value <= most:
                 setattr(self, name, value)
-        if kept.get("wait") in ("", BACKOFF, PAUSE, HELD):
-            changed = self.wait != kept["wait"]
-            self.wait = kept["wait"]
-            if changed or not self.adapter.usage:
+        wait = kept.get("wait")
+        if wait in ("", BACKOFF, PAUSE, HELD):
+            if wait != self.wait or not self.adapter.usage:
                 self.reason = str(kept.get("reason") or "")[:400]
+            self.wait = wait
         self.overdue_run = str(kept.get("overdue_run") or "")[:64]
         proven_at = floor.get("proven_at")
         if isinstance(proven_at, (int, float)) and 0 <= proven_at <= now:
             self.proven_at = max(self.proven_at, proven_at)
-        self._take_floor(floor.get("floor"), now)
-        self.freshness.doubtful |= floor.get("doubtful") is True and not self.freshness.agreed
+        self._take_floor(floor.get("floor"), floor.get("doubtful") is True, now)
 
-    def _take_floor(self, floor: Optional[Any], now: float) -> None:
-        """A floor more than a day ahead is of a clock that was wrong, or planted, or this clock went back: believed,
+    def _take_floor(self, floor: Any, doubtful: bool, now: float) -> None:
+        """A floor more than a day ahead is of a clock that was wrong, or planted, or this clock went back.
 
-        it would refuse every answer until its day. Until an answer ticks nothing is believed only because it agrees
-        with our clock.
+        Believed, it would refuse every answer until its day. Until an answer ticks nothing is believed only because it
+        agrees with our clock.
         """
-        if type(floor) is not int or not -1e12 <= floor <= 1e12:
-            return
-        if floor > now + AGREE_S:
-            self.freshness.doubtful = True
-        else:
+        fit = type(floor) is int and -1e12 <= floor <= 1e12
+        if fit and floor <= now + AGREE_S:
             self.freshness.raise_floor(floor)
+        elif fit:
+            doubtful = True
+        self.freshness.doubtful |= doubtful and not self.freshness.agreed
 
 
 def _tag(user: str, name: str, cause: object) -> str:

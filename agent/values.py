@@ -189,13 +189,12 @@ class DeliveryReport(_Facts):
     drained: bool
 
 
-class Capture(_Facts):
+class Capture:
     """What is known at the moment of recording; taken once, never changed. ``at`` is Unix seconds."""
 
-    event_id: str
-    at: float
-    user_identifier: str
-    license_key = activation_identifier = ""
+    def __init__(self, event_id: str, at: float, user: str, key: str = "", activation: str = ""):
+        self.event_id, self.at, self.user_identifier = event_id, at, user
+        self.license_key, self.activation_identifier = key, activation
 
 
 class Core(_Facts):

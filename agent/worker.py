@@ -20,13 +20,11 @@ from .errors import debug
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Optional
+    from typing import Any
 
-    from .clock import Clock
-    from .config import Config
     from .counters import Counters
     from .delivery import Delivery
-    from .spool.store import Spool
+    from .values import Core
 
 # While another process delivers: how soon to ask for its place again, doubled each time up to this.
 BUSY_S, BUSY_MAX_S = 0.25, 5.0
@@ -59,25 +57,16 @@ class _Life:
 class Worker:
     """Keeps and delivers in the background: ``ring`` when something was recorded, ``flush``, ``close``.
 
-    ``forked`` is called in a forked child; ``consent`` gives what a helper process is told.
+    ``forked`` is called in a forked child.
     """
 
     def __init__(
-        self,
-        spool: Spool,
-        delivery: Delivery,
-        counters: Counters,
-        *,
-        config: Config,
-        clock: Clock,
-        forked: Callable[[], None],
-        detached: Optional[Any] = None,
-        consent: Callable[[], object] = lambda: None,
+        self, core: Core, delivery: Delivery, counters: Counters, forked: Callable[[], None]
     ) -> None:
-        self._spool, self._delivery, self._counters = spool, delivery, counters
-        self._config, self._clock, self._forked = config, clock, forked
-        self._detached, self._consent = detached, consent
-        self.manual = config.deliver == "manual"
+        self._spool, self._config, self._clock = core.spool, core.config, core.clock
+        self._delivery, self._counters, self._forked = delivery, counters, forked
+        self.detached: Any = None  # what starts processes that deliver, where that is wished
+        self.manual = core.config.deliver == "manual"
         self.closed = self.exiting = False
         self._renew()
 
@@ -86,7 +75,7 @@ class Worker:
         self._life = _Life()
         self._waiters: list[Any] = []  # locks of callers of flush; released when their pass is over
         self._hooked = False
-        self._not_before: Optional[float] = None  # of the first pass, by the given clock
+        self._not_before: float | None = None  # of the first pass, by the given clock
         self._busy_s = BUSY_S
         self.trouble = ""
 
@@ -138,7 +127,7 @@ class Worker:
         life.ident = _thread.get_ident()
         life.native = getattr(_thread, "get_native_id", int)()
         try:
-            wait_s: Optional[float] = 0.0
+            wait_s: float | None = 0.0
             while wait_s is not None and not life.stopping:
                 wait_s = self._stepped()
                 if wait_s is not None and not life.stopping:
@@ -149,7 +138,7 @@ class Worker:
         if life is self._life and (self._waiters or self._next_s() is not None):
             self.ring()
 
-    def _stepped(self) -> Optional[float]:
+    def _stepped(self) -> float | None:
         try:
             wait_s = self._turn()
         except BaseException as error:  # noqa: B036 - a defect of ours must not print into the host
@@ -161,7 +150,7 @@ class Worker:
 
     # -- one turn --------------------------------------------------------------------------------
 
-    def _turn(self) -> Optional[float]:
+    def _turn(self) -> float | None:
         """Do what is due; the seconds until something will be, None for nothing.
 
         Who waits in ``flush`` is let go by a pass that leaves nothing to do now; the start delay is not for them.
@@ -173,8 +162,8 @@ class Worker:
         rest_s = 0.0 if waiters or due_s is None else self._delay_s()
         if not waiters and (due_s is None or max(due_s, rest_s) > 0):
             return self._next_s(rest_s)
-        if self._detached is not None and self._detached.works and not waiters:
-            return _least(self._detached.turn(self._consent()), self._counters.due_in_s())
+        if self.detached is not None and self.detached.works and not waiters:
+            return _least(self.detached.turn(), self._counters.due_in_s())
         sent = self._delivery.totals.sent
         result = self._delivery.run()
         if result == BUSY:
@@ -186,7 +175,7 @@ class Worker:
                 self._let_go(waiter)
         return self._next_s(0.0 if self._delivery.totals.sent > sent else IDLE_S)
 
-    def _next_s(self, rest_s: float = 0.0) -> Optional[float]:
+    def _next_s(self, rest_s: float = 0.0) -> float | None:
         due_s = self._delivery.due_in_s()
         if self._waiters:
             due_s = 0.0
@@ -248,7 +237,7 @@ class Worker:
     def _deliver_here(self, ends_at: float) -> None:
         result = MORE
         while result != DONE and monotonic() < ends_at and not self.closed:
-            result = self._delivery.run(ends_at=ends_at)
+            result = self._delivery.run(ends_at)
             if result == BUSY:
                 sleep(min(BUSY_S / 5, max(0.0, ends_at - monotonic())))
         busy = "another process, or thread, was delivering all the time" if result == BUSY else None
@@ -305,8 +294,8 @@ class Worker:
             self._end(spare_s)
         for waiter in list(self._waiters):
             self._let_go(waiter)
-        if self._detached is not None:
-            self._detached.last(self._consent())
+        if self.detached is not None:
+            self.detached.last()
         self._delivery.quietly("close")
         self._spool.seal()
 
@@ -350,6 +339,6 @@ class Worker:
         self._forked()
 
 
-def _least(*waits: Optional[float]) -> Optional[float]:
+def _least(*waits: float | None) -> float | None:
     known = [wait for wait in waits if wait is not None]
     return min(known) if known else None

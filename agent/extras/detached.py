@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from ..client import Agent
     from ..config import Config
-    from ..delivery import Delivery
-    from ..spool.store import Spool
 
 # How long such a process lives at most, and how long after a start nobody starts another.
 LIFE_S, REST_S = 30.0, 5.0
@@ -38,24 +36,19 @@ KEY_FIELDS = ("pem", "name", "valid_from", "valid_until")
 class Detached:
     """Starts such processes for one agent: ``turn`` instead of a pass, ``last`` at the end."""
 
-    def __init__(
-        self,
-        config: Config,
-        spool: Spool,
-        delivery: Delivery,
-        environ: Optional[Mapping[str, str]],
-    ) -> None:
-        self._config, self._spool, self._delivery = config, spool, delivery
+    def __init__(self, agent: Agent, environ: Optional[Mapping[str, str]]) -> None:
+        self._agent, self._config = agent, agent._config
+        self._spool, self._delivery = agent._spool, agent._delivery
         self._environ = None if environ is None else dict(environ)
         self._rests_until = 0.0  # monotonic seconds
         self._able = True
-        self._command = list(config.detached_command) or interpreter()
+        self._command = list(self._config.detached_command) or interpreter()
         if not self._command:
             self._give_up("this program is no Python interpreter, and no detached_command is given")
         elif os.path.dirname(self._command[0]):  # it starts in a directory of its own
             self._command[:1] = absolute(self._command[:1])
         try:
-            message(config, None, None)
+            message(self._config, None, None)
         except TypeError as error:
             self._give_up("no other process can be told %s" % error)
 
@@ -68,7 +61,7 @@ class Detached:
         """Until something shows that it cannot; what only this process's memory holds it has to send itself."""
         return self._able and self._spool.directory is not None and not self._spool.memory
 
-    def turn(self, consent: object) -> Optional[float]:
+    def turn(self) -> Optional[float]:
         """The worker's, instead of a pass: start a process where it is time; the seconds until the next look."""
         from time import monotonic
 
@@ -76,21 +69,21 @@ class Detached:
         if rest_s > 0:
             return rest_s
         self._rests_until = monotonic() + REST_S
-        return self._start(consent, PARTING_S)
+        return self._start(PARTING_S)
 
-    def last(self, consent: object) -> None:
+    def last(self) -> None:
         """At the end of an agent that lived too short for a turn."""
         due_in_s = self._delivery.due_in_s()
         if self.works and due_in_s is not None and due_in_s <= 0:
-            self._start(consent, 0.0)
+            self._start(0.0)
 
-    def _start(self, consent: object, wait_s: float) -> Optional[float]:
+    def _start(self, wait_s: float) -> Optional[float]:
         try:
             if not os.path.isdir(self._spool.directory or ""):
                 return None  # nothing was recorded
             if self._others_deliver():
                 return REST_S  # they may have looked before our record was there
-            self._run(message(self._config, self._environ, consent), wait_s)
+            self._run(message(self._config, self._environ, self._agent._consent), wait_s)
             return None
         except Exception as error:  # no memory, no descriptor, a policy against processes
             self._give_up("cannot start a process: %s" % (str(error) or type(error).__name__))
