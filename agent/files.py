@@ -61,11 +61,11 @@ class File:
         try:
             hold_still()
             self._fd = os.open(path, flags | _SAFE, 0o600)
+            found = os.fstat(self._fd)
+            self._identity = (found.st_dev, found.st_ino)
             _open_now.add(self)
         finally:
             go_on()
-        found = os.fstat(self._fd)
-        self._identity = (found.st_dev, found.st_ino)
         regular = found.st_mode & 0o170000 == 0o100000
         if not regular or _user(found) != _user():
             self.close()
