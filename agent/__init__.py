@@ -56,37 +56,13 @@ _HOMES = {
 }
 # Of parts that a copy may lack.
 _PARTS = {
-    "cli": "main",
-    "detached": "deliver_detached",
-    "domain": "dns_domain",
-    "keyring": "Keyring",
+    "main": "cli",
+    "deliver_detached": "detached",
+    "dns_domain": "domain",
+    "Keyring": "keyring",
 }
 
-__all__ = [
-    "Agent",
-    "AgentError",
-    "AnswerStale",
-    "CodeUnknown",
-    "Config",
-    "ConfigError",
-    "DeliveryReport",
-    "EnvelopeMalformed",
-    "EventError",
-    "GetKeyManager",
-    "Keyring",
-    "Outcome",
-    "PublicKey",
-    "Receipt",
-    "Reo",
-    "SignatureInvalid",
-    "Unverifiable",
-    "VerificationError",
-    "deliver_detached",
-    "dns_domain",
-    "erase",
-    "main",
-    "verify",
-]
+__all__ = sorted([*" ".join(_HOMES.values()).split(), *_PARTS])  # type: ignore[unused-ignore]
 
 
 if not TYPE_CHECKING:  # to a type checker any name would be one of ours
@@ -95,12 +71,9 @@ if not TYPE_CHECKING:  # to a type checker any name would be one of ours
         if name not in __all__:
             # ``import package.module`` and ``from package import module`` do not come here.
             raise AttributeError("module %r has no attribute %r" % (__name__, name))
-        for home, names in _HOMES.items():
-            if name in names.split():
-                value = getattr(__import__(home, globals(), None, (name,), 1), name)
-        for home, known in _PARTS.items():
-            if name == known:
-                value = __import__("errors", globals(), None, ("*",), 1).optional(name, home)
+        home = [home for home, names in _HOMES.items() if name in names.split()]
+        module = __import__(home[0] if home else "errors", globals(), None, ("*",), 1)
+        value = getattr(module, name) if home else module.optional(name, _PARTS[name])
         globals()[name] = value
         return value
 

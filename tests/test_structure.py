@@ -235,7 +235,8 @@ def test_a_relative_import_stays_inside(path: Path) -> None:
 def test_no_string_holds_our_own_dotted_name(path: Path) -> None:
     tree = parse(path)
     prose = {id(node) for node in docstrings(tree)}
-    name = re.compile(r"(?<![\w.-])agent\.[A-Za-z_]|-m agent\b")
+    # Files of the state directory bear the name whatever the copy is called.
+    name = re.compile(r"(?<![\w.-])agent\.(?!book|consent|lock|room)[A-Za-z_]|-m agent\b")
     wrong = [
         (node.lineno, node.value)
         for node in ast.walk(tree)
