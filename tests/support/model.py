@@ -238,7 +238,8 @@ class Process:
         self.passing = self.claim() and os.path.isdir(world.disk.directory)  # else there is no lock
         assert not (self.passing and others), "two deliverers"
         taken = self.spool.claimed
-        assert taken or others or world.step.faulty, "nobody has the lock, and it is held"
+        unknown = world.step.faulty or world.step.disturbed  # in the middle of another's claim
+        assert taken or others or unknown, "nobody has the lock, and it is held"
         return taken
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
