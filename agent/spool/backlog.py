@@ -288,15 +288,16 @@ class Quota:
         self._leased_bytes -= size
         self._leased_records -= 1
 
-    def spare(self, part: int, evict: Callable[[int, int], None]) -> None:
-        """Keep a part of the quota free ahead of need, as far as that is possible."""
+    def spare(self, part: int, evict: Callable[[int, int], None]) -> Optional[QuotaFull]:
+        """Keep a part of the quota free ahead of need; what prevents that."""
         self.look()
         size, count = self._max_bytes // part, self._max_records // part
-        if not self._fits(size, count):
-            try:
+        try:
+            if not self._fits(size, count):
                 evict(size, count)
-            except QuotaFull:
-                pass
+            return None
+        except QuotaFull as error:
+            return error
 
     def _fits(self, size: int, count: int) -> bool:
         return self.free_bytes >= size and self.free_records >= count

@@ -270,8 +270,11 @@ class Spool:
         self._backlog.reap(done)
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners().keys())
+        if self._book.write():  # so the disk takes what is written
+            for what in ("write", "sync", "counters"):
+                self.note(what)
         with self._lock:
-            self._quota.spare(SPARE, self._evict)
+            self.note("quota", self._quota.spare(SPARE, self._evict))
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """Every record that can be sent now, in the order of its turn; those in memory last."""

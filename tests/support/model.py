@@ -38,7 +38,7 @@ SMALL = (
     (book, "COMPACT_BYTES", 700),
     (store, "MEMORY_RECORDS", 4),
 )
-PATCHED = (files, backlog, book, counters, delivery, segment, store)
+PATCHED = [module for module in (files, backlog, book, counters, delivery, segment, store) if hasattr(module, "os")]
 CONFIG: Any = SimpleNamespace(
     request_timeout_s=5.0,
     max_age_days=90,
