@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _REPLAY_TIMEOUT_S = 3600.0
 _ID_MIN_CHARS = 4
+_ANSWERS = 1_000_000  # all that are kept
 
 
 def add_to(parser: Parser) -> None:
@@ -142,6 +143,7 @@ def _status(args: argparse.Namespace, out: Output, given: Optional[Config]) -> i
 def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
     """Every record on disk, as one flat line each."""
     known, now = {adapter.name for adapter in agent._adapters}, time.time()
+    said = {(one["endpoint"], one["event_id"]): one["reason"] for one in agent.history(_ANSWERS)}
     for dead in (False, True):
         for record in agent._spool.records(dead=dead):
             attempts = agent._spool.attempts(record)
@@ -158,6 +160,7 @@ def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
                 "age_s": round(now - record.at),
                 "attempts": attempts.failed,
                 "state": state,
+                "why": said.get(record.key, "") if dead else "",
             }
 
 
@@ -172,7 +175,7 @@ def _list(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
             entry["kind"],
             duration(entry["age_s"]),
             entry["attempts"],
-            entry["state"],
+            "%s: %s" % (entry["state"], entry["why"]) if entry["why"] else entry["state"],
         )
         for entry in entries
     )

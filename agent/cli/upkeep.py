@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..looking import claimed
 from ..lanes import BACKOFF, HELD
+from ..looking import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -243,7 +243,8 @@ def test_replay_never_cuts_a_pause_that_the_server_asked_for(site: Site) -> None
 def test_replay_brings_dead_letters_back(site: Site) -> None:
     id = site.dead_letter()
     (entry,) = site.run("spool", "list", "--json").json
-    assert (entry["id"], entry["state"]) == (id, "dead")
+    assert (entry["id"], entry["state"], entry["why"]) == (id, "dead", "Choosy.")
+    assert "dead: Choosy." in site.run("spool", "list").out
     assert site.run("spool", "replay").status == 0 and site.answers("getkeymanager") == []
     assert site.run("spool", "replay", "--dead").status == 0
     assert site.answers("getkeymanager") == [831]

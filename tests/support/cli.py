@@ -106,7 +106,7 @@ class Choosy:
 
     def send(self, request: Any, *, timeout_s: float) -> Response:
         refused = b"dead" in request.body
-        answer = {"response": {"code": 422 if refused else 830, "message": ""}}
+        answer = {"response": {"code": 422 if refused else 830, "message": "Choosy."}}
         return Response(422 if refused else 200, {}, json.dumps(answer).encode())
 
 
