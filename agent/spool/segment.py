@@ -139,12 +139,13 @@ class Segment:
 
 def begin(directory: str, class_: str, ms: int) -> Segment:
     """A new segment of ours alone."""
-    name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
-    file = files.create(os.path.join(directory, name))
-    if file.hold() is False:  # somebody took it for an abandoned one, and removes it
-        file.close()
-        raise OSError(errno.EAGAIN, "no segment could be claimed", name)
-    return Segment(file)
+    for _ in range(8):
+        name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
+        file = files.create(os.path.join(directory, name))
+        if file.hold() is not False:
+            return Segment(file)
+        file.close()  # somebody took it for an abandoned one, and removes it
+    raise OSError(errno.EAGAIN, "no segment could be claimed", directory)
 
 
 def adopt(

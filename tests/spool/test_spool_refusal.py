@@ -1,22 +1,31 @@
-"""A refusal of usage against everything at once: other threads, forks, a full disk, planted marks."""
+"""Consent by the size of one file: refusals against everything at once, and epochs that are lost or planted."""
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.spool import START, keep, spool, usage, waiting
+from support.spool import (
+    child,
+    deliver,
+    done,
+    keep,
+    line,
+    look,
+    segments,
+    spool,
+    usage,
+    waiting,
+    window,
+    write_segment,
+)
 
-from agent import files
-from agent.spool import lines, names
-from agent.spool.consent import ConsentMark
-from agent.spool.facts import Facts, History
-from agent.spool.store import DISK
-from agent.spool.view import SegmentView
+from agent import files, lines
+from agent.spool.record import Consent
+from agent.spool.store import DISK, MEMORY, Spool
 
 
 @pytest.fixture
@@ -24,337 +33,308 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def marks(place: Path) -> list[str]:
-    return sorted(name for name in os.listdir(place) if name.startswith(names.CONSENT))
+def consent(place: Path) -> Consent:
+    return Consent(str(place))
 
 
-@pytest.mark.parametrize("moment", ["check_directory", "create", "sync_directory"])
-def test_a_look_by_another_thread_in_the_middle_of_a_refusal_changes_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+def capture(target: Spool, id: str, epoch: int = 0) -> None:
+    """Record usage as an agent does, under the epoch of now unless told another."""
+    epoch = epoch or target.consent.ensure()
+    assert target.record(usage(id, epoch), sync=True) == DISK
+
+
+# --- the epoch ------------------------------------------------------------------------------------
+
+
+def test_there_is_no_epoch_before_usage_is_captured_and_looking_begins_none(place: Path) -> None:
+    mark = consent(place)
+    assert (mark.current(), mark.look(), place.exists()) == (0, 0, False)
+    epoch = mark.ensure()
+    assert 1 <= epoch <= 255 and (place / "agent.consent").read_bytes() == b"." * epoch
+    assert mark.ensure() == consent(place).ensure() == epoch == consent(place).current()
+    assert sorted(os.listdir(place)) == ["agent.consent"]
+
+
+ENSURE = """
+from agent.spool.record import Consent
+mark = Consent(directory)
+sys.stdin.readline()
+print(mark.ensure())
+"""
+
+
+def test_all_who_begin_at_once_agree(place: Path) -> None:
+    children = [child(ENSURE, directory=place) for _ in range(6)]
+    for process in children:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    epochs = {int(done(process)) for process in children}
+    assert epochs == {consent(place).current()} and len(os.listdir(place)) == 1
+
+
+def test_an_empty_file_is_no_epoch_and_makes_way(place: Path) -> None:
+    """What a power cut may leave."""
+    place.mkdir(mode=0o700)
+    (place / "agent.consent").touch(0o600)
+    assert consent(place).current() == 0
+    target = spool(place)
+    assert target.record(usage("a", 7), sync=True) == DISK
+    assert waiting(place) == []
+    assert consent(place).ensure() > 0
+
+
+def test_a_lost_epoch_comes_back_as_another_but_by_chance(place: Path) -> None:
+    seen = set()
+    for _ in range(12):
+        seen.add(consent(place).ensure())
+        os.unlink(place / "agent.consent")
+    assert len(seen) > 6
+
+
+@pytest.mark.parametrize("error", [1, 38, 95])  # EPERM, ENOSYS, EOPNOTSUPP
+def test_a_file_system_without_links_has_consent_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def link(*args: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", link)
+    epoch = consent(place).ensure()
+    assert epoch and consent(place).ensure() == epoch and len(os.listdir(place)) == 1
+
+
+def test_an_epoch_that_cannot_be_read_now_sends_nothing_and_loses_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for another epoch, all usage would be reaped for want of a descriptor."""
+    target = spool(place)
+    capture(target, "a")
+    target.seal()
+    real = os.open
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if str(path).endswith("agent.consent"):
+            raise OSError(24, "Too many open files")
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    other = spool(place)
+    assert (other.consent.current(), other.consent.look()) == (0, None)
+    assert deliver(other) == [] and other.census()["pending"] == {"reo": 1}
+    monkeypatch.undo()
+    assert deliver(other) == ["a"]
+
+
+def test_usage_of_any_other_size_is_nothing(place: Path) -> None:
+    target = spool(place)
+    epoch = target.consent.ensure()
+    values = [usage("id-%d" % n, n).to_json() for n in range(epoch + 20)]
+    write_segment(place, list(map(lines.encode, values)), class_="u")
+    assert waiting(place) == ["id-%d" % epoch]
+    assert deliver(target) == ["id-%d" % epoch] and segments(place) == []
+
+
+# --- refusing -------------------------------------------------------------------------------------
+
+
+def test_a_refusal_purges_all_usage_and_is_seen_by_every_process(place: Path) -> None:
+    target, other = spool(place), spool(place)
+    keep(target, "licence")
+    epoch = target.consent.ensure()
+    capture(target, "ours")
+    capture(other, "theirs")
+    one = window("window", 3, epoch)
+    assert other.keep_counters([one], [one])
+    (place / ("agent.book.%016x.tmp" % 1)).write_bytes(b"pieces of usage")
+    target.refuse_usage()
+    assert target.trouble == {} and waiting(place) == ["licence"]
+    assert segments(place, "uc") == [] and not list(place.glob("*.tmp"))
+    assert other.consent.current() == epoch + 1
+    # What was captured before is on its way to the disk still; its segment went: it begins another.
+    capture(other, "late", epoch)
+    assert not other.keep_counters([one], [one]) or waiting(place) == ["licence"]
+    assert waiting(place) == ["licence"] and deliver(target) == ["licence"]
+    assert segments(place, "u") == [] or deliver(spool(place)) == []
+    capture(other, "after")
+    assert waiting(place) == ["after"]
+
+
+def test_a_newer_format_is_purged_with_the_usage_for_it_may_be_some(place: Path) -> None:
+    target = spool(place)
+    capture(target, "a")
+    write_segment(place, [lines.encode({"v": 9, "k": "usage"})], class_="u")
+    kept = write_segment(place, [lines.encode({"v": 9, "k": "licence"}), line("b")])
+    target.refuse_usage()
+    assert segments(place) == [kept]
+
+
+REFUSE = """
+target = spool(directory)
+sys.stdin.readline()
+for _ in range(100):
+    target.refuse_usage()
+assert target.trouble == {}, target.trouble
+"""
+
+
+def test_refusals_at_the_same_time_each_begin_an_epoch_of_their_own(place: Path) -> None:
+    before = consent(place).ensure()
+    children = [child(REFUSE, directory=place) for _ in range(4)]
+    for process in children:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in children:
+        done(process)
+    assert consent(place).current() == before + 400
+
+
+CAPTURE = """
+target = spool(directory)
+print("ready", flush=True)
+n = 0
+while os.path.exists(directory + ".go"):
+    epoch = target.consent.ensure()
+    n += 1
+    assert target.record(usage("%d-%d" % (epoch, n), epoch), sync=False) in ("disk", "memory")
+"""
+
+
+def test_usage_captured_before_a_refusal_is_never_seen_again(place: Path) -> None:
+    go = Path(str(place) + ".go")
+    go.touch()
+    children = [child(CAPTURE, directory=place) for _ in range(2)]
+    for process in children:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    target = spool(place)
+    for _ in range(40):
+        target.refuse_usage()
+        now = target.consent.current()
+        assert all(int(id.split("-")[0]) >= now for id in waiting(place))
+    assert target.trouble == {}
+    go.unlink()
+    for process in children:
+        done(process)
+
+
+@pytest.mark.parametrize("how", ["write", "fsync", "open"])
+def test_a_refusal_that_cannot_be_written_blocks_usage_here_until_it_can(
+    place: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    target, other = spool(place), spool(place)
+    keep(target, "licence")
+    capture(other, "theirs")
+    epoch = target.consent.current()
+    real_open, real_write, real_sync = os.open, os.write, os.fsync
+    mark = (place / "agent.consent").stat().st_ino
+
+    def refuse_write(fd: int, data: bytes) -> int:
+        if os.fstat(fd).st_ino == mark:
+            raise OSError(28, "No space left on device")
+        return real_write(fd, data)
+
+    def refuse_sync(fd: int) -> None:
+        if os.fstat(fd).st_ino == mark:
+            raise OSError(5, "Input/output error")
+        real_sync(fd)
+
+    def refuse_open(path: Any, flags: int, *args: Any) -> int:
+        if str(path).endswith("consent") and flags & os.O_RDWR:
+            raise OSError(30, "Read-only file system")
+        return real_open(path, flags, *args)
+
+    given = {"write": refuse_write, "fsync": refuse_sync, "open": refuse_open}
+    monkeypatch.setattr(os, how, given[how])
+    target.refuse_usage()
+    assert target.consent.blocked and "consent" in target.trouble
+    assert target.consent.current() == 0 == target.consent.ensure()
+    assert waiting(place) == ["licence"]
+    capture(other, "later", epoch)
+    assert deliver(target) == ["licence"]  # and no usage, whatever others say
+    monkeypatch.undo()
+    assert deliver(target) == [] and not target.consent.blocked and target.trouble == {}
+    assert waiting(place) == [] and target.consent.ensure() > epoch
+
+
+def test_a_full_disk_has_room_for_the_dot_once_usage_is_purged(
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = spool(place)
-    epoch = target.consent.current(anchor=True)
-    assert target.record(usage("before", epoch), sync=True) == DISK
-    epoch = target.consent.current(anchor=True)
-    real = getattr(files, moment)
-    looked: list[object] = []
+    capture(target, "a")
+    before, real = target.consent.current(), os.write
 
-    def interrupted(path: str) -> Any:
-        if threading.current_thread() is threading.main_thread() and not looked:
-            looked.append(moment)
-            other = threading.Thread(target=lambda: target.consent.current(anchor=True))
-            other.start()
-            other.join()
-        return real(path)
+    def write(fd: int, data: bytes) -> int:
+        if segments(place, "u"):
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
 
-    monkeypatch.setattr(files, moment, interrupted)
-    target.consent.refuse(START)  # itself, for the spool tries again
-    assert looked
-    assert target.consent.current() > epoch and marks(place) == ["consent-1"]
+    monkeypatch.setattr(os, "write", write)
     target.refuse_usage()
-    assert target.trouble == "" and waiting(place) == []
+    assert target.trouble == {} and target.consent.current() > before
 
 
-def test_refusing_and_looking_all_the_time_raises_nothing_and_begins_every_epoch(
-    place: Path,
-) -> None:
-    place.mkdir(mode=0o700)
-    mark, over = ConsentMark(str(place)), threading.Event()
-    failed: list[Exception] = []
-
-    def look() -> None:
-        seen = -1
-        while not over.is_set():
-            try:
-                now = mark.current(anchor=True)
-                assert now >= seen
-                seen = now
-            except Exception as error:
-                failed.append(error)
-                return
-
-    lookers = [threading.Thread(target=look) for _ in range(3)]
-    for looker in lookers:
-        looker.start()
-    try:
-        for _ in range(100):
-            before = mark.current()
-            mark.refuse(START)
-            assert mark.current() > before
-    finally:
-        over.set()
-        for looker in lookers:
-            looker.join()
-    assert failed == []
-    assert ConsentMark(str(place)).current() == mark.current()
-
-
-@pytest.mark.parametrize("error", [RuntimeError, MemoryError, UnboundLocalError])
-def test_a_refusal_purges_whatever_the_mark_raises_and_raises_nothing(
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, OSError])
+def test_a_segment_that_cannot_be_removed_keeps_no_other_and_is_named(
     place: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     target = spool(place)
-    keep(target, "licence")
-    assert target.record(usage("a"), sync=True) == DISK
-
-    def refuse(now: float) -> None:
-        raise error
-
-    monkeypatch.setattr(target.consent, "refuse", refuse)
-    target.refuse_usage()
-    assert error.__name__ in target.trouble
-    assert waiting(place) == ["licence"]
-
-
-def test_an_interrupt_during_a_refusal_reaches_the_host_after_purge_and_mark(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(place)
-    assert target.record(usage("a", target.consent.current()), sync=True) == DISK
-    real = files.check_directory
-
-    def interrupted(path: str) -> None:
-        monkeypatch.setattr(files, "check_directory", real)
-        raise KeyboardInterrupt
-
-    other = ConsentMark(str(place))
-    before = other.current(anchor=True)
-    monkeypatch.setattr(files, "check_directory", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        target.refuse_usage()
-    assert waiting(place) == [] and other.current() > before
-
-
-def test_a_segment_that_cannot_be_read_does_not_keep_the_others_from_the_purge(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(place)
     for id in ("a", "b"):
-        assert target.record(usage(id), sync=True) == DISK
+        capture(target, id)
         target.seal()
-    real, failing = SegmentView.purge, [MemoryError]
+        spool(place)
+    write_segment(place, segments(place, "u")[0].read_bytes().splitlines(True), class_="u", ms=1)
+    real, failing = os.ftruncate, [error]
 
-    def purge(view: SegmentView) -> None:
+    def ftruncate(fd: int, size: int) -> None:
         if failing:
             raise failing.pop()
-        real(view)
+        real(fd, size)
 
-    monkeypatch.setattr(SegmentView, "purge", purge)
+    monkeypatch.setattr(os, "ftruncate", ftruncate)
     target.refuse_usage()
-    assert waiting(place) == ["a"] and "MemoryError" in target.trouble
-    epoch = target.consent.current()
-    assert epoch > 0  # what stayed is below it
+    assert "purge" in target.trouble and waiting(place) == []
+    assert len(segments(place, "u")) == 1 or error is not OSError
 
 
-def test_a_child_forked_while_the_mark_was_changed_is_not_stuck(place: Path) -> None:
+def test_a_refusal_without_a_disk_forgets_what_is_in_memory() -> None:
+    target = spool(None)
+    before = target.consent.ensure()
+    assert target.record(usage("a", before), sync=False) == MEMORY
+    target.refuse_usage()
+    assert target.memory == [] and target.consent.current() > before
+
+
+def test_a_refusal_before_there_is_anything_creates_nothing(place: Path) -> None:
     target = spool(place)
-    keep(target, "a")
-    held, go_on = threading.Event(), threading.Event()
+    target.refuse_usage()
+    assert not place.exists() and target.trouble == {}
 
-    def hold() -> None:
-        with target.consent._lock:
-            held.set()
-            go_on.wait(30)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait(30)
+def test_a_child_forked_in_the_middle_of_a_refusal_is_not_stuck(place: Path) -> None:
+    target = spool(place)
+    capture(target, "a")
     pid = os.fork()
     if pid == 0:
         target.after_fork()
-        done = threading.Thread(target=target.consent.current)
-        done.daemon = True
-        done.start()
-        done.join(10)
-        os._exit(1 if done.is_alive() else 0)
-    go_on.set()
-    holder.join()
+        worker = threading.Thread(target=target.refuse_usage, daemon=True)
+        worker.start()
+        worker.join(20)
+        os._exit(1 if worker.is_alive() else 0)
     assert os.waitpid(pid, 0)[1] == 0
+    assert look(place).census()["pending"] == {}
 
 
-# --- a disk without room for a file ---------------------------------------------------------------
-
-
-def full(error: int = errno.ENOSPC) -> Any:
-    def create(path: str) -> int:
-        raise OSError(error, os.strerror(error), path)
-
-    return create
-
-
-def test_without_room_for_a_file_the_old_mark_takes_the_new_name(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target, other = spool(place), spool(place)
-    keep(target, "licence")
-    before = other.consent.current(anchor=True)
-    monkeypatch.setattr("agent.spool.consent.files.create", full())
-    target.refuse_usage()
-    assert target.trouble == "" and marks(place) == ["consent-%d" % (before + 1)]
-    assert other.consent.current() > before
-
-
-def test_a_mark_that_found_no_room_is_tried_again_behind_the_purge(
+def test_nothing_of_a_records_file_is_left_where_its_name_stays(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = spool(place)
-    assert target.record(usage("a"), sync=True) == DISK
-    real = files.create
+    capture(target, "secret")
 
-    def create(path: str) -> int:
-        if names.listing(str(place))[0]:  # what the purge removes
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path)
+    def unlink(path: Any) -> None:
+        raise PermissionError(13, "in use")
 
-    monkeypatch.setattr(files, "create", create)
+    monkeypatch.setattr(os, "unlink", unlink)
     target.refuse_usage()
-    assert target.trouble == "" and marks(place) == ["consent-%d" % target.consent.current()]
-
-
-def test_a_full_disk_never_puts_a_mark_over_somebody_elses(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.mkdir(mode=0o700)
-    ours, others = ConsentMark(str(place)), ConsentMark(str(place))
-    ours.current(anchor=True)
-    overtaken: list[int] = []
-
-    def create(path: str) -> int:
-        if not overtaken:
-            monkeypatch.undo()
-            others.refuse(START)
-            overtaken.append(others.current())
-            monkeypatch.setattr(files, "create", full())
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files, "create", create)
-    try:
-        ours.refuse(START)
-    except OSError:
-        ours.refuse(START)
-    assert ours.current() > overtaken[0]
-
-
-# --- planted marks --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("digits", ["9" * 247, "9" * 16, "007", "00", "", "-1", "\u0663"])
-def test_a_mark_with_a_number_that_is_not_ours_is_nobodys(place: Path, digits: str) -> None:
-    place.mkdir(mode=0o700)
-    planted = place / (names.CONSENT + "-" + digits)
-    planted.touch()
-    assert not names.is_ours(planted.name)
-    target, other = spool(place), spool(place)
-    assert other.consent.current(anchor=True) == 0
-    target.refuse_usage()
-    assert target.trouble == "" and other.consent.current() == target.consent.current() == 1
-    assert planted.exists()
-
-
-def test_the_last_number_of_all_ends_in_an_error_and_not_in_a_loop(place: Path) -> None:
-    place.mkdir(mode=0o700)
-    (place / (names.CONSENT + "-" + "9" * names.EPOCH_DIGITS)).touch()
-    target = spool(place)
-    assert target.record(usage("a"), sync=True) == DISK
-    target.refuse_usage()
-    assert "consent" in target.trouble and waiting(place) == []
-    assert target.consent.current() > 10**names.EPOCH_DIGITS - 1
-
-
-@pytest.mark.parametrize("now", [-1e300, 1e300, float("inf"), float("-inf")])
-def test_a_clock_far_off_keeps_no_refusal_from_its_mark(place: Path, now: float) -> None:
-    place.mkdir(mode=0o700)
-    mark = ConsentMark(str(place))
-    mark.refuse(now)
-    assert ConsentMark(str(place)).current() == mark.current() > 0
-
-
-# --- what servers answered ------------------------------------------------------------------------
-
-
-def answered(target: History, *kinds: str) -> None:
-    for kind in kinds:
-        target.add({"kind": kind, "reason": "echo of " + kind})
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_answers_about_usage_leave_the_history_with_the_usage(place: Path, in_memory: bool) -> None:
-    target = spool(None if in_memory else place)
-    if not in_memory:
-        keep(target, "a")
-    answered(target.history, "usage", "licence", "aggregate", "licence")
-    target.history.add({"verdict": "of an earlier version, which says no kind"})
-    target.refuse_usage()
-    assert [answer["kind"] for answer in target.history.last(9)] == ["licence", "licence"]
-    answered(target.history, "licence")
-    assert len(target.history.last(9)) == 3
-    if not in_memory:
-        assert b"usage" not in (place / names.HISTORY).read_bytes()
-
-
-def test_a_history_that_cannot_be_rewritten_goes_whole(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(place)
-    keep(target, "a")
-    answered(target.history, "usage", "licence")
-    monkeypatch.setattr(files, "create", full())
-    target.refuse_usage()
-    assert not (place / names.HISTORY).exists()
-
-
-def test_a_history_without_usage_is_left_as_it_is(place: Path) -> None:
-    target = spool(place)
-    keep(target, "a")
-    target.refuse_usage()
-    assert not (place / names.HISTORY).exists()
-    answered(target.history, "licence")
-    before = os.stat(place / names.HISTORY).st_ino
-    target.refuse_usage()
-    assert os.stat(place / names.HISTORY).st_ino == before
-
-
-@pytest.mark.parametrize("kind", ["in memory", "on disk", "of another process"])
-def test_reasons_of_usage_lanes_leave_the_facts_with_the_usage(place: Path, kind: str) -> None:
-    """A server may repeat what was recorded in what it answers, and the reason of a wait was kept."""
-    target = spool(None if kind == "in memory" else place)
-    other = spool(place) if kind == "of another process" else target
-    place.mkdir(mode=0o700)
-    for tag, reason in [("usage", "CANARY 1"), ("licence", "the key"), ("usage", "CANARY 2")]:
-        lane = other.facts.lane(tag)
-        lane.back_off(START, 0.5, reason)
-        other.facts.save(lane)
-    if kind != "in memory":
-        lines.append(str(place / names.FACTS), {"v": 1, "k": "keyring", "tag": "t", "version": 3})
-        lines.append(
-            str(place / names.FACTS), {"v": 1, "k": "later", "reason": "of a later version"}
-        )
-    waits_s = other.facts.lane("usage").remaining_s(START)
-    target.refuse_usage(["licence"])
-    other.facts.refresh()
-    lane = other.facts.lane("usage")
-    assert (lane.reason, lane.failures, lane.remaining_s(START)) == ("", 2, waits_s)
-    assert other.facts.lane("licence").reason == "the key"
-    other.facts.save(lane)
-    if kind != "in memory":
-        kept = (place / names.FACTS).read_bytes()
-        assert b"CANARY" not in kept and b"of a later version" in kept
-        afresh = Facts(str(place))
-        afresh.refresh()
-        assert afresh.keyring_version("t") == 3 and afresh.lane("usage").failures == 2
-        before = os.stat(place / names.FACTS).st_ino
-        target.refuse_usage(["licence"])
-        assert os.stat(place / names.FACTS).st_ino == before  # nothing to blank
-
-
-def test_reasons_that_cannot_be_blanked_are_named(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(place)
-    keep(target, "a")
-    lane = target.facts.lane("usage")
-    lane.back_off(START, 0.5, "CANARY")
-    target.facts.save(lane)
-    monkeypatch.setattr(files, "create", full())
-    target.refuse_usage([])
-    assert "purge" in target.trouble and lane.reason == ""
+    assert [path.stat().st_size for path in segments(place)] == [0]
+    assert files.read(str(place / "agent.consent"), 999)
