@@ -30,7 +30,7 @@ from agent.errors import AnswerStale
 from agent.spool import backlog, book, segment, store
 from agent.spool.record import DROPPED, Record
 from agent.spool.store import DISK, FULL, MEMORY, Spool
-from agent.values import Request, Response, Unreachable, Verdict
+from agent.values import Core, Request, Response, Unreachable, Verdict
 
 WINDOW_S = 3600.0
 # Small bounds: what needs thousands of records elsewhere happens within a few steps.
@@ -42,6 +42,7 @@ PATCHED = [module for module in (files, backlog, book, counters, delivery, segme
 CONFIG: Any = SimpleNamespace(
     request_timeout_s=5.0,
     max_age_days=90,
+    count_window_s=WINDOW_S,
     deliver="manual",
     proxy=None,
     proxy_auth=None,
@@ -188,20 +189,18 @@ class Process:
     def _begin(self) -> None:
         world, spool = self.world, self.spool
         self.claim, spool.claim = spool.claim, self.claimed  # type: ignore[method-assign]
-        ends: list[Any] = [Endpoint(world, "server"), Endpoint(world, "reo")]
-        self.counters = counters.Counters(spool, ends[1:], clock=world.clock, window_s=WINDOW_S)
-        self.counting: Counter[str] = Counter()  # added, and never written so far
-        self.delivery = delivery.Delivery(
-            spool,
-            ends,
+        core = Core(
             config=CONFIG,
             clock=world.clock,
             environ={},
-            transport=self,
+            spool=spool,
+            adapters=[Endpoint(world, "server"), Endpoint(world, "reo")],
             gate=self.gate,
-            on_outcome=None,
             user_identifier=lambda: "user",
         )
+        self.counters = counters.Counters(core)
+        self.counting: Counter[str] = Counter()  # added, and never written so far
+        self.delivery = delivery.Delivery(core, self, None)
 
     @contextmanager
     def running(self) -> Iterator[None]:
