@@ -108,7 +108,9 @@ class Delivery:
     def lane_of(self, name: str) -> Lane:
         """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
         self._spool.refresh_facts()
-        lane = Lane(self.lanes[name].adapter, self._core)
+        known = self.lanes[name]
+        lane = Lane(known.adapter, self._core)
+        lane.tag, lane.floor_tag = known.tag, known.floor_tag  # of the keys that it began with
         lane.take(self._spool, self._clock.time())
         return lane
 

@@ -102,10 +102,13 @@ def part(name: str, needs: str) -> Any:
     """
     home = name if name == "cli" else "extras." + name
     try:
-        return __import__(home, globals(), None, ("*",), 1)
-    except ImportError:  # a folder that was emptied is a package to Python: so not only if missing
+        module = __import__(home, globals(), None, ("*",), 1)
+    except ImportError:
+        module = None
+    if getattr(module, "__file__", None) is None:  # a folder that was emptied is a package to Python
         message = "%s needs the part %r, which this copy lacks: vendor DEST --with %s"
-        raise ConfigError(message % (needs, name, name), needs) from None
+        raise ConfigError(message % (needs, name, name), needs)
+    return module
 
 
 def optional(name: str, home: str) -> Any:

@@ -153,7 +153,8 @@ class Lane:
     def keep(self, spool: Spool) -> None:
         """Write down what every process must know. What a usage server said may repeat what was recorded: not kept."""
         kept = {name: getattr(self, name) for name in _FIELDS}
-        kept.update(wait=self.wait, reason="" if self.adapter.usage else self.reason)
+        ours = not self.adapter.usage or self.reason.startswith(verdicts.OFFLINE)
+        kept.update(wait=self.wait, reason=self.reason if ours else "")
         spool.note_fact("lane", self.tag, **kept, overdue_run=self.overdue_run)
         floor, doubtful = self.freshness.floor, self.freshness.doubtful
         proven_at = self.proven_at
