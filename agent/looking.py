@@ -102,6 +102,8 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     """See ``Agent.preview``."""
     adapters: dict[str, Any] = {adapter.name: adapter for adapter in agent._adapters}
     counted = {record.key: record for record in agent._counters.open_windows()}
+    for record in counted.values():  # as if they ended now
+        record.body["meta"]["window_end"] = int(agent._clock.time())
     waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
     requests = []
     epoch = agent._spool.consent.current()

@@ -285,9 +285,11 @@ def test_a_count_in_the_middle_of_a_write_still_wakes_the_worker_later(at: Desk)
         counters = product._counters
         assert counters.add("RENDER", 1)  # to be woken for
         clock.act = lambda: counters.add("RENDER", 1)
-        counters.keep()  # takes both; the second had the bell rung
-        assert counters.due_in_s() != 0  # so the worker finds nothing to do
-        assert counters.add("RENDER", 1)
+        counters.keep()
+        while (counters.due_in_s() or HOUR_S) < 1:  # what the worker does now
+            clock.advance(counters.due_in_s() or 0)
+            counters.keep()
+        assert not dirty(product) and counters.add("RENDER", 1)
 
 
 def test_counts_reach_a_full_disk_later(at: Desk) -> None:

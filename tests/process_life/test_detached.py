@@ -363,7 +363,7 @@ def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
         config = at.config(deliver="detached", start_delay_s=60)
         with agent.Agent(config, "demo-license-key") as product:
             product.call_home()
-            starter = product._worker._detached
+            starter = product._worker.detached
             assert starter is not None
             starter.last(True)  # as if no thread had come so far
             assert len(detached.unwaited) == 1  # the one before was reaped

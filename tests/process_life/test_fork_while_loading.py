@@ -19,12 +19,11 @@ t = agent.Agent(agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
     state_dir=state_dir, deliver="manual", endpoints=(
         agent.Reo(base_url="http://127.0.0.1:9", api_key="k", domain="acme.example"),)))
-if wanted.startswith("agent."):
+if wanted == "agent.transport":
     t.track("EXPORT")
     use = lambda: t.flush(5)
 else:
-    sys.modules.pop("fcntl", None)
-    use = lambda: t.track("EXPORT")
+    use = t.status
 loading, loaded = threading.Event(), []
 if gap:
     # Between two modules the thread opens a file of ours, for which a fork waits.
@@ -59,7 +58,8 @@ assert status == 0, status
 
 
 @pytest.mark.parametrize(
-    ("module", "gap"), [("fcntl", ""), ("agent.transport", ""), ("agent.transport", "urllib3")]
+    ("module", "gap"),
+    [("agent.looking", ""), ("agent.transport", ""), ("agent.transport", "urllib3")],
 )
 def test_a_child_does_not_wait_for_a_thread_that_is_not_there(
     tmp_path: Path, module: str, gap: str

@@ -292,7 +292,7 @@ def test_ctrl_c_at_any_call_leaves_no_lock_taken(tmp_path: Path, what: str) -> N
             return call
 
         calls: dict[str, Callable[[], object]] = {
-            "count": counted(counters.fold),
+            "count": counted(counters.open_windows),
             "keep": counted(counters.keep),
             "track": lambda: product.track("EXPORT"),
             "record_text": lambda: product.record_text("x", data_group="g"),

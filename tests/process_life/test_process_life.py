@@ -138,12 +138,14 @@ def test_exit_is_silent_in_time_and_unchanged(at: Desk, never_accepts: str, serv
 
 def test_a_resolver_that_never_answers_keeps_no_exit(at: Desk) -> None:
     code = """
+import socket
 from agent.transport import HttpTransport
 asked = threading.Event()
-def resolve(host, port):
+def hang(*given, **more):
     asked.set()
     time.sleep(1000)  # as getaddrinfo, in one call that nothing ends
-silent = HttpTransport(environ={}, proxy="http://proxy.example:8080", resolve=resolve)
+socket.getaddrinfo = hang
+silent = HttpTransport(environ={}, proxy="http://proxy.example:8080")
 t = agent.Agent(config, "key", transport=silent)
 t.call_home()
 assert asked.wait(10)
