@@ -157,18 +157,18 @@ class File:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         try:
             hold_still()
-            _open_now.discard(self)
             self.stat()
             if (
                 self.held is not None and not WINDOWS
             ):  # nothing is inherited there, and closing frees
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
-        except OSError:
-            pass
-        finally:
             self._fd = -1
+        except OSError:
+            self._fd = -1
+        finally:
             go_on()
+        _open_now.discard(self)
 
     def inherited(self) -> None:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""

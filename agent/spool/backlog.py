@@ -250,13 +250,11 @@ class Quota:
     def look(self) -> int:
         """Measure what is free; the bytes of all our files."""
         self._sizes = {}
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                try:
-                    if segment.is_ours(entry.name) and entry.is_file(follow_symlinks=False):
-                        self._sizes[entry.name] = os.lstat(entry.path).st_size
-                except FileNotFoundError:
-                    pass  # gone since
+        for name in filter(segment.is_ours, os.listdir(self._directory)):
+            try:
+                self._sizes[name] = os.lstat(os.path.join(self._directory, name)).st_size
+            except FileNotFoundError:
+                pass  # gone since
         total = sum(self._sizes.values())
         self.free_bytes = self._max_bytes - total
         self.free_records = self._max_records - total // LEAST_LINE_BYTES

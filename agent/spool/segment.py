@@ -191,26 +191,24 @@ class Writer:
         """(class, name) of what is open."""
         return [(class_, target.name) for class_, target in list(self._open.items())]
 
-    def write(
-        self, class_: str, data: list[bytes], sync: bool, alone: bool, lease: Optional[Lease]
-    ) -> None:
+    def write(self, class_: str, data: bytes, *, sync: bool, lease: Optional[Lease]) -> None:
         """Lines into the open segment of a class; once more into a new one where that refuses them.
 
-        ``alone``: into one of their own, for they interrupt another write. Raises ``OSError``.
+        A signal handler may interrupt us and write: it finds no open segment, and begins its own. Raises ``OSError``.
         """
-        text, target = b"".join(data), None
+        target = None
         for again in (False, True):
             try:
-                target = None if alone or again else self._open.pop(class_, None)
-                if target is not None and not self._fits(target, len(text)):
-                    target.close(sync=self._power)
-                    target = None
+                known = self._open.get(class_)
+                if known is not None and not self._fits(known, len(data)):
+                    self.seal((class_,))
                 if lease is not None:
-                    lease(len(text), target is None)
-                target = target or self._new(class_, adopting=not alone)
-                target.append(text, sync=sync and self._power)
-                if not alone:
-                    self._open[class_], target = target, None
+                    lease(len(data), class_ not in self._open)
+                target = self._open.pop(class_, None) or self._new(class_)
+                target.append(data, sync=sync and self._power)
+                known = self._open.get(class_)  # of who interrupted us
+                if known is None or known.name < target.name:
+                    self._open[class_], target = target, known
                 return
             except OSError as error:
                 if again or isinstance(error, QuotaFull):
@@ -220,26 +218,22 @@ class Writer:
                 if target is not None:
                     target.close(sync=self._power)
 
-    def write_counters(
-        self, changed: list[bytes], more: list[bytes], alone: bool, lease: Lease
-    ) -> None:
+    def write_counters(self, changed: bytes, more: bytes, lease: Lease) -> None:
         """The changed windows into the open segment, or with ``more``, all that go on, into its successor.
 
         A full one is let go only after that holds every open window, synced: a window between two segments was taken
         for closed, and sent with 5 of 40. Raises ``OSError``.
         """
-        if alone:
-            raise OSError("interrupts another write")
-        old, text = self._open.get(COUNTERS), b"".join(changed)
-        if old is not None and self._fits(old, len(text)):
-            lease(len(text), False)
+        old = self._open.get(COUNTERS)
+        if old is not None and self._fits(old, len(changed)):
+            lease(len(changed), False)
             try:
-                return old.append(text, sync=self._power)
+                return old.append(changed, sync=self._power)
             except OSError:
                 self._adopting = False
         self._open.pop(COUNTERS, None)
         try:
-            self.write(COUNTERS, changed + more, True, False, lease)
+            self.write(COUNTERS, changed + more, sync=True, lease=lease)
         except BaseException:
             if old is not None:
                 self._open[COUNTERS] = old  # its lock says that its windows go on
@@ -251,9 +245,9 @@ class Writer:
         more = target.size + size <= self._most_bytes and target.count < self._most_lines
         return more and not target.failed
 
-    def _new(self, class_: str, *, adopting: bool) -> Segment:
+    def _new(self, class_: str) -> Segment:
         found, last_ms = None, self._last_ms.get(class_, -1)
-        if adopting and self._adopting and class_ != COUNTERS:
+        if self._adopting and class_ != COUNTERS:
             most = self._most_bytes // 2, self._most_lines
             found = adopt(self._directory, class_, last_ms, *most)
         if found is None:
@@ -277,9 +271,10 @@ class Writer:
     def seal(self, classes: Collection[str]) -> None:
         """End the open segments of these classes."""
         for class_ in classes:
-            target = self._open.pop(class_, None)
+            target = self._open.get(class_)
             if target is not None:
                 target.close(sync=self._power)
+                self._open.pop(class_, None)
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -349,6 +344,7 @@ def seize(path: str) -> Optional[File]:
         file = files.open_append(path, missing_ok=False)
     except OSError:
         return None
+    held: Optional[bool] = False
     try:
         held = file.hold()
         if held is None:
@@ -357,10 +353,10 @@ def seize(path: str) -> Optional[File]:
             held = time.time() - file.stat().st_mtime > LOCKLESS_AGE_S
     except OSError:
         held = False
-    if held:
-        return file
-    file.close()
-    return None
+    finally:
+        if not held:
+            file.close()
+    return file if held else None
 
 
 def destroy(file: File) -> bool:

@@ -65,7 +65,7 @@ class Spool:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
         self.claimed = self._exists = False  # there was a directory when it was claimed
-        self._lock, self._busy = RLock(), False  # in the middle of an append
+        self._lock = RLock()
         self._claim: Optional[File] = None
         self._quota = Quota(self.directory or "", *self._bounds)
         most, place = self._quota.segment_most, self.directory or ""
@@ -105,21 +105,17 @@ class Spool:
         return kept
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
-        data = [lines.encode(record.to_json())]
-        class_, lease = USAGE if record.usage else LICENCE, self._lease if bounded else None
-        return self._alone("write", lambda a: self._writer.write(class_, data, sync, a, lease))
+        data, class_ = lines.encode(record.to_json()), USAGE if record.usage else LICENCE
+        lease, write = self._lease if bounded else None, self._writer.write
+        return self._try("write", lambda: write(class_, data, sync=sync, lease=lease))
 
-    def _alone(self, what: str, write: Callable[[bool], None]) -> str:
-        """``write(alone)`` under the lock; ``alone`` where it interrupts another on this very thread."""
-        if self.directory is None:
-            return MEMORY
+    def _try(self, what: str, write: Callable[[], None]) -> str:
+        """What becomes of what ``write`` writes."""
         try:
+            if self.directory is None:
+                return MEMORY
             with self._lock:
-                alone, self._busy = self._busy, True
-                try:
-                    write(alone)
-                finally:
-                    self._busy = alone
+                write()
         except QuotaFull as error:
             self.note("quota", error)
             return FULL
@@ -148,13 +144,14 @@ class Spool:
         """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""
         if not changed:
             return True
-        values: dict[bool, list[bytes]] = {}
         for record in (*changed, *open_):
             record.run = self.run
-            values.setdefault(record in changed, []).append(lines.encode(record.to_json()))
-        more = values.get(False, [])
+        now, more = (
+            b"".join(lines.encode(record.to_json()) for record in records)
+            for records in (changed, [record for record in open_ if record not in changed])
+        )
         keep = self._writer.write_counters
-        kept = self._alone("counters", lambda a: keep(values[True], more, a, self._lease))
+        kept = self._try("counters", lambda: keep(now, more, self._lease))
         if not open_:
             self.seal((COUNTERS,))
         self.news = object()
@@ -242,10 +239,9 @@ class Spool:
         return True
 
     def _let_go(self) -> None:
-        self.claimed = False
-        file, self._claim = self._claim, None
-        if file is not None:
-            file.close()
+        if self._claim is not None:
+            self._claim.close()
+        self._claim, self.claimed = None, False
 
     def _refresh(self) -> None:
         self._backlog.refresh()

@@ -1,8 +1,11 @@
-"""Ctrl-C, and memory that runs out, at any moment: what was acknowledged is not lost to it."""
+"""Ctrl-C, and memory that runs out, at any moment: what was acknowledged is not lost to it, and nobody is stuck."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,19 @@ from support.spool import (
     keep,
     licence,
     line,
-    look,
     segments,
     spool,
     waiting,
+    window,
     write_segment,
 )
 
-from agent import files, jsonline
-from agent.spool import lines, names, records, view
-from agent.spool.backlog import Backlog
-from agent.spool.facts import Facts
-from agent.spool.records import Record
-from agent.spool.view import SegmentView
+from agent import files
+from agent.spool import segment
+from agent.spool.store import Spool
 
 INTERRUPTS = [KeyboardInterrupt, MemoryError]
+AGENT = os.path.dirname(files.__file__)
 
 
 @pytest.fixture
@@ -34,182 +35,131 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def interrupting(real: Any, at: int, error: type[BaseException]) -> Any:
-    """``real``, but its call number ``at`` raises instead."""
-    calls = [0]
+@contextmanager
+def interrupted_at(number: int, error: type[BaseException]) -> Iterator[list[int]]:
+    """Raise at the ``number``-th line of the package that is run; the list counts them."""
+    count = [0]
 
-    def called(*args: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == at:
-            raise error
-        return real(*args)
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(AGENT):
+            return None
+        if event == "line":
+            count[0] += 1
+            if count[0] == number:
+                raise error
+        return trace
 
-    return called
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
 
 
-@pytest.mark.parametrize("error", INTERRUPTS)
-@pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize("what", ["parse", "decode", "read"])
-def test_a_reading_that_is_interrupted_loses_no_record(
-    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], at: int, what: str
-) -> None:
-    write_segment(place, [line("a"), line("b"), line("c")])
-    target = spool(place)
-    sent: list[str] = []
-    end = target.backlog.ledger.end
-
-    def settle(record: Record, **more: Any) -> None:
-        end(record, **more)
-        sent.append(record.id)
-
-    monkeypatch.setattr(target.backlog.ledger, "end", settle)
-    owner, name = {
-        "parse": (records, "parse"),
-        "decode": (jsonline, "decode"),
-        "read": (files, "read_from"),
-    }[what]
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, interrupting(getattr(owner, name), at, error))
+def everywhere(
+    place: Path, begin: Callable[[Path], Spool], act: Callable[[Spool], Any], step: int
+) -> Iterator[tuple[Spool, Path]]:
+    """``act`` interrupted at every ``step``-th line in turn, on a spool of its own each time."""
+    number = 1
+    while True:
+        here = place / str(number)
+        target = begin(here)
         try:
-            deliver(target)
-        except error:
+            with interrupted_at(number, INTERRUPTS[number // step % 2]) as count:
+                act(target)
+        except (KeyboardInterrupt, MemoryError):
             pass
-    deliver(target)
-    assert sorted(sent) == ["a", "b", "c"] and not segments(place)
+        yield target, here
+        if count[0] < number:
+            return
+        number += step
 
 
-@pytest.mark.parametrize("error", INTERRUPTS)
-def test_a_view_that_left_something_out_removes_nothing(
-    place: Path, error: type[BaseException]
-) -> None:
-    path = write_segment(place, [line("a"), line("b")])
-    view = SegmentView(str(place), path.name)
-    view.refresh()
-    view.records.clear()  # as after an interrupt at the worst moment
-    assert view.seize()
-    assert sorted(id for _, id in view.records) == ["a", "b"]
-    view.let_go()
-
-
-@pytest.mark.parametrize("error", INTERRUPTS)
-def test_a_segment_whose_seizure_is_interrupted_is_free_again(
-    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
-    path = write_segment(place, [line("a")])
-    view = SegmentView(str(place), path.name)
-    with monkeypatch.context() as patch:
-        patch.setattr(records, "parse", interrupting(records.parse, 1, error))
-        with pytest.raises(error):
-            view.seize()
-    assert SegmentView(str(place), path.name).seize()
-
-
-@pytest.mark.parametrize("error", INTERRUPTS)
-@pytest.mark.parametrize("at", range(1, 7))
-def test_a_sidecar_whose_reading_is_interrupted_is_read_once_and_whole(
-    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], at: int
-) -> None:
-    path = write_segment(place, [line("a"), line("b")])
-    entries = [
-        ["b", "server", "a", "one"],
-        ["b", "server", "a", "two"],
-        ["b", "server", "b", "two"],
-        ["s", "server", "b", 1, 0, 0, 0, -1],
-        ["b", "server", "a", "three"],
-    ]
-    sidecar = place / names.sidecar(path.name)
-    sidecar.write_bytes(b"".join(map(jsonline.encode, entries)))
-    sidecar.chmod(0o600)
-    straight = look(place).ledger.get(("server", "a"))
-    found = Backlog(str(place), [])
-    with monkeypatch.context() as patch:
-        patch.setattr(jsonline, "decode", interrupting(jsonline.decode, at, error))
-        try:
-            found.refresh()
-        except error:
-            pass
-    found.refresh()
-    assert found.ledger.is_settled(("server", "b"))
-    again = found.ledger.get(("server", "a"))
-    assert straight is not None and again is not None
-    assert vars(again) == vars(straight) and again.suspicion == 3
-
-
-@pytest.mark.parametrize("error", INTERRUPTS)
-def test_facts_whose_reading_is_interrupted_are_read_again(
-    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
-    place.mkdir(mode=0o700)
-    writer, reader = Facts(str(place)), Facts(str(place))
-    for tag in ("one", "two"):
-        lane = writer.lane(tag)
-        lane.prove()
-        writer.save(lane)
-    with monkeypatch.context() as patch:
-        patch.setattr(jsonline, "decode", interrupting(jsonline.decode, 2, error))
-        with pytest.raises(error):
-            reader.refresh()
-    reader.refresh()
-    assert reader.lane("one").proofs == reader.lane("two").proofs == 1
-
-
-# --- while recording ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("error", INTERRUPTS)
-@pytest.mark.parametrize("moment", ["before", "half", "after"])
-@pytest.mark.parametrize("earlier", [True, False])
-def test_an_interrupt_while_writing_lets_no_later_failure_cut_a_record_off(
-    place: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: type[BaseException],
-    moment: str,
-    earlier: bool,
-) -> None:
+def two_records(place: Path) -> Spool:
     target = spool(place)
-    if earlier:
-        keep(target, "first")
-    real = files.write_whole
-
-    def interrupted(fd: int, data: bytes) -> None:
-        os.write(fd, {"before": b"", "half": data[:50], "after": data}[moment])
-        raise error
-
-    def short(fd: int, data: bytes) -> None:
-        os.write(fd, data[:10])
-        monkeypatch.setattr(files, "write_whole", real)
-        raise OSError(28, "short write")
-
-    monkeypatch.setattr(files, "write_whole", interrupted)
-    with pytest.raises(error):
-        target.record(licence("interrupted", "x" * 500), sync=True)
-    monkeypatch.setattr(files, "write_whole", real)
-    keep(target, "second")
-    monkeypatch.setattr(files, "write_whole", short)
-    keep(target, "third")
-    expected = {"second", "third"} | ({"first"} if earlier else set())
-    assert expected <= set(waiting(place)) <= expected | {"interrupted"}
+    keep(target, "a")
+    write_segment(place, [line("b")], ms=1)
+    return target
 
 
-def test_a_file_that_grew_by_more_than_our_line_is_not_cut(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(place)
-    keep(target, "first")
-    (path,) = segments(place)
-    with open(path, "ab") as file:
-        file.write(line("somebody's") * 3)
+def test_recording_interrupted_anywhere_loses_nothing_that_was_acknowledged(place: Path) -> None:
+    def act(target: Spool) -> None:
+        target.record(licence("c"), sync=True)
 
-    real, fail = os.fsync, [True]
+    for begin in (two_records, spool):
+        for target, here in everywhere(place / begin.__name__, begin, act, step=3):
+            keep(target, "d")
+            expected = {"a", "b", "d"} if begin is two_records else {"d"}
+            assert expected <= set(waiting(here)) <= expected | {"c"}
+            target.seal()
+            sent = deliver(spool(here))
+            assert expected <= set(sent) and len(sent) == len(set(sent))
 
-    def fsync(fd: int) -> None:
-        if fail and fail.pop():
-            raise OSError(5, "the disk is ill")
-        real(fd)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    keep(target, "second")
-    assert set(waiting(place)) == {"first", "somebody's", "second"}
+def test_a_pass_interrupted_anywhere_loses_nothing_and_is_followed_by_another(place: Path) -> None:
+    def begin(here: Path) -> Spool:
+        target = two_records(here)
+        target.sent = []  # type: ignore[attr-defined]
+        return target
+
+    def act(target: Spool) -> None:
+        if target.claim():
+            for record in target.waiting(()):
+                if target.try_(record):
+                    target.sent.append(record.id)  # type: ignore[attr-defined]
+                    target.end(record, failed=True, counted=0)
+            target.release()
+
+    for target, here in everywhere(place, begin, act, step=7):
+        assert set(waiting(here)) == {"a", "b"}
+        assert set(deliver(target)) == {"a", "b"}, "claimed again"
+        assert not target.claimed and spool(here).claim()
+
+
+def test_settling_interrupted_anywhere_repeats_at_most(place: Path) -> None:
+    for target, here in everywhere(place, two_records, deliver, step=7):
+        again = deliver(target)
+        assert len(again) == len(set(again))
+        for file in list(files._open_now):  # the process ends, and with it what was left locked
+            file.close()
+        deliver(spool(here))
+        assert deliver(spool(here)) == []
+        left = [path for path in segments(here) if path.stat().st_size]
+        assert left == []
+
+
+def test_counting_interrupted_anywhere_keeps_the_greatest_total(place: Path) -> None:
+    def begin(here: Path) -> Spool:
+        target = spool(here)
+        one = window("a", 5, target.consent.ensure())
+        assert target.keep_counters([one], [one])
+        return target
+
+    def act(target: Spool) -> None:
+        one = window("a", 6, target.consent.current())
+        target.keep_counters([one], [one])
+
+    for target, here in everywhere(place, begin, act, step=3):
+        assert deliver(spool(here)) == [], "the window is open"
+        one = window("a", 7, target.consent.current())
+        assert target.keep_counters([one], [one])
+        target.seal()
+        (found,) = spool(here).records()
+        assert found.body["count"] == 7 and deliver(spool(here)) == ["a"]
+
+
+def test_a_refusal_interrupted_anywhere_is_followed_by_a_whole_one(place: Path) -> None:
+    def begin(here: Path) -> Spool:
+        target = two_records(here)
+        one = window("u", 1, target.consent.ensure())
+        assert target.keep_counters([one], [one])
+        return target
+
+    for target, here in everywhere(place, begin, lambda target: target.refuse_usage(), step=3):
+        target.refuse_usage()
+        assert target.trouble == {} and not target.consent.blocked
+        assert set(waiting(here)) == {"a", "b"} and segments(here, "uc") == []
 
 
 # --- more than can be read at once ----------------------------------------------------------------
@@ -219,7 +169,7 @@ def test_a_file_that_grew_by_more_than_our_line_is_not_cut(
 def test_a_record_behind_a_lot_of_garbage_is_read_before_its_segment_goes(
     place: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes
 ) -> None:
-    monkeypatch.setattr(lines, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(segment, "CHUNK_BYTES", 1000)
     bulk = garbage * (70_000 // len(garbage))
     write_segment(place, [line("a"), bulk, b"\n", line("valuable")])
     assert waiting(place) == ["a", "valuable"]
@@ -230,30 +180,10 @@ def test_a_record_behind_a_lot_of_garbage_is_read_before_its_segment_goes(
 def test_chunks_of_any_length_give_the_same_lines(
     place: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(lines, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(segment, "CHUNK_BYTES", chunk)
     ids = ["id-%03d" % n for n in range(100)]
     path = write_segment(place, [*map(line, ids)])
     assert len(line(ids[0])) < 150
     assert waiting(place) == ids
-    path.write_bytes(path.read_bytes()[:-1])  # only the last newline is missing
-    assert waiting(place) == ids
-
-
-def test_a_file_too_large_to_be_ours_is_read_up_to_there_and_goes(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would be read again by every start, and fill the quota, for ever."""
-    monkeypatch.setattr(lines, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(view, "READ_BYTES", 5000)
-    write_segment(place, [line("a"), b"\0" * 10_000, b"\n", line("b")])
-    assert deliver(spool(place)) == ["a"]
-    assert not segments(place) and (place / "damaged").read_bytes().count(b"\n") == 5
-
-
-def test_millions_of_damaged_lines_are_not_all_held(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_segment(place, [b"x\n" * 200_000, line("a")])
-    found = SegmentView(str(place), path.name)
-    found.refresh()
-    assert len(found.damaged) == 10_000 and len(found.records) == 1
+    path.write_bytes(path.read_bytes() + b"torn")
+    assert waiting(place) == ids and deliver(spool(place)) == ids

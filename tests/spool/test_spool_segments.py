@@ -382,7 +382,7 @@ def test_the_order_of_a_run_outlives_a_clock_that_goes_back(place: Path) -> None
     assert waiting(place) == ["id-%d" % n for n in range(10)]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "write", "fstat", "scandir", "open"])
+@pytest.mark.parametrize("moment", ["fsync", "write", "fstat", "listdir", "open"])
 def test_a_signal_in_the_middle_of_an_append_records_beside_it(place: Path, moment: str) -> None:
     target = spool(place)
     if moment in ("fsync", "write", "fstat"):
@@ -642,7 +642,7 @@ def test_what_is_settled_leaves_the_disk_also_where_its_writer_lives(place: Path
     target, other = spool(place), spool(place)
     keep(target, "a")
     keep(other, "b")
-    assert deliver(target) == ["a", "b"]
+    assert sorted(deliver(target)) == ["a", "b"]
     assert [path.read_bytes().count(b'"id":"b"') for path in segments(place)] == [1]
     other.seal()
     deliver(target)
