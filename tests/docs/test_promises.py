@@ -18,7 +18,7 @@ ROWS = [
 
 
 @lru_cache(maxsize=None)
-def tests_of(path: Path) -> frozenset[str]:
+def names_in(path: Path) -> frozenset[str]:
     """The names of the tests in a file, read and not run."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
@@ -33,8 +33,8 @@ def test_a_promise_is_held_by_tests_that_are_there(row: list[str]) -> None:
     for one in named:
         path, _, test = one.partition("::")
         assert (ROOT / path).is_file(), one
-        assert tests_of(ROOT / path), one
-        assert not test or test in tests_of(ROOT / path), one
+        assert names_in(ROOT / path), one
+        assert not test or test in names_in(ROOT / path), one
 
 
 def test_the_table_is_long_and_says_nothing_twice() -> None:
