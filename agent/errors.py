@@ -75,7 +75,7 @@ class Unverifiable(VerificationError):
 
 
 # What is put into these, however wrong, may be a secret.
-_SECRET = ("api_key", "license_key", "activation_identifier", "proxy_auth")
+SECRETS = ("api_key", "license_key", "activation_identifier", "proxy_auth")
 
 
 def is_a(value: object, kind: type[Kind]) -> TypeGuard[Kind]:
@@ -90,7 +90,7 @@ def mistake(
     came = type(value).__name__
     if is_a(value, str):
         came += " of %d characters" % str.__len__(value)
-    elif type(value) in (type(None), bool, float, int) and field not in _SECRET:
+    elif type(value) in (type(None), bool, float, int) and field not in SECRETS:
         came = repr(value) if not is_a(value, int) or abs(value) < 10**18 else "a huge int"
     return error("%s: got %s, allowed is %s" % (field, came, allowed), field)
 
@@ -105,7 +105,9 @@ def part(name: str, needs: str) -> Any:
         module = __import__(home, globals(), None, ("*",), 1)
     except ImportError:
         module = None
-    if getattr(module, "__file__", None) is None:  # a folder that was emptied is a package to Python
+    if (
+        getattr(module, "__file__", None) is None
+    ):  # a folder that was emptied is a package to Python
         message = "%s needs the part %r, which this copy lacks: vendor DEST --with %s"
         raise ConfigError(message % (needs, name, name), needs)
     return module

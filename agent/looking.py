@@ -179,7 +179,7 @@ def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
     config, names = agent._config, agent._identity_names()
     if config.endpoints and not agent._identify(store=False).stored:
         names["state_dir"] = None  # looking leaves no trace
-    settings: dict[str, Any] = {name: getattr(config, name) for name in config.__slots__}
+    settings: dict[str, Any] = dict(vars(config))
     settings["endpoints"] = [repr(endpoint) for endpoint in config.endpoints]
     settings["usage_consent"] = _consent(agent)
     settings["proxy"] = _masked(config.proxy)

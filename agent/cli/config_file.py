@@ -74,7 +74,7 @@ def load_with_licence(path: Path) -> tuple[Config, str, str]:
 
 def from_mapping(document: Any, *, base_dir: str = "") -> Config:
     """The configuration in plain data; a ``pem_file`` is looked up from ``base_dir``."""
-    table = _table(document, "", Config.__slots__)
+    table = _table(document, "", Config.fields)
     found = table.get("endpoints", [])
     if not isinstance(found, (list, tuple)):
         raise mistake("endpoints", found, "a list of tables with a kind")
@@ -103,7 +103,7 @@ def _endpoint(value: Any, place: str, base_dir: str) -> GetKeyManager | Reo:
         came = kind if isinstance(value, dict) else value
         raise _at(place, mistake("kind", came, " or ".join(map(repr, _KINDS))))
     made = _KINDS[kind]
-    table = _table(value, place, ("kind", *made.__slots__))
+    table = _table(value, place, ("kind", *made.fields))
     del table["kind"]
     if made is GetKeyManager and "keys" in table:
         table["keys"] = _keys(table["keys"], place + ".keys", base_dir)

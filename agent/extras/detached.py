@@ -246,7 +246,7 @@ def plain(value: Any) -> Any:
         return {"dns_domain": {}}
     if kind not in kinds():
         raise TypeError("what a callable of the product knows")
-    names = KEY_FIELDS if kind == "PublicKey" else value.__slots__
+    names = KEY_FIELDS if kind == "PublicKey" else getattr(value, "__slots__", None) or vars(value)
     return {kind: {name: plain(getattr(value, name)) for name in names}}
 
 

@@ -332,7 +332,7 @@ def test_the_examples_of_values_in_meta_are_what_is_sent() -> None:
 
 def parameters(call: Callable[..., Any]) -> list[tuple[str, str]]:
     """Each parameter, and its default as the documents write it."""
-    found = list(inspect.signature(call).parameters.values())[1:]
+    found = list(inspect.signature(call).parameters.values())
     return [
         (one.name, "required" if one.default is one.empty else "`%r`" % (one.default,))
         for one in found
@@ -347,7 +347,7 @@ def test_every_setting_is_listed_with_its_default(name: str) -> None:
     documented = [(row[0].strip("`"), row[1]) for row in rows(table[: table.index("\n\n")])]
     assert documented == [
         (field, "required with `Reo`" if field == "usage_consent" else default)
-        for field, default in parameters(getattr(agent, name).__init__)
+        for field, default in parameters(getattr(agent, name))
     ]
 
 
