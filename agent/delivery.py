@@ -190,7 +190,7 @@ class Delivery:
         if old:
             self._spool.drop(old, why="age")
         self._keep()
-        debug("pass over: %d sent", self.totals.sent - most + PASS_RECORDS)
+        debug("pass over: %s sent", self.totals.sent - most + PASS_RECORDS)
         return MORE if [lane for lane in open_.values() if lane.left] else DONE
 
     def _open(self, ends_at: float | None) -> dict[str, Lane]:

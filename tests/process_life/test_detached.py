@@ -365,7 +365,7 @@ def test_a_product_that_closes_one_agent_after_another_keeps_no_zombies(
             product.call_home()
             starter = product._worker.detached
             assert starter is not None
-            starter.last(True)  # as if no thread had come so far
+            starter.last()  # as if no thread had come so far
             assert len(detached.unwaited) == 1  # the one before was reaped
             wait_until(lambda: is_zombie(detached.unwaited))
             wait_until(lambda: not living(tmp_path))  # else the next finds it delivering

@@ -19,11 +19,8 @@ t = agent.Agent(agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
     state_dir=state_dir, deliver="manual", endpoints=(
         agent.Reo(base_url="http://127.0.0.1:9", api_key="k", domain="acme.example"),)))
-if wanted == "agent.transport":
-    t.track("EXPORT")
-    use = lambda: t.flush(5)
-else:
-    use = t.status
+t.track("EXPORT")
+use = t.status if wanted == "agent.looking" else lambda: t.flush(5)
 loading, loaded = threading.Event(), []
 if gap:
     # Between two modules the thread opens a file of ours, for which a fork waits.
