@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 # How long a thread is given to notice that its socket was shut, before it counts as left behind.
 _GRACE_S = 0.1
 _CHUNK_BYTES = 1024  # what is packed into it is decoded at once: a megabyte at most
-_SHUT_RDWR = 2
+_SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
 # logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
 _MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
+_PLAIN = {"TimeoutError": "no answer", "timeout": "no answer"}  # the older name
 # Where BSD and macOS, Debian, Fedora, SUSE have theirs, below /etc: a frozen program's OpenSSL looks where its build
 # machine kept it (pyinstaller#5450).
 _BUNDLES = (
@@ -144,8 +145,9 @@ class HttpTransport:
     def after_fork(self) -> None:
         """In the child: begin anew; connections and threads are the parent's."""
         self._pid, self._woken = os.getpid(), None
-        self.rest()
-        self._lines = {}
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            line.forked()
 
 
 class _Line:
@@ -162,6 +164,7 @@ class _Line:
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
         # thread writes in that moment would leave in clear text.
         self.handle: Any = None
+        self._sock: Any = None
         self._lock = _thread.allocate_lock()  # nobody shuts it while it is closed
 
     def begin(self, timeout_s: float) -> Any:
@@ -191,6 +194,7 @@ class _Line:
         if self.over or self.spoilt:
             self.close()  # what is still to come would pass for the next answer
         self._hold(None)
+        self._sock = None
         inside.request = False
         self.done = True
         _wake(self.woken)
@@ -211,12 +215,13 @@ class _Line:
 
     def left_s(self) -> float:
         """How long one system call may take: by this ends a thread that nothing wakes."""
-        return max(0.01, min(self._ends_at - monotonic(), self.timeout_s))
+        return max(0.0, min(self._ends_at - monotonic(), self.timeout_s)) + _GRACE_S
 
     def begin_on(self, sock: Any) -> None:
         """From here on ``stop`` ends what happens on ``sock``; raises ``Unreachable`` where nobody waits any more."""
         import _socket
 
+        self._sock = sock
         self._hold(_socket.socket(fileno=_socket.dup(sock.fileno())))
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
@@ -233,8 +238,9 @@ class _Line:
         self.request = request
         self._manager = self._manager or self._make_manager(request.url)
         headers = {**request.headers, "Accept-Encoding": "identity"}
-        how = {"body": request.body, "headers": headers, "timeout": self.left_s()}
-        how.update(dict.fromkeys(("retries", "redirect", "preload_content"), False))
+        how: Any = dict.fromkeys(("retries", "redirect", "preload_content"), False)
+        how.update(body=request.body, headers=headers, timeout=self.left_s())
+        how.update(enforce_content_length=True)
         answer = self._manager.urlopen(request.method, request.url, **how)
         body, more = b"", b"more"
         with suppress(Exception):  # broken off: what came is returned as incomplete
@@ -255,18 +261,25 @@ class _Line:
                 __import__(name)
         from http.client import HTTPResponse
 
-        owner, seen, context = self.owner, self.owner.seen, None
+        owner, seen = self.owner, self.owner.seen
         self.stage = "proxy"
         self.proxy, who, seen.proxy_from = _find_proxy(url, owner)
         seen.proxy = self.proxy
+        manager = _make_manager(self.proxy, who)
+        self.stage = "TLS"
         if "https:" in (url[:6], self.proxy[:6]):
-            context, seen.store = client_context(owner.ca_bundle, owner.environ)
-        manager = _make_manager(self.proxy, who, context)
+            self.context, seen.store = client_context(owner.ca_bundle, owner.environ)
         pool = manager.connection_from_url(url)  # the one for this server
         answer = type("Answer", (_Answer, HTTPResponse), {"line": self})
         ours = {"line": self, "response_class": answer}
         pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), ours)
         return manager
+
+    def forked(self) -> None:
+        """In the child: let go of the parent's sockets, which a thread may hold that is not here."""
+        for sock in (self.handle, self._sock, getattr(self.connection, "sock", None)):
+            with suppress(Exception):
+                os.close(sock.detach())
 
     def close(self) -> None:
         """Close the connection; not beside the thread."""
@@ -284,19 +297,35 @@ class _Connection(_Base):  # type: ignore[misc]
     debuglevel = 0
     _held = b""
 
-    def _new_conn(self) -> Any:
-        line, by_http = self.line, self.line.proxy[:4] == "http"
+    def connect(self) -> None:
+        """Connected, through proxy and TLS. urllib3's own warns on stderr of an early clock, and changes contexts."""
+        line, host = self.line, self._tunnel_host
         line.connection, line.stage = self, "proxy" if line.proxy else "name resolution"
         self.timeout = line.left_s() / 3  # a dead address leaves the next its turn
-        sock = super()._new_conn()
-        line.begin_on(sock)
-        line.owner.seen.peer = "%s port %d" % sock.getpeername()[:2]
-        line.stage = "proxy" if by_http else "TLS"
-        return sock
+        self.sock = self._new_conn()
+        line.begin_on(self.sock)
+        line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
+        if host:
+            if line.proxy[:6] == "https:":
+                self._start_tls(self.host)
+            self._tunnel()
+            line.begin_on(self.sock)
+        if self.default_port == _HTTPS_PORT:
+            line.stage = "TLS" if host or line.proxy[:4] != "http" else "proxy"
+            self._start_tls(host or self.host)
+        self.is_verified = True
 
-    def _tunnel(self) -> None:
-        super()._tunnel()
-        self.line.stage = "TLS"
+    def _start_tls(self, host: str) -> None:
+        sock, seen, context = self.sock, self.line.owner.seen, self.line.context
+        if hasattr(sock, "cipher"):  # TLS already, to a proxy
+            from urllib3.util.ssltransport import SSLTransport
+
+            self.sock = SSLTransport(sock, context, host.strip("[]"))
+        else:
+            self.sock = context.wrap_socket(sock, server_hostname=host.strip("[]"))
+        seen.tls, seen.cipher = self.sock.version(), (self.sock.cipher() or ("",))[0]
+        if not seen.tls:  # of one that was reset already the ssl module makes a socket without TLS
+            raise Unreachable("the connection was lost before the handshake")
 
     def putheader(self, header: str, *values: Any) -> None:
         """Our own names and no others, whatever instruments the host."""
@@ -315,9 +344,6 @@ class _Connection(_Base):  # type: ignore[misc]
         data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
         line.begin_on(self.sock)
-        if hasattr(self.sock, "cipher"):
-            seen, cipher = line.owner.seen, self.sock.cipher() or ("",)
-            seen.tls, seen.cipher = self.sock.version(), cipher[0]
         if not line.request.may_send():
             raise Withheld("withheld")
         super().send(data)
@@ -356,27 +382,22 @@ def _wake(lock: Any) -> None:
         lock.release()
 
 
-def _make_manager(proxy: str, who: str, context: Any) -> Any:
+def _make_manager(proxy: str, who: str) -> Any:
     from binascii import b2a_base64
-    from warnings import filterwarnings
 
     from urllib3 import PoolManager, ProxyManager
 
-    filterwarnings(
-        "ignore", "System time is way off"
-    )  # urllib3's, where the clock is before its release
     user, _, password = who.partition(":")
     if not proxy:
-        return PoolManager(ssl_context=context)
+        return PoolManager()
     if proxy[:4] == "http":
         token = b2a_base64(("%s:%s" % (user, password)).encode(), newline=False).decode("ascii")
         headers = {"Proxy-Authorization": "Basic " + token} if who else {}
-        both = {"ssl_context": context, "proxy_ssl_context": context}
-        return ProxyManager(proxy, proxy_headers=headers, **both)
+        return ProxyManager(proxy, proxy_headers=headers)
     __import__("socks")  # first: urllib3 would warn on stderr
     from urllib3.contrib.socks import SOCKSProxyManager
 
-    return SOCKSProxyManager(proxy, user or None, password or None, ssl_context=context)
+    return SOCKSProxyManager(proxy, user or None, password or None)
 
 
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
@@ -497,4 +518,4 @@ def _words(error: BaseException) -> str:
         return "refused to connect (HTTP %s)" % status
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + " (%s)" % errorcode.get(error.errno or 0, name)
-    return name
+    return _PLAIN.get(name, name)

@@ -11,9 +11,11 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
+from unittest import mock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -158,6 +160,48 @@ def silent(connection: socket.socket, server: Server) -> None:
     while connection.recv(65536):
         server.seen.set()
     server.gone.set()
+
+
+def relay(one: socket.socket, two: socket.socket) -> None:
+    """Pass on both ways until one of them ends; one direction per thread, for TLS shows nothing to ``select``."""
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for sock in (source, sink):
+            try:
+                # Not that of TLS, which would go on in clear text.
+                own = socket.socket if isinstance(sock, ssl.SSLSocket) else type(sock)
+                own.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    other = threading.Thread(target=pass_on, args=(two, one), daemon=True)
+    other.start()
+    pass_on(one, two)
+    other.join(10)
+
+
+@contextmanager
+def names(*addresses: str, ask: Optional[Callable[[str], object]] = None) -> Iterator[list[str]]:
+    """Every name but localhost has ``addresses``, ``host:port`` each; ``ask`` may take its time, or raise."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *how: Any, **more: Any) -> list[Any]:
+        if host == "localhost" or not any(char.isalpha() for char in host) or ":" in host:
+            return real(host, port, *how, **more)
+        asked.append(host)
+        if ask is not None:
+            ask(host)
+        found = (address.rpartition(":") for address in addresses)
+        return [real(host, int(port), *how, **more)[0] for host, _, port in found]
+
+    with mock.patch("socket.getaddrinfo", getaddrinfo):
+        yield asked
 
 
 def ok(body: bytes, *headers: bytes) -> bytes:

@@ -11,15 +11,16 @@ from support.sockets import Server, answers, ok
 
 LOADING = """
 import json, os, resource, sys
-import agent.transport
+from agent.transport import HttpTransport
+from agent.values import Request, Unreachable
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 def send():
-    request = agent.transport.Request("POST", sys.argv[1], {}, b"")
+    request = Request("POST", sys.argv[1], {}, b"")
     try:
-        return agent.transport.HttpTransport(environ={}).send(request, timeout_s=5).status
-    except agent.transport.Unreachable as error:
+        return HttpTransport(environ={}).send(request, timeout_s=5).status
+    except Unreachable as error:
         return error.reason
 
 class Wanting:

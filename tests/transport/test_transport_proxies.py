@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import base64
-import pickle
-import select
 import socket
+import struct
+import sys
+import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from support.sockets import Authority, Behaviour, Server, answers, answers_once, floods, ok
+from support.requests import closed_port, refused
+from support.sockets import (
+    Authority,
+    Behaviour,
+    Server,
+    answers,
+    answers_once,
+    floods,
+    names,
+    ok,
+    relay,
+)
 
-from agent.transport import HttpTransport, Request, Unreachable
-from agent.transport.proxies import Proxy, choose_proxy
+from agent.transport import HttpTransport, _find_proxy
+from agent.values import Request, Unreachable
 
 NAME = "keys.example"
 USER = "dom\\ain user"
 PASSWORD = "p@ss:w/ö rd#%"
 ENCODED = "dom%5Cain%20user:p%40ss%3Aw%2F%C3%B6%20rd%23%25"
 CREDENTIALS = base64.b64encode(("%s:%s" % (USER, PASSWORD)).encode())
-REMOTE = "http://proxy.example:3128"
+SECRETS = (USER, PASSWORD, ENCODED, ENCODED.split(":")[1], CREDENTIALS.decode())
 
 
-def relay(one: socket.socket, two: socket.socket) -> None:
-    while True:
-        for ready in select.select([one, two], [], [])[0]:
-            data = ready.recv(65536)
-            if not data:
-                return
-            (two if ready is one else one).sendall(data)
-
-
-def connect_proxy(target: int, demand: bytes = b"", yes: bytes = b"200 Fine") -> Behaviour:
+def connect_proxy(target: int, demand: bytes = b"") -> Behaviour:
     """An HTTP proxy that takes every CONNECT to the local port ``target``."""
 
     def behaviour(connection: socket.socket, server: Server) -> None:
@@ -41,15 +45,10 @@ def connect_proxy(target: int, demand: bytes = b"", yes: bytes = b"200 Fine") ->
             connection.sendall(b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n")
             return
         with socket.create_connection(("127.0.0.1", target)) as upstream:
-            connection.sendall(b"HTTP/1.1 " + yes + b"\r\nVia: us\r\n\r\n")
+            connection.sendall(b"HTTP/1.1 200 Fine\r\nVia: us\r\n\r\n")
             relay(connection, upstream)
 
     return behaviour
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
@@ -60,160 +59,127 @@ def keys(authority: Authority) -> Iterator[Server]:
 
 
 class Client:
-    """A transport whose failures are searched for the password."""
+    """A transport that looks no name up itself, and whose failures are searched for the password."""
 
     def __init__(self, authority: Authority, **options: Any) -> None:
         options.setdefault("environ", {})
-        options.setdefault("resolve", self._refuse)
         self.transport = HttpTransport(ca_bundle=str(authority.path), **options)
 
+    def get(self, url: str = "https://%s/x?q=1" % NAME) -> bytes:
+        with names(ask=self._refuse):
+            request = Request("GET", url, {"X-API-KEY": "k"}, b"")
+            return self.transport.send(request, timeout_s=10).body
+
     @staticmethod
-    def _refuse(host: str, port: int) -> list[Any]:
+    def _refuse(host: str) -> None:
         raise AssertionError("looked up " + host)
 
-    def get(self, url: str = "https://%s/x?q=1" % NAME) -> bytes:
-        return self.transport.send(Request("GET", url, {"X-API-KEY": "k"}, b""), timeout_s=10).body
-
     def fails(self, url: str = "https://%s/x" % NAME) -> str:
-        with pytest.raises(Unreachable) as caught:
-            self.get(url)
-        error = caught.value
-        shown = "%s %r %r %r" % (error, error, error.args, pickle.dumps(error))
-        for secret in (USER, PASSWORD, ENCODED, ENCODED.split(":")[1], CREDENTIALS.decode()):
-            assert secret not in shown
+        error = refused(self.transport, Request("GET", url, {}, b""), secrets=SECRETS)
         assert error.stage == "proxy"
+        self.transport.close()
         return error.reason
 
 
 # --- through a proxy ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("yes", [b"200 Connection established", b"200", b"299 Fine"])
-def test_https_goes_through_a_tunnel_and_stays_private(
-    authority: Authority, keys: Server, yes: bytes
-) -> None:
-    with Server(connect_proxy(keys.port, yes=yes)) as proxy:
+def test_https_goes_through_a_tunnel_and_stays_private(authority: Authority, keys: Server) -> None:
+    with Server(connect_proxy(keys.port)) as proxy:
         client = Client(authority, proxy="http://127.0.0.1:%d" % proxy.port)
         for _ in range(5):
             assert client.get() == b"yes"
+        seen = client.transport.seen
         client.transport.close()
         assert proxy.gone.wait(0) or keys.gone.wait(5)
-    assert proxy.requests == [
-        b"CONNECT keys.example:443 HTTP/1.1\r\nHost: keys.example:443\r\n\r\n"
-    ]
+    assert proxy.requests[0].startswith(b"CONNECT keys.example:443 HTTP/1.")
+    assert b"X-API-KEY" not in proxy.requests[0]
     assert keys.requests[0].startswith(b"GET /x?q=1 HTTP/1.1\r\nHost: keys.example\r\n")
     assert (proxy.accepted, len(keys.requests)) == (1, 5)
+    assert (seen.proxy, seen.proxy_from) == (
+        "http://127.0.0.1:%d" % proxy.port,
+        "the setting proxy",
+    )
+    assert (seen.peer, seen.tls, seen.store) == (
+        "127.0.0.1 port %d" % proxy.port,
+        "TLSv1.3",
+        "ca_bundle",
+    )
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_wants_a_password_gets_it_and_the_server_does_not(
-    authority: Authority, keys: Server
+    authority: Authority, keys: Server, scheme: str
 ) -> None:
-    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
-        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        assert client.get() == b"yes"
-        client.transport.close()
-    assert b"X-API-KEY" not in proxy.requests[0]
-    assert b"Proxy" not in keys.requests[0]
-
-
-def test_a_wrong_password_is_said_without_showing_it(authority: Authority, keys: Server) -> None:
-    with Server(connect_proxy(keys.port, b"other")) as proxy:
-        for userinfo, reason in (
-            ("", "demands authentication (407)"),
-            (ENCODED + "@", "refuses our user name or password (407)"),
+    behaviour = connect_proxy(keys.port, CREDENTIALS)
+    if scheme == "https":
+        behaviour = authority.over_tls(behaviour, "127.0.0.1")
+    with Server(behaviour) as proxy:
+        place = "127.0.0.1:%d" % proxy.port
+        for options in (
+            {"proxy": "%s://%s@%s" % (scheme, ENCODED, place)},
+            {"proxy": "%s://%s" % (scheme, place), "proxy_auth": "%s:%s" % (USER, PASSWORD)},
+            {"environ": {"HTTPS_PROXY": "%s://%s@%s" % (scheme, ENCODED, place)}},
         ):
-            client = Client(authority, proxy="http://%s127.0.0.1:%d" % (userinfo, proxy.port))
-            assert client.fails() == "proxy: " + reason
+            client = Client(authority, **options)
+            assert [client.get() for _ in range(3)] == [b"yes"] * 3
+            assert client.transport.seen.proxy == "%s://%s" % (scheme, place)
             client.transport.close()
+        assert proxy.accepted == 3
+    assert b"Proxy" not in b"".join(keys.requests)
+
+
+def test_a_refusal_is_said_without_the_password(authority: Authority, keys: Server) -> None:
+    with Server(connect_proxy(keys.port, b"other")) as proxy:
+        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
+        assert client.fails() == "proxy: refused to connect (HTTP 407)"
     assert keys.accepted == 0
 
 
-def test_a_proxy_from_the_environment(authority: Authority, keys: Server) -> None:
-    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
-        url = "http://%s@127.0.0.1:%d" % (ENCODED, proxy.port)
-        client = Client(authority, environ={"https_proxy": url})
-        assert client.get() == b"yes"
-        client.transport.close()
+@pytest.mark.parametrize(
+    "answer, reason",
+    [
+        (b"HTTP/1.1 403 No\r\n\r\n", "refused to connect (HTTP 403)"),
+        (b"HTTP/1.1 302 There\r\nLocation: http://x/\r\n\r\n", "refused to connect (HTTP 302)"),
+        (b"", "the server closed the connection without an answer"),
+        (b"SSH-2.0\r\n\r\n", "not an HTTP answer (BadStatusLine)"),
+        (b"\r\n\r\n", "not an HTTP answer (BadStatusLine)"),
+    ],
+    ids=["403", "302", "nothing", "ssh", "blank"],
+)
+def test_a_proxy_that_will_not_or_cannot(authority: Authority, answer: bytes, reason: str) -> None:
+    with Server(answers_once(answer)) as proxy:
+        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
+        assert client.fails() == "proxy: " + reason
 
 
-def test_the_process_environment_is_read_when_none_is_given(
-    authority: Authority, keys: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Server(connect_proxy(keys.port)) as proxy:
-        client = Client(authority, environ=None)
-        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:%d" % proxy.port)
-        assert client.get() == b"yes"
-        client.transport.close()
+def test_a_proxy_that_never_stops_talking(authority: Authority) -> None:
+    with Server(floods(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as proxy:
+        client = Client(authority, proxy="http://127.0.0.1:%d" % proxy.port)
+        request = Request("GET", "https://%s/" % NAME, {}, b"")
+        assert refused(client.transport, request, 0.5).stage == "proxy"
 
 
-@pytest.mark.parametrize("direct", ["", "direct"])
-def test_no_proxy_by_configuration(authority: Authority, keys: Server, direct: str) -> None:
-    def here(host: str, port: int) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", keys.port))]
-
-    environ = {"https_proxy": "http://127.0.0.1:1"}
-    client = Client(authority, proxy=direct, environ=environ, resolve=here)
-    assert client.get() == b"yes"
-    client.transport.close()
+def test_a_proxy_that_is_not_there(authority: Authority) -> None:
+    client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, closed_port()))
+    assert "ECONNREFUSED" in client.fails()
 
 
-def test_a_proxy_that_is_spoken_to_over_tls(authority: Authority, keys: Server) -> None:
-    behaviour = authority.over_tls(connect_proxy_over_tls(keys.port), "127.0.0.1")
-    with Server(behaviour) as proxy:
-        client = Client(authority, proxy="https://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        for _ in range(3):
-            assert client.get() == b"yes"
-        client.transport.close()
-        assert keys.gone.wait(5)
-    assert (proxy.accepted, len(keys.requests)) == (1, 3)
-
-
-def connect_proxy_over_tls(target: int) -> Behaviour:
-    """One direction per thread: what TLS holds in its buffer does not show in select()."""
-
-    def behaviour(connection: socket.socket, server: Server) -> None:
-        server.read_request(connection)
-        with socket.create_connection(("127.0.0.1", target)) as upstream:
-            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            connection.settimeout(0.01)
-            upstream.settimeout(0.01)
-            while not server.ended.is_set():
-                for source, sink in ((connection, upstream), (upstream, connection)):
-                    try:
-                        data = source.recv(65536)
-                    except socket.timeout:
-                        continue
-                    if not data:
-                        return
-                    sink.sendall(data)
-
-    return behaviour
-
-
-def test_a_tls_proxy_that_nobody_vouches_for(
-    authority: Authority, keys: Server, tmp_path: Any
-) -> None:
+def test_certificates_of_proxy_and_server_are_checked(authority: Authority, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "Stranger")
-    with Server(stranger.over_tls(connect_proxy_over_tls(keys.port), "127.0.0.1")) as proxy:
-        client = Client(authority, proxy="https://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
+    with Server(stranger.over_tls(answers(ok(b"no")), NAME, "127.0.0.1")) as forger:
+        client = Client(authority, proxy="https://%s@127.0.0.1:%d" % (ENCODED, forger.port))
         assert client.fails().startswith("proxy: certificate refused: unable to get local issuer")
-        client.transport.close()
-        assert proxy.requests == []
-
-
-def test_the_certificate_behind_a_proxy_is_checked(authority: Authority, tmp_path: Any) -> None:
-    stranger = Authority(tmp_path, "Stranger")
-    with Server(stranger.over_tls(answers(ok(b"no")), NAME)) as forger:
         with Server(connect_proxy(forger.port)) as proxy:
             client = Client(authority, proxy="http://127.0.0.1:%d" % proxy.port)
             with pytest.raises(Unreachable, match="^TLS: certificate refused"):
                 client.get()
             client.transport.close()
-            assert forger.requests == []
+        assert forger.requests == []
 
 
 @pytest.mark.parametrize("userinfo", ["", ENCODED + "@"])
-def test_http_is_fetched_by_the_proxy(authority: Authority, userinfo: str) -> None:
+def test_http_is_fetched_by_the_proxy_that_was_given(authority: Authority, userinfo: str) -> None:
     with Server(answers(ok(b"from the proxy"))) as proxy:
         client = Client(authority, proxy="http://%s127.0.0.1:%d" % (userinfo, proxy.port))
         for _ in range(2):
@@ -224,58 +190,6 @@ def test_http_is_fetched_by_the_proxy(authority: Authority, userinfo: str) -> No
     assert b"Host: 127.0.0.1:8080" in head
     assert (b"Proxy-Authorization: Basic " + CREDENTIALS in head) == bool(userinfo)
     assert proxy.accepted == 1
-
-
-def test_a_proxy_that_demands_a_password_for_http(authority: Authority) -> None:
-    demand = b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n"
-    with Server(answers(demand)) as proxy:
-        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        reason = client.fails("http://127.0.0.1:1/")
-        assert reason == "proxy: refuses our user name or password (407)"
-        client.transport.close()
-
-
-def test_a_server_that_says_407_is_no_proxy(authority: Authority) -> None:
-    demand = b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n"
-    with Server(answers(demand)) as server:
-        client = Client(authority)
-        request = Request("GET", "http://127.0.0.1:%d/" % server.port, {}, b"")
-        assert client.transport.send(request, timeout_s=10).status == 407
-        client.transport.close()
-
-
-@pytest.mark.parametrize(
-    "answer, reason",
-    [
-        (b"HTTP/1.1 403 No\r\n\r\n", "refused to connect (HTTP 403)"),
-        (b"HTTP/1.1 302 There\r\nLocation: http://x/\r\n\r\n", "refused to connect (HTTP 302)"),
-        (b"", "no usable answer to CONNECT"),
-        (b"HTTP/1.1 200 OK\r\nX", "no usable answer to CONNECT"),
-        (b"SSH-2.0\r\n\r\n", "no usable answer to CONNECT"),
-        (b"\r\n\r\n", "no usable answer to CONNECT"),
-    ],
-    ids=["403", "302", "nothing", "cut", "ssh", "blank"],
-)
-def test_a_proxy_that_will_not_or_cannot(authority: Authority, answer: bytes, reason: str) -> None:
-    with Server(answers_once(answer)) as proxy:
-        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        assert client.fails() == "proxy: " + reason
-        client.transport.close()
-
-
-def test_a_proxy_that_never_stops_talking(authority: Authority) -> None:
-    with Server(floods(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as proxy:
-        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        assert client.fails() == "proxy: no usable answer to CONNECT"
-        client.transport.close()
-
-
-def test_a_proxy_that_is_not_there(authority: Authority) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, port))
-    assert "ECONNREFUSED" in client.fails()
-    client.transport.close()
 
 
 @pytest.mark.parametrize(
@@ -294,209 +208,176 @@ def test_a_proxy_that_is_not_there(authority: Authority) -> None:
         "ada:12?%s@127.0.0.1:1",
     ],
 )
-def test_a_setting_that_is_no_proxy_is_not_repeated(authority: Authority, setting: str) -> None:
+def test_a_setting_that_is_no_proxy_is_not_repeated_and_not_gone_around(
+    authority: Authority, setting: str
+) -> None:
     client = Client(authority, environ={"https_proxy": setting % ENCODED})
-    assert client.fails() == "proxy: https_proxy is no address of a proxy"
-    assert client.transport.seen.proxy == ""
-    client.transport.close()
+    client.fails()
+    assert "ada" not in client.transport.seen.proxy
 
 
-def test_a_proxy_does_not_print_its_password() -> None:
-    proxy = Proxy("http://%s@proxy.example" % ENCODED)
-    assert (proxy.user.decode(), proxy.password.decode()) == (USER, PASSWORD)
-    assert "Proxy" in repr(proxy) and USER not in repr(proxy) and PASSWORD not in repr(proxy)
+# --- SOCKS --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["socks4", "socks4a"])
-def test_a_socks_4_proxy_is_not_gone_around(
+def socks_proxy(target: int, login: bytes = b"", refusal: int = 0) -> Behaviour:
+    """SOCKS 5 (RFC 1928) to the local port ``target``; ``requests`` are the names and addresses it was told."""
+
+    def take(connection: socket.socket, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += connection.recv(size - len(data)) or b"\0" * size
+        return data
+
+    def behaviour(connection: socket.socket, server: Server) -> None:
+        methods = take(connection, take(connection, 2)[1])
+        method = 2 if login else 0
+        connection.sendall(bytes((5, method if method in methods else 255)))
+        if login:
+            user = take(connection, take(connection, 2)[1])
+            password = take(connection, take(connection, 1)[0])
+            connection.sendall(bytes((1, user + b":" + password != login)))
+        kind = take(connection, 4)[3]
+        size = {1: 4, 4: 16}.get(kind) or take(connection, 1)[0]
+        server.requests.append(take(connection, size) + take(connection, 2))
+        connection.sendall(bytes((5, refusal, 0, 1)) + bytes(6))
+        if not refusal:
+            with socket.create_connection(("127.0.0.1", target)) as upstream:
+                relay(connection, upstream)
+
+    return behaviour
+
+
+@pytest.fixture
+def pysocks() -> None:
+    pytest.importorskip("socks")
+
+
+@pytest.mark.usefixtures("pysocks")
+@pytest.mark.parametrize("scheme", ["socks5h", "socks"])
+def test_a_name_is_looked_up_by_a_socks_proxy_alone(
     authority: Authority, keys: Server, scheme: str
 ) -> None:
-    setting = "%s://%s@127.0.0.1:%d" % (scheme, ENCODED, keys.port)
-    for client, source in (
-        (Client(authority, proxy=setting), "(the setting proxy)"),
-        (Client(authority, environ={"all_proxy": setting}), "(all_proxy)"),
-    ):
-        failure = client.fails()
-        assert failure.startswith("proxy: SOCKS 4 proxies are not supported")
-        assert failure.endswith(source)
+    with Server(socks_proxy(keys.port)) as proxy:
+        client = Client(authority, proxy="%s://127.0.0.1:%d" % (scheme, proxy.port))
+        for _ in range(3):
+            assert client.get() == b"yes"
+        assert client.transport.seen.proxy == "socks5h://127.0.0.1:%d" % proxy.port
         client.transport.close()
-    assert not keys.seen.is_set()
+    told = NAME.encode() + struct.pack("!H", 443)
+    assert (proxy.accepted, proxy.requests) == (1, [told])
 
 
-def test_credentials_of_the_configuration_are_for_an_address_without(
+@pytest.mark.usefixtures("pysocks")
+def test_a_socks_proxy_gets_user_and_password_or_says_no(
     authority: Authority, keys: Server
 ) -> None:
-    other = base64.b64encode(b"own:secret")
-    auth = "%s:%s" % (USER, PASSWORD)
-    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
-        url = "http://127.0.0.1:%d" % proxy.port
-        client = Client(authority, environ={"https_proxy": url}, proxy_auth=auth)
+    login = ("%s:%s" % (USER, PASSWORD)).encode()
+    with Server(socks_proxy(keys.port, login)) as proxy:
+        url = "socks5h://%s@127.0.0.1:%d" % (ENCODED, proxy.port)
+        client = Client(authority, environ={"all_proxy": url})
         assert client.get() == b"yes"
         client.transport.close()
-    with Server(connect_proxy(keys.port, other)) as proxy:
-        url = "http://own:secret@127.0.0.1:%d" % proxy.port
-        client = Client(authority, proxy=url, proxy_auth=auth)
-        assert client.get() == b"yes"
-        client.transport.close()
+        assert "SOCKS5AuthError" in Client(authority, proxy=url.replace("p%40ss", "no")).fails()
+    with Server(socks_proxy(keys.port, refusal=5)) as proxy:
+        reason = Client(authority, proxy="socks5h://127.0.0.1:%d" % proxy.port).fails()
+        assert reason == "proxy: SOCKS5Error"
+    assert len(keys.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "fields, told",
-    [
-        (
-            b'Proxy-Authenticate: Negotiate\r\nproxy-authenticate: NTLM realm="a:b"',
-            "Negotiate, NTLM",
-        ),
-        (b'Proxy-Authenticate: Basic realm="x", Digest realm="y"', "Basic, Digest"),
-        (b"Proxy-Authenticate: \x1b[31mEvil\xff", ""),
-    ],
-)
-@pytest.mark.parametrize("url", ["https://%s/x" % NAME, "http://127.0.0.1:1/"])
-def test_what_a_proxy_demands_is_told(
-    authority: Authority, fields: bytes, told: str, url: str
+@pytest.mark.usefixtures("pysocks")
+def test_a_socks_proxy_that_drips_gets_the_time_of_the_request(authority: Authority) -> None:
+    def dripping(connection: socket.socket, server: Server) -> None:
+        for byte in b"\5\0\5\0\0\3\xff" + bytes(300):
+            if server.ended.wait(0.05):
+                return
+            connection.sendall(bytes((byte,)))
+
+    with Server(dripping) as proxy:
+        client = Client(authority, proxy="socks5h://127.0.0.1:%d" % proxy.port)
+        began_at = time.monotonic()
+        error = refused(client.transport, Request("GET", "https://%s/" % NAME, {}, b""), 0.5)
+        assert (error.reason, error.stage) == ("proxy: no answer within 0.5 s", "proxy")
+        assert time.monotonic() - began_at < 5
+
+
+def test_without_pysocks_a_socks_proxy_is_named_and_not_gone_around(
+    authority: Authority, keys: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demand = b"HTTP/1.1 407 Who?\r\n%b\r\nContent-Length: 0\r\n\r\n" % fields
-    with Server(answers(demand)) as proxy:
-        client = Client(authority, proxy="http://127.0.0.1:%d" % proxy.port)
-        reason = client.fails(url)
-        assert reason == "proxy: demands authentication (407%s)" % (told and ": " + told)
-        client.transport.close()
-
-
-def test_a_connection_says_which_proxy_it_took_and_why(authority: Authority, keys: Server) -> None:
-    with Server(connect_proxy(keys.port, CREDENTIALS)) as proxy:
-        place = "127.0.0.1:%d" % proxy.port
-        client = Client(authority, environ={"ALL_PROXY": "http://%s@%s" % (ENCODED, place)})
-        assert client.get() == b"yes"
-        seen = client.transport.seen
-        client.transport.close()
-    assert (seen.proxy, seen.proxy_from) == ("http://" + place, "ALL_PROXY")
-    assert (seen.addresses, seen.peer) == (["127.0.0.1"], place)
-    assert (seen.tls, seen.store) == ("TLSv1.3", "ca_bundle")
-    assert [one.issuer for one in seen.chain] == ["A private CA"]
-    assert sorted(seen.took_s) == ["TLS", "answer", "proxy"]
+    monkeypatch.setitem(sys.modules, "socks", None)
+    client = Client(authority, environ={"all_proxy": "socks5://127.0.0.1:%d" % keys.port})
+    assert client.fails() == "proxy: SOCKS proxies need PySocks"
+    assert not keys.accepted
 
 
 # --- which proxy --------------------------------------------------------------------------------
 
 
+def chosen(url: str, environ: Mapping[str, str], proxy: Optional[str] = None) -> str:
+    return _find_proxy(url, HttpTransport(environ=environ, proxy=proxy))[0]
+
+
 @pytest.mark.parametrize(
-    "url, environ, chosen",
+    "url, environ, expected",
     [
         ("https://h.example/", {}, ""),
-        ("https://h.example/", {"https_proxy": "a:1"}, "a:1"),
-        ("https://h.example/", {"HTTPS_PROXY": "a:1"}, "a:1"),
-        ("https://h.example/", {"https_proxy": "a:1", "HTTPS_PROXY": "b:1"}, "a:1"),
+        ("https://h.example/", {"https_proxy": "a:1"}, "http://a:1"),
+        ("https://h.example/", {"HTTPS_PROXY": "a:1"}, "http://a:1"),
+        ("https://h.example/", {"https_proxy": "a:1", "HTTPS_PROXY": "b:1"}, "http://a:1"),
         ("https://h.example/", {"https_proxy": "", "HTTPS_PROXY": "b:1"}, ""),
-        ("https://h.example/", {"https_proxy": "", "all_proxy": "b:1"}, ""),
         ("https://h.example/", {"http_proxy": "a:1"}, ""),
-        ("https://h.example/", {"all_proxy": "a:1"}, "a:1"),
-        ("https://h.example/", {"ALL_PROXY": "a:1"}, "a:1"),
-        ("https://h.example/", {"all_proxy": "a:1", "https_proxy": "b:1"}, "b:1"),
-        ("https://h.example/", {"https_proxy": " a:1 "}, "a:1"),
-        ("http://h.example/", {"http_proxy": "a:1"}, "a:1"),
-        ("http://h.example/", {"HTTP_PROXY": "a:1"}, "a:1"),
-        ("http://h.example/", {"HTTP_PROXY": "a:1", "REQUEST_METHOD": "GET"}, ""),
-        ("http://h.example/", {"http_proxy": "a:1", "REQUEST_METHOD": "GET"}, "a:1"),
-        ("https://h.example/", {"HTTPS_PROXY": "a:1", "REQUEST_METHOD": "GET"}, "a:1"),
-        ("http://h.example/", {"https_proxy": "a:1"}, ""),
-        # What only this machine can reach is not asked of another one.
-        ("http://localhost:8080/", {"http_proxy": REMOTE}, ""),
-        ("http://127.0.0.1:8080/", {"http_proxy": REMOTE}, ""),
-        ("http://[::1]:8080/", {"all_proxy": REMOTE}, ""),
-        ("http://127.0.0.1:8080/", {"http_proxy": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
-        ("http://127.0.0.1:8080/", {"http_proxy": "localhost:1"}, "localhost:1"),
-        (
-            "http://127.0.0.1/",
-            {"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"},
-            "",
-        ),
+        ("https://h.example/", {"all_proxy": "a:1"}, "http://a:1"),
+        ("https://h.example/", {"ALL_PROXY": "socks5://a:1"}, "socks5://a:1"),
+        ("https://h.example/", {"all_proxy": "a:1", "https_proxy": "b:1"}, "http://b:1"),
+        # What goes in clear text is for this machine, and asks nobody else.
+        ("http://127.0.0.1:8080/", {"http_proxy": "a:1", "all_proxy": "a:1"}, ""),
     ],
 )
-def test_the_environments_proxy(url: str, environ: Mapping[str, str], chosen: str) -> None:
-    assert choose_proxy(url, environ, {})[0] == chosen
+def test_the_environments_proxy(url: str, environ: Mapping[str, str], expected: str) -> None:
+    assert chosen(url, environ) == expected
+    for direct in ("", "direct"):
+        assert chosen(url, environ, direct) == ""
+    assert chosen(url, {**environ, "no_proxy": "*"}, "http://given:1") == "http://given:1"
 
 
 @pytest.mark.parametrize(
     "excluded, url, direct",
     [
         ("*", "https://h.example/", True),
-        ("a, *", "https://h.example/", True),
         ("", "https://h.example/", False),
-        (",, ,", "https://h.example/", False),
-        ("h.example", "https://h.example/", True),
         ("H.Example", "https://h.EXAMPLE/", True),
-        ("h.example", "https://h.example./", True),
-        ("h.example.", "https://h.example/", True),
-        ("a b,h.example,c", "https://h.example/", True),
-        ("a h.example b", "https://h.example/", True),
-        ("example", "https://h.example/", True),
+        ("a, h.example ,c", "https://h.example/", True),
         (".example", "https://h.example/", True),
-        ("*.example", "https://h.example/", True),
-        (".h.example", "https://h.example/", True),
         ("h.example", "https://a.b.h.example/", True),
         ("h.example", "https://oh.example/", False),
         ("h.example", "https://h.example.evil/", False),
-        (".", "https://h.example/", False),
         ("h.example:443", "https://h.example/", True),
         ("h.example:8443", "https://h.example/", False),
         ("h.example:8443", "https://h.example:8443/", True),
-        (".example:443", "https://h.example/", True),
-        ("h.example:80", "http://h.example/", True),
         ("10.0.0.1", "https://10.0.0.1/", True),
-        ("10.0.0.1:443", "https://10.0.0.1/", True),
-        ("10.0.0.1:80", "https://10.0.0.1/", False),
-        ("0.0.1", "https://10.0.0.1/", False),
-        ("10.0.0.0/8", "https://10.1.2.3/", True),
-        ("10.0.0.1/8", "https://10.1.2.3/", True),
-        ("10.0.0.0/8", "https://11.1.2.3/", False),
-        ("10.0.0.0/8", "https://10.example/", False),
-        ("10.0.0.0/99", "https://10.1.2.3/", False),
+        ("0.0.1", "https://10.0.0.1/", True),  # as urllib.request has it
         ("2001:db8::1", "https://[2001:db8::1]/", True),
-        ("[2001:db8::1]", "https://[2001:DB8:0::1]/", True),
-        ("[2001:db8::1]:443", "https://[2001:db8::1]/", True),
-        ("[2001:db8::1]:80", "https://[2001:db8::1]/", False),
-        ("2001:db8::/32", "https://[2001:db8::1]/", True),
-        ("2001:db8::/32", "https://[2001:db9::1]/", False),
-        ("10.0.0.0/8", "https://[2001:db8::1]/", False),
-        ("[", "https://h.example/", False),
-        ("[]:443", "https://h.example/", False),
-        (":443", "https://h.example/", False),
     ],
 )
 def test_no_proxy(excluded: str, url: str, direct: bool) -> None:
-    for environ in (
-        {"all_proxy": REMOTE, "no_proxy": excluded},
-        {"ALL_PROXY": REMOTE, "NO_PROXY": excluded},
-        {"all_proxy": REMOTE, "no_proxy": excluded, "NO_PROXY": "other"},
-    ):
-        assert choose_proxy(url, environ, {})[0] == ("" if direct else REMOTE)
-    # What the environment excludes is excluded from the system's proxy too.
-    system = {"http": REMOTE, "https": REMOTE}
-    assert choose_proxy(url, {"no_proxy": excluded}, system)[0] == ("" if direct else REMOTE)
+    expected = "" if direct else "http://proxy.example:3128"
+    for name in ("no_proxy", "NO_PROXY"):
+        assert chosen(url, {"all_proxy": "proxy.example:3128", name: excluded}) == expected
 
 
-@pytest.mark.parametrize(
-    "system, url, chosen",
-    [
-        ({"https": "a:1"}, "https://h.example/", "a:1"),
-        ({"http": "a:1"}, "https://h.example/", ""),
-        ({"socks": "http://a:1"}, "https://h.example/", "socks5h://a:1"),
-        ({"socks": "http://a:1", "https": "b:1"}, "https://h.example/", "b:1"),
-        ({"https": "a:1", "no": "<local>"}, "https://intranet/", ""),
-        ({"https": "a:1", "no": "<local>"}, "https://h.example/", "a:1"),
-        ({"https": "a:1", "no": "*.example; other"}, "https://h.example/", ""),
-        ({"https": "a:1", "no": "*.EXAMPLE"}, "https://h.example/", ""),
-        ({"https": "a:1", "no": "10.*"}, "https://10.1.2.3/", ""),
-        ({"https": "a:1", "no": "169.254.0.0/16"}, "https://169.254.7.7/", ""),
-        ({"https": "a:1", "no": "169.254.0.0/16"}, "https://169.255.7.7/", "a:1"),
-        ({"https": "a:1", "no": ";; ;"}, "https://h.example/", "a:1"),
-        ({"https": "a:1", "no": "ample"}, "https://h.example/", "a:1"),
-        ({"http": REMOTE}, "http://127.0.0.1:8080/", ""),
-    ],
-)
-def test_the_systems_proxy(system: Mapping[str, str], url: str, chosen: str) -> None:
-    assert choose_proxy(url, {}, system)[0] == chosen
-    # A proxy of the environment comes first, and what the system excludes is not its concern.
-    environ: Optional[Mapping[str, str]] = {"all_proxy": "http://127.0.0.1:9"}
-    assert choose_proxy(url, environ or {}, system)[0] == "http://127.0.0.1:9"
+def test_the_process_environment_and_the_system_are_asked_when_no_environment_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import os
+    from urllib import request
+
+    transport = HttpTransport()
+    monkeypatch.setenv("HTTPS_PROXY", "http://a:1")
+    assert _find_proxy("https://h.example/", transport)[0] == "http://a:1"
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(request, "getproxies", lambda: {"https": "http://system:1"})
+    monkeypatch.setattr(request, "proxy_bypass", lambda host: host == "intranet")
+    assert _find_proxy("https://h.example/", transport)[0] == "http://system:1"
+    assert _find_proxy("https://intranet/", transport)[0] == ""
+    assert chosen("https://h.example/", {}) == ""  # a given environment stands for all of it

@@ -12,22 +12,21 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from support.sockets import Authority, Server, answers, ok
+from support.agent import run_python
+from support.requests import post, refused as no_answer
+from support.sockets import Authority, Server, answers, names, ok
 
-from agent.transport import HttpTransport, Request, Response, Unreachable, tls
-from agent.transport.tls import client_context
+from agent import transport as module
+from agent.transport import HttpTransport, client_context
+from agent.values import Response
 
 NAME = "keys.example"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
@@ -52,73 +51,53 @@ def https(certificate: Path, configure: Any = None) -> Iterator[Server]:
         yield server
 
 
-def get(
-    server: Server,
-    *,
-    host: str = NAME,
-    ca_bundle: Optional[Path] = None,
-    environ: Optional[Mapping[str, str]] = None,
-) -> Response:
+@contextmanager
+def transport(
+    ca_bundle: Optional[Path] = None, environ: Optional[Mapping[str, str]] = None
+) -> Iterator[HttpTransport]:
+    bundle = None if ca_bundle is None else str(ca_bundle)
+    made = HttpTransport(proxy="direct", environ=environ or {}, ca_bundle=bundle)
+    yield made
+    made.close()
+
+
+def get(server: Server, *, host: str = NAME, **how: Any) -> Response:
     """One request to ``server`` under the name ``host``."""
-    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
-    transport = HttpTransport(
-        proxy="direct",
-        environ=environ or {},
-        ca_bundle=None if ca_bundle is None else str(ca_bundle),
-        resolve=lambda host, port: [entry],
-    )
-    request = Request("POST", "https://%s:%d/" % (host, server.port), {}, b"a=1")
-    try:
-        return transport.send(request, timeout_s=10)
-    finally:
-        transport.close()
+    with names("127.0.0.1:%d" % server.port), transport(**how) as made:
+        return made.send(post(server.port, scheme="https", host=host), timeout_s=10)
 
 
-def refused(server: Server, **how: Any) -> str:
-    with pytest.raises(Unreachable) as caught:
-        get(server, **how)
-    assert caught.value.stage == "TLS"
+def refused(server: Server, *, host: str = NAME, **how: Any) -> str:
+    with names("127.0.0.1:%d" % server.port), transport(**how) as made:
+        error = no_answer(made, post(server.port, scheme="https", host=host))
+    assert error.stage == "TLS"
     assert server.requests == []
-    return caught.value.reason
+    return error.reason
 
 
 # --- by which route an authority is found -------------------------------------------------------
 
 
-def test_a_private_authority_by_configuration(authority: Authority) -> None:
+@pytest.mark.parametrize("route", ["ca_bundle", "SSL_CERT_FILE", "directory"])
+def test_a_private_authority_is_found(authority: Authority, tmp_path: Path, route: str) -> None:
+    how: dict[str, Any] = {"ca_bundle": authority.path}
+    if route == "SSL_CERT_FILE":
+        how = {"environ": {"SSL_CERT_FILE": str(authority.path)}}
+    elif route == "directory":
+        command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.path)]
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, check=True)
+        except FileNotFoundError:
+            pytest.skip("needs the openssl command")
+        (tmp_path / (made.stdout.strip() + ".0")).write_bytes(authority.path.read_bytes())
+        how = {"ca_bundle": tmp_path}
     with https(authority.issue(NAME)) as server:
-        assert get(server, ca_bundle=authority.path).body == b"yes"
+        assert get(server, **how).body == b"yes"
 
 
-def test_a_private_authority_by_environment(authority: Authority) -> None:
-    with https(authority.issue(NAME)) as server:
-        assert get(server, environ={"SSL_CERT_FILE": str(authority.path)}).body == b"yes"
-
-
-def name_of(authority: Authority) -> str:
-    """The name OpenSSL looks for: a hash of the subject, which only OpenSSL computes."""
-    command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.path)]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except FileNotFoundError:
-        pytest.skip("needs the openssl command")
-
-
-@pytest.mark.parametrize("route", ["ca_bundle", "SSL_CERT_DIR"])
-def test_a_directory_of_authorities(authority: Authority, tmp_path: Path, route: str) -> None:
-    (tmp_path / (name_of(authority) + ".0")).write_bytes(authority.path.read_bytes())
-    with https(authority.issue(NAME)) as server:
-        if route == "ca_bundle":
-            assert get(server, ca_bundle=tmp_path).body == b"yes"
-        else:
-            several = os.pathsep.join([str(tmp_path / "missing"), str(tmp_path)])
-            assert get(server, environ={"SSL_CERT_DIR": several}).body == b"yes"
-
-
-def test_revocation_lists_in_a_directory_are_obeyed(authority: Authority, tmp_path: Path) -> None:
+def test_revocation_lists_in_a_bundle_are_obeyed(authority: Authority, tmp_path: Path) -> None:
     path, now = authority.issue(NAME), datetime.datetime.now(datetime.timezone.utc)
-    pem = b"".join(path.read_bytes().partition(b"-----BEGIN CERT")[1:])
-    number = x509.load_pem_x509_certificate(pem).serial_number
+    number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
     one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
     revoked = (
         x509.CertificateRevocationListBuilder()
@@ -127,24 +106,23 @@ def test_revocation_lists_in_a_directory_are_obeyed(authority: Authority, tmp_pa
         .next_update(now + datetime.timedelta(days=1))
         .add_revoked_certificate(one)
         .sign(authority._key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
     )
-    name = name_of(authority)
-    (tmp_path / (name + ".0")).write_bytes(authority.path.read_bytes())
-    (tmp_path / (name + ".r0")).write_bytes(revoked.public_bytes(serialization.Encoding.PEM))
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(authority.path.read_bytes() + revoked)
     with https(path) as server:
-        assert "certificate refused: certificate revoked" in refused(server, ca_bundle=tmp_path)
+        assert "certificate refused: certificate revoked" in refused(server, ca_bundle=bundle)
     with https(authority.issue(NAME)) as server:
-        assert get(server, ca_bundle=tmp_path).body == b"yes"
+        assert get(server, ca_bundle=bundle).body == b"yes"
 
 
-def test_the_configuration_beats_the_environment(authority: Authority, other: Authority) -> None:
+def test_the_configuration_beats_the_environment_and_that_the_system(
+    authority: Authority, other: Authority
+) -> None:
+    environ = {"SSL_CERT_FILE": str(authority.path)}
     with https(authority.issue(NAME)) as server:
-        environ = {"SSL_CERT_FILE": str(authority.path)}
         refused(server, ca_bundle=other.path, environ=environ)
-
-
-def test_an_environment_that_names_an_authority_replaces_the_systems(other: Authority) -> None:
-    context, store = client_context(None, {"SSL_CERT_FILE": str(other.path)})
+    context, store = client_context(None, environ)
     assert (context.cert_store_stats()["x509"], store) == (1, "SSL_CERT_FILE")
 
 
@@ -153,109 +131,86 @@ def test_an_authority_that_was_replaced_on_disk_is_read_after_a_rest(
 ) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(other.path.read_bytes())
-    transport = HttpTransport(proxy="direct", ca_bundle=str(bundle), environ={})
-    with https(authority.issue("127.0.0.1")) as server:
-        request = Request("GET", "https://127.0.0.1:%d/" % server.port, {}, b"")
-        with pytest.raises(Unreachable):
-            transport.send(request, timeout_s=10)
+    with https(authority.issue("127.0.0.1")) as server, transport(bundle) as made:
+        no_answer(made, post(server.port, scheme="https"))
         bundle.write_bytes(authority.path.read_bytes())
-        transport.rest()
-        assert transport.send(request, timeout_s=10).body == b"yes"
-        transport.close()
+        made.rest()
+        assert made.send(post(server.port, scheme="https"), timeout_s=10).body == b"yes"
 
 
-@pytest.mark.parametrize("content", [None, "", "no certificate", "directory"])
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
 def test_a_bundle_that_cannot_be_used_is_named(
     authority: Authority, tmp_path: Path, content: Optional[str]
 ) -> None:
     path = tmp_path / "ca.pem"
-    if content == "directory":
-        path.mkdir()
-    elif content is not None:
+    if content is not None:
         path.write_text(content)
     with https(authority.issue(NAME)) as server:
-        assert refused(server, ca_bundle=path).startswith("TLS: ca_bundle ")
+        assert refused(server, ca_bundle=path).startswith("TLS: ca_bundle cannot be read: ")
+        if content is not None:
+            reason = refused(server, environ={"SSL_CERT_FILE": str(path)})
+            assert reason.startswith("TLS: SSL_CERT_FILE cannot be read: ")
 
 
-def test_an_environment_that_names_garbage_is_named(authority: Authority, tmp_path: Path) -> None:
-    path = tmp_path / "ca.pem"
-    path.write_text("no certificate")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_for_a_bundle_holds_nobody_up(authority: Authority, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
     with https(authority.issue(NAME)) as server:
-        reason = refused(server, environ={"SSL_CERT_FILE": str(path)})
-        assert reason.startswith("TLS: SSL_CERT_FILE cannot be read")
+        assert refused(server, environ={"SSL_CERT_FILE": str(tmp_path / "pipe")})
+        with transport(tmp_path / "pipe") as made:  # somebody's own setting: it costs the limit
+            request = post(server.port, scheme="https")
+            assert "no answer within 0.3 s" in no_answer(made, request, 0.3).reason
+    os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # ends the thread
 
 
 EMPTY_SYSTEM = """
 import sys
 sys.modules["certifi"] = {certifi}
-from agent.transport.tls import client_context
-from agent.transport.values import Unreachable
+from agent import transport
+transport._BUNDLES = {bundles!r}
 try:
-    context, store = client_context(None, {{}}, system_bundles={bundles})
+    context, store = transport.client_context(None, {{}})
     print(context.cert_store_stats()["x509"], store)
-except Unreachable as error:
-    print(error)
+except ImportError as error:
+    print(transport._words(error))
 """
 
 
-def on_an_empty_system(bundles: list[str], certifi: str = "None") -> str:
-    """What a program says whose OpenSSL looks for authorities where there are none."""
-    environ = {
-        **os.environ,
-        "SSL_CERT_FILE": "/nowhere/cert.pem",
-        "SSL_CERT_DIR": "/nowhere/certs",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    source = EMPTY_SYSTEM.format(bundles=bundles, certifi=certifi)
-    command = [sys.executable, "-c", source]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30)
-    assert done.stderr == ""
-    return done.stdout.strip()
-
-
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these have a store of their own")
-def test_a_program_frozen_on_another_system_finds_this_ones_authorities(
-    authority: Authority,
-) -> None:
-    bundles = ["/nowhere/ca.pem", str(authority.path)]
-    assert on_an_empty_system(bundles) == "1 %s" % authority.path
-
-
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these have a store of their own")
-def test_without_any_authority_the_last_resort_is_certifi_and_then_a_clear_word(
-    authority: Authority,
-) -> None:
-    certifi = "type('certifi', (), {'where': lambda: %r})" % str(authority.path)
-    assert on_an_empty_system([], certifi) == "1 certifi"
-    assert on_an_empty_system([]).startswith("no CA certificates found")
-
-
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
-def test_the_systems_own_verifier_is_used_where_there_is_one(authority: Authority) -> None:
-    truststore = pytest.importorskip("truststore")
-    before = ssl.SSLContext
-    context, store = client_context(None, {}, platform="win32")
-    assert isinstance(context, truststore.SSLContext) and "truststore" in store
-    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert ssl.SSLContext is before and not isinstance(before, truststore.SSLContext)
-    # What is named goes before, and that is OpenSSL's business.
-    named, store = client_context(str(authority.path), {}, platform="win32")
-    assert type(named) is ssl.SSLContext and store == "ca_bundle"
-
-
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
-def test_what_the_systems_own_verifier_refuses_is_refused_and_its_issuer_named(
+def test_a_program_frozen_on_another_system_finds_this_ones_authorities_or_certifi_or_says_so(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("truststore")
-    monkeypatch.setattr(
-        tls.client_context,
-        "__kwdefaults__",
-        {**(tls.client_context.__kwdefaults__ or {}), "platform": "win32"},
-    )
+    """Its OpenSSL looks for authorities where there are none."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/cert.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere/certs")
+    path = str(authority.path)
+    certifi = "type('certifi', (), {'where': lambda: %r})" % path
+    for bundles, package, said in (
+        ("nowhere/ca.pem ..%s" % path, "None", "1 /etc/..%s" % path),
+        ("nowhere/ca.pem", certifi, "1 " + path),
+        ("nowhere/ca.pem", "None", "no CA certificates (set ca_bundle)"),
+    ):
+        done = run_python(EMPTY_SYSTEM.format(bundles=bundles, certifi=package))
+        assert (done.stdout.strip(), done.stderr) == (said, "")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
+def test_the_systems_own_verifier_is_used_where_there_is_one(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truststore = pytest.importorskip("truststore")
+    monkeypatch.setattr(module, "sys", SimpleNamespace(platform="win32"))
+    before = ssl.SSLContext
+    context, store = client_context(None, {})
+    assert isinstance(context, truststore.SSLContext) and "truststore" in store
+    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert ssl.SSLContext is before and not isinstance(before, truststore.SSLContext)
+    # What is named goes before, and that is OpenSSL's business.
+    named, store = client_context(str(authority.path), {})
+    assert type(named) is ssl.SSLContext and store == "ca_bundle"
     with https(authority.issue(NAME)) as server:
-        assert refused(server).endswith('(issued by "A private CA")')
+        assert "certificate refused" in refused(server)
         # Its own way to a private authority in the system's store: OpenSSL's default paths.
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         assert get(server).body == b"yes"
@@ -265,28 +220,10 @@ def test_what_the_systems_own_verifier_refuses_is_refused_and_its_issuer_named(
 
 
 def test_an_authority_nobody_knows(authority: Authority, other: Authority) -> None:
+    why = "TLS: certificate refused: unable to get local issuer certificate"
     with https(other.issue(NAME)) as server:
-        reason = refused(server, ca_bundle=authority.path)
-        assert reason.startswith("TLS: certificate refused: unable to get local issuer")
-        assert reason.endswith(' (issued by "Another CA")')
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_who_issued_a_refused_certificate_is_named_in_one_short_printable_line(
-    tmp_path: Path, authority: Authority, version: ssl.TLSVersion
-) -> None:
-    def pin(context: ssl.SSLContext) -> None:
-        context.minimum_version = context.maximum_version = version
-
-    evil = Authority(tmp_path, "\x1b[2J\r\n" + "x" * 57)
-    with https(evil.issue(NAME), pin) as server:
-        reason = refused(server, ca_bundle=authority.path)
-    assert reason.endswith(' (issued by "?[2J??%s")' % ("x" * 57))
-
-
-def test_the_systems_store_does_not_know_a_private_authority(authority: Authority) -> None:
-    with https(authority.issue(NAME)) as server:
-        refused(server)
+        assert refused(server, ca_bundle=authority.path) == why
+        assert refused(server).startswith("TLS: certificate refused")  # nor does the system
 
 
 def test_a_self_signed_certificate(authority: Authority, tmp_path: Path) -> None:
@@ -295,10 +232,10 @@ def test_a_self_signed_certificate(authority: Authority, tmp_path: Path) -> None
         assert "self" in refused(server, ca_bundle=authority.path)
 
 
-@pytest.mark.parametrize("names", [("other.example",), ("keys.example.evil.example",), ()])
-def test_another_hosts_certificate(authority: Authority, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("hosts", [("other.example",), ("keys.example.evil.example",), ()])
+def test_another_hosts_certificate(authority: Authority, hosts: tuple[str, ...]) -> None:
     # Without alternative names the common name is right, and no host name all the same.
-    with https(authority.issue(*names, common_name=NAME)) as server:
+    with https(authority.issue(*hosts, common_name=NAME)) as server:
         reason = refused(server, ca_bundle=authority.path)
         assert reason.startswith("TLS: certificate refused: Hostname mismatch")
 
@@ -318,9 +255,7 @@ def test_a_dot_at_the_end_of_a_name_changes_nothing(authority: Authority) -> Non
 def test_a_certificate_that_is_over(authority: Authority) -> None:
     with https(authority.issue(NAME, days=-1)) as server:
         reason = refused(server, ca_bundle=authority.path)
-        assert reason == (
-            'TLS: certificate refused: certificate has expired (issued by "A private CA")'
-        )
+        assert reason == "TLS: certificate refused: certificate has expired"
 
 
 def test_a_server_of_the_last_century(authority: Authority) -> None:
@@ -344,13 +279,11 @@ def test_a_server_of_today(authority: Authority, version: ssl.TLSVersion) -> Non
 
 
 def test_a_server_that_speaks_no_tls(authority: Authority) -> None:
-    with Server(answers(ok(b"yes"))) as server:
+    def plain(connection: socket.socket, server: Server) -> None:
+        connection.recv(65536)
+        connection.sendall(ok(b"yes"))
 
-        def plain(connection: socket.socket, server: Server) -> None:
-            connection.recv(65536)
-            connection.sendall(ok(b"yes"))
-
-        server.behaviour = plain
+    with Server(plain) as server:
         assert "TLS: " in refused(server, ca_bundle=authority.path)
 
 
@@ -359,22 +292,19 @@ def test_a_server_that_wants_a_certificate_of_ours(authority: Authority) -> None
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(authority.path)
 
-    with https(authority.issue(NAME), demanding) as server:
-        with pytest.raises(Unreachable):
-            get(server, ca_bundle=authority.path)
+    with https(authority.issue("127.0.0.1"), demanding) as server:
+        with transport(authority.path) as made:
+            no_answer(made, post(server.port, scheme="https"))
         assert server.requests == []
 
 
 def test_a_connection_is_kept_and_closed(authority: Authority) -> None:
-    with https(authority.issue("127.0.0.1")) as server:
-        transport = HttpTransport(proxy="direct", ca_bundle=str(authority.path), environ={})
-        request = Request("GET", "https://127.0.0.1:%d/" % server.port, {}, b"")
+    with https(authority.issue("127.0.0.1")) as server, transport(authority.path) as made:
         for _ in range(10):
-            assert transport.send(request, timeout_s=10).body == b"yes"
+            assert made.send(post(server.port, scheme="https"), timeout_s=10).body == b"yes"
         assert server.accepted == 1
-        transport.rest()
+        made.rest()
         assert server.gone.wait(5)
-        transport.close()
 
 
 def test_a_clock_before_the_library_prints_nothing(
@@ -383,7 +313,7 @@ def test_a_clock_before_the_library_prints_nothing(
     import urllib3.connection
 
     # urllib3 warns on stderr when the calendar is before its release, as with an empty battery.
-    monkeypatch.setattr(urllib3.connection, "RECENT_DATE", __import__("datetime").date(9999, 1, 1))
+    monkeypatch.setattr(urllib3.connection, "RECENT_DATE", datetime.date(9999, 1, 1))
     with https(authority.issue(NAME)) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         assert get(server, ca_bundle=authority.path).body == b"yes"
