@@ -63,12 +63,12 @@ class Backlog:
         """Look at the directory again; what cannot be read is named in ``trouble``."""
         with self._lock:
             self.trouble = ""
+            names = list(self._readings)
             try:
-                self._book.refresh()
                 names = segment.listing(self._directory) if self._directory else []
+                self._book.refresh()  # without it deliveries may be repeated
             except OSError as error:
                 self.trouble = str(error)
-                return
             old, self._readings = self._readings, {}
             for name in names:
                 path = os.path.join(self._directory, name)

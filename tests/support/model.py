@@ -98,6 +98,7 @@ class Step:
         self.tried: set[Base] = set()
         self.captured: set[Base] = set()
         self.killed = self.cut = self.faulty = self.disturbed = False
+        self.refusing = False  # whatever usage is captured meanwhile may go with the rest
 
     @property
     def clean(self) -> bool:
@@ -525,6 +526,7 @@ class World:
 
     def refuse(self, process: Process) -> None:
         self.refusals += 1
+        self.step.refusing = True
         mine = self.refusals
         process.spool.refuse_usage()
         process.counters.discard()
@@ -671,7 +673,7 @@ class World:
                 settled = rec.accepted and not rec.dup_ok and not (step.disturbed or step.killed)
                 assert not settled, "settled, and there all the same"
             elif rec.must:
-                refused = rec.usage and rec.epoch != epoch
+                refused = rec.usage and (rec.epoch != epoch or step.refusing)
                 gone += 0 if rec.accepted or refused else rec.weight
                 twice += rec.weight if rec.accepted else 0  # its answer was lost
             elif rec.report and rec.base in step.captured and rec.accepted:
@@ -694,7 +696,7 @@ class World:
             sums.added = max(sums.added, total)
             if under != epoch:
                 continue
-            if any(not (rec.must or rec.accepted) for rec in found):
+            if self.step.refusing or any(not (rec.must or rec.accepted) for rec in found):
                 sums.kept = min(sums.kept, total)  # dropped, and reported
             assert total >= sums.kept, "counts lost"
 

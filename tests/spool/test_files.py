@@ -1,0 +1,264 @@
+"""Private files in processes that belong to somebody else: umasks, descriptors, forks, names, full disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.spool import child, done
+
+from agent import files, lines
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes there")
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277, 0o777])
+def test_every_level_and_every_file_is_ours_alone_whatever_the_umask(
+    place: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        files.ensure_directory(str(place / "a" / "b" / "c"))
+        path = place / "a" / "b" / "c" / "file"
+        files.write_new(str(path), b"x")
+        files.replace(str(path), b"y")
+        files.link_new(str(path) + "2", b"z")
+    finally:
+        os.umask(before)
+    levels = [place / "a", place / "a" / "b", place / "a" / "b" / "c"]
+    assert [mode(level) for level in levels] == [0o700] * 3
+    assert mode(path) == 0o600 and files.read(str(path), 9) == b"y"
+    assert sorted(os.listdir(path.parent)) == ["file", "file2"]
+
+
+def test_a_refused_chmod_is_no_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse, raising=False)
+    files.ensure_directory(str(place / "a" / "b"))
+    files.write_new(str(place / "a" / "b" / "file"), b"x")
+
+
+def test_a_descriptor_that_is_no_longer_ours_is_neither_read_written_cut_nor_closed(
+    place: Path,
+) -> None:
+    file = files.create(str(place / "ours"))
+    os.close(file._fd)
+    theirs = os.open(place / "theirs", os.O_RDWR | os.O_CREAT)
+    assert theirs == file._fd
+    os.write(theirs, b"precious")
+    for act in (lambda: file.write(b"x"), file.cut, file.sync, lambda: file.read(0, 9)):
+        with pytest.raises(OSError):
+            act()
+    file.close()
+    file.close()
+    os.fstat(theirs)
+    os.close(theirs)
+    assert (place / "theirs").read_bytes() == b"precious"
+
+
+def test_one_write_is_one_call_or_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    with files.create(str(place / "file")) as file:
+        monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+        with pytest.raises(OSError) as caught:
+            file.write(b"abcdef")
+        assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("how", ["write", "fsync"])
+def test_a_new_file_is_whole_or_not_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    def refuse(*args: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, how, refuse)
+    for make in (files.write_new, files.link_new, files.replace):
+        with pytest.raises(OSError):
+            make(str(place / "file"), b"x")
+    assert os.listdir(place) == [] and not files._open_now
+
+
+def test_a_file_that_is_linked_is_seen_whole_and_never_replaces_another(place: Path) -> None:
+    path = str(place / "file")
+    files.link_new(path, b"first")
+    with pytest.raises(FileExistsError):
+        files.link_new(path, b"second")
+    assert files.read(path, 99) == b"first" and os.listdir(place) == ["file"]
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock")
+@pytest.mark.parametrize("error", ["EAGAIN", "EACCES", "ENOLCK", "EIO", "EINTR", "EDEADLK"])
+def test_only_try_again_means_that_a_lock_is_held(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    import fcntl
+
+    def flock(fd: int, how: int) -> None:
+        raise OSError(getattr(errno, error), error)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.create(str(place / "file")) as file:
+        assert file.lock() is (False if error == "EAGAIN" else None)
+
+
+def test_a_lock_on_a_file_that_lost_its_name_is_no_lock(place: Path) -> None:
+    path = str(place / "file")
+    for successor in (False, True):
+        with files.create(path) as file:
+            assert file.hold() is True
+            os.unlink(path)
+            if successor:
+                files.create(path).close()
+            assert file.hold() is False
+
+
+def test_who_waits_for_a_lock_gets_it_or_gives_up(place: Path) -> None:
+    path = str(place / "file")
+    holder = files.locked(path)
+    assert holder.held is True
+    began = time.monotonic()
+    with files.locked(path) as late:
+        assert late.held is False and 0.15 < time.monotonic() - began < 5
+    timer = threading.Timer(0.05, holder.close)
+    timer.start()
+    with files.locked(path) as next_one:
+        assert next_one.held is True
+    timer.join()
+    with pytest.raises(FileNotFoundError):
+        files.locked(str(place / "none"), missing_ok=False)
+
+
+# --- forks ----------------------------------------------------------------------------------------
+
+FORKS = """
+from agent import files
+import threading
+os.register_at_fork(before=files.hold_still, after_in_parent=files.go_on, after_in_child=files.close_inherited)
+over = threading.Event()
+def busy(n):
+    while not over.is_set():
+        with files.open_append(directory + "/file-%d" % n) as file:
+            file.lock()
+os.mkdir(directory, 0o700)
+threads = [threading.Thread(target=busy, args=(n,)) for n in range(2)]
+for thread in threads:
+    thread.start()
+left = 0
+for _ in range(150):
+    pid = os.fork()
+    if not pid:
+        links = [os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
+        found = [os.readlink(path) for path in links if os.path.islink(path)]
+        os._exit(any(path.startswith(directory) for path in found))
+    left += os.waitpid(pid, 0)[1] != 0
+over.set()
+print(left)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_no_descriptor_stays_open_in_a_child_that_is_forked_at_any_moment(place: Path) -> None:
+    """150 of 300 did."""
+    assert done(child(FORKS, directory=place / "state")).strip() == "0"
+
+
+def test_a_fork_that_waits_for_a_thread_of_the_host_waits_for_no_file_of_ours(place: Path) -> None:
+    files.hold_still()
+    opened: list[float] = []
+
+    def open_one() -> None:
+        began = time.monotonic()
+        files.write_new(str(place / "file"), b"x")
+        opened.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=open_one)
+    thread.start()
+    thread.join(10)
+    files.go_on()
+    assert opened and opened[0] < 5
+    files.write_new(str(place / "another"), b"x")
+
+
+# --- where state lies -----------------------------------------------------------------------------
+
+
+def directory(environ: dict[str, str], **changes: Any) -> tuple[Any, str]:
+    given = {"state_dir": None, "vendor": "Acme", "product_name": "Studio", **changes}
+    return files.state_directory(SimpleNamespace(**given), environ)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="XDG")
+def test_state_lies_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    for environ in ({"HOME": "/home/u"}, {"HOME": "/home/u", "XDG_STATE_HOME": "/x"}):
+        for name in ("HOME", "XDG_STATE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        theirs = platformdirs.user_state_dir(roaming=False)
+        assert directory(environ) == (theirs + "/Acme/Studio/telemetry", "")
+    assert directory({"HOME": "/h", "XDG_STATE_HOME": "relative"})[0].startswith("/h/.local/state/")
+    for environ in ({}, {"HOME": ""}, {"HOME": "relative"}):
+        assert directory(environ) == (None, "there is no home directory to keep state in")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CON", "nul.txt", "a/b", "a\\b", "..", " x ", "x.", "\x00", "", "\ud800", "e\u0301" * 99]
+    + ["\U0001f600" * 64, "d" * 300],
+)
+def test_any_name_is_a_part_of_a_path_and_distinct(place: Path, name: str) -> None:
+    found, trouble = directory({"HOME": str(place)}, vendor=name)
+    assert trouble == "" and found is not None
+    part = Path(found).parts[-3]
+    assert 0 < len(part.encode()) <= 80 and part not in ("..", name)
+    others = {directory({"HOME": str(place)}, vendor=name + more)[0] for more in ("", "x", "y")}
+    assert len(others) == 3
+    files.ensure_directory(found)
+
+
+def test_a_path_that_cannot_be_encoded_is_no_directory_and_says_why() -> None:
+    for path in ("/tmp/\x00", "/tmp/\ud800"):
+        found, trouble = directory({}, state_dir=path)
+        assert found is None and "encoded" in trouble
+
+
+def test_a_link_or_somebody_elses_directory_is_not_used(place: Path) -> None:
+    (place / "real").mkdir()
+    (place / "link").symlink_to(place / "real")
+    assert directory({}, state_dir=str(place / "link")) == (None, "%s is a link" % (place / "link"))
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        os.chown(place / "real", 12345, 12345)
+        found, trouble = directory({}, state_dir=str(place / "real"))
+        assert found is None and "another user" in trouble
+    assert directory({}, state_dir=str(place / "none")) == (str(place / "none"), "")
+
+
+def test_sha256_is_the_interpreters_own() -> None:
+    import hashlib
+
+    for data in (b"", b"x" * 1000):
+        assert lines.sha256(data).hexdigest() == hashlib.sha256(data).hexdigest()
