@@ -7,12 +7,10 @@ Usage endpoints have no signatures: what a forged answer can do there is pinned,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
-from support.agent import endpoint, engine_of, fields, pass_, work_until
+from support.agent import endpoint, fields, pass_, work_until
 from support.attacks import (
     BACKOFF_MAX_S,
     DAY_S,
@@ -24,50 +22,47 @@ from support.attacks import (
     Scene,
     http_answer,
     receipt,
-    scene,
     signed,
 )
 from support.spool import waiting
 
-from agent import flushing
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[Scene]:
-    with scene(tmp_path / "state") as found:
-        yield found
-
-
+REFUSAL = json.dumps({"response": receipt(START, code=101, message="Inactive API Key")}).encode()
 BODIES = {
     "none": b"",
     "a message": b'{"message": "Bad Request"}',
-    "the vendor's refusal, unsigned": json.dumps(
-        {"response": receipt(START, code=101, message="Inactive API Key")}
-    ).encode(),
+    "the vendor's refusal, unsigned": REFUSAL,
     "the vendor's refusal, signed by a stranger": signed(receipt(START, code=101), STRANGER),
     "Reo's failure": b'{"response_code":400,"response":"Authentication Failure","status":"failure"}',
     "Reo's success": b'{"response_code":"200","response":"Data Uploaded","status":"success"}',
 }
 
 
-# -- to throw a record away ----------------------------------------------------------------------
+# -- to throw a record away, or to silence us ----------------------------------------------------
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("status", [400, 413, 415, 422])
-def test_a_forged_rejection(line: Scene, status: int, body: str) -> None:
-    """It makes no dead letter."""
+@pytest.mark.parametrize("status", [400, 413, 415, 422, 401, 403, 404, 451])
+def test_a_forged_rejection_or_refusal(line: Scene, status: int, body: str) -> None:
+    """It makes no dead letter; and where a real one would pause us for hours, this costs a backoff of a minute."""
     line.says(BODIES[body], status)
-    line.withstands("untrusted", "HTTP %d, not proven: " % status)
-
-
-def test_a_forged_rejection_kept_up_for_three_weeks(line: Scene) -> None:
-    line.says(BODIES["a message"], 422)
     with line.agent() as product:
         line.record(product, "first", "second")
-        work_until(product, line.clock, START + 21 * DAY_S)
+        line.fails(product, "untrusted", "HTTP %d, not proven: " % status)
+        assert endpoint(product)["retry_in_s"] <= 60
+        line.recovers(product)
+
+
+@pytest.mark.parametrize("status", [422, 401])
+def test_a_forged_refusal_kept_up_for_three_weeks(line: Scene, status: int) -> None:
+    """However often it comes, we ask again after our own longest backoff at the latest."""
+    line.says(REFUSAL, status)
+    with line.agent() as product:
+        line.record(product, "first", "second")
+        product.flush()
+        waits = work_until(product, line.clock, START + 21 * DAY_S)
+        assert max(waits) <= BACKOFF_MAX_S
         line.intact(product)
-        line.says_so(product, "untrusted", "HTTP 422, not proven: ")
+        line.says_so(product, "untrusted", "HTTP %d, not proven: " % status)
         line.recovers(product)
 
 
@@ -80,81 +75,45 @@ def test_a_censor_who_refuses_one_record_and_lets_others_pass(line: Scene) -> No
     line.attack = censor
     with line.agent() as product:
         line.record(product, "inconvenient", "before")
-        refused = 0
-        while not product.status()["dead"]:
-            refused += 1
+        for refused in range(40):
+            if product.status()["dead"]:
+                break
             line.record(product, "r%d" % refused)
             work_until(product, line.clock, line.clock.at + 7 * HOUR_S)
-            assert refused < 40
         # Never for less than a dozen refusals, each after the server proved another record.
         asked = [r for r in line.middle.requests if b"text_data=inconvenient" in r]
-        assert len(asked) > 12 and line.on_disk() == set()
+        assert len(asked) >= 12 and line.on_disk() == set()
         (dead,) = waiting(line.state_dir, dead=True)
         assert line.recorded[dead] == "inconvenient"
         assert [o.verdict for o in line.told if o.event_id == dead] == ["rejected"]
         assert "HTTP 400, not proven" in product.history()[-1]["reason"]
         line.attack = None
-        report = flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5.0)
-        assert (report.delivered, report.dead) == (1, 0)
+        assert product._spool.claim() and product._spool.revive() == 1
+        product._spool.release()
+        assert product.flush().delivered == 1
     assert line.arrived() == set(line.recorded.values())
-
-
-# -- to silence us -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("body", ["none", "the vendor's refusal, unsigned"])
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 410, 451])
-def test_a_forged_refusal(line: Scene, status: int, body: str) -> None:
-    """A real one would pause us for an hour, then up to a day; this costs one backoff, of a minute."""
-    line.says(BODIES[body], status)
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        line.fails(product, "untrusted", "HTTP %d, not proven: " % status)
-        assert endpoint(product)["retry_in_s"] <= 60
-        line.recovers(product)
-
-
-def test_a_forged_refusal_kept_up_for_a_week(line: Scene) -> None:
-    """However often it comes, we ask again after our own longest backoff at the latest."""
-    line.says(BODIES["the vendor's refusal, unsigned"], 401)
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        product.flush()
-        waits = work_until(product, line.clock, START + 7 * DAY_S)
-        assert max(waits) <= BACKOFF_MAX_S
-        line.says_so(product, "untrusted", "HTTP 401, not proven: ")
-        line.intact(product)
-        line.recovers(product)
 
 
 def test_a_forged_refusal_under_a_signed_receipt_s_status(line: Scene) -> None:
     """The one in the middle turns an honest 200 into a 401: the signed code decides alone."""
     line.attack = lambda request, honest: honest().replace(b"HTTP/1.1 200", b"HTTP/1.1 401", 1)
     with line.agent() as product:
-        line.record(product, "first", "second")
-        assert product.flush().delivered == 2
-        line.intact(product)
+        line.delivers(product, "first", "second")
 
 
 def test_a_signed_refusal_under_a_forged_success(line: Scene) -> None:
     """Status and outer response say that all is well: the record is kept."""
-    refusal = signed(receipt(START, code=102), response=receipt(START))
-    line.says(refusal, 200)
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        line.fails(product, "held", "the API key lacks the capability to send telemetry (code 102)")
-        line.recovers(product)
+    line.says(signed(receipt(START, code=102), response=receipt(START)), 200)
+    line.withstands("held", "the API key lacks the capability to send telemetry (code 102)")
 
 
 NOW, NEXT_YEAR = formatdate(START, usegmt=True), formatdate(START + YEAR_S, usegmt=True)
+LAST_YEAR, TOMORROW = (formatdate(START + s, usegmt=True) for s in (-YEAR_S, DAY_S))
 YEAR_HEADERS = {
     "a year in seconds": ("Retry-After: %d" % YEAR_S,),
     "a date in a year": ("Retry-After: " + NEXT_YEAR,),
     "a date in a year, by the server's own clock": ("Date: " + NOW, "Retry-After: " + NEXT_YEAR),
-    "tomorrow, by a clock of last year": (
-        "Date: " + formatdate(START - YEAR_S, usegmt=True),
-        "Retry-After: " + formatdate(START + DAY_S, usegmt=True),
-    ),
+    "tomorrow, by a clock of last year": ("Date: " + LAST_YEAR, "Retry-After: " + TOMORROW),
     "the year 9999": ("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT",),
     "twenty digits": ("Retry-After: " + "9" * 20,),
     "four thousand digits": ("Retry-After: " + "9" * 4000,),
@@ -183,25 +142,11 @@ def test_a_forged_retry_after_of_a_year(line: Scene, name: str, status: int) -> 
 @pytest.mark.parametrize("told", [31_536_000, "31536000", 1e300, 10**40], ids=repr)
 def test_a_forged_retry_after_in_the_body(line: Scene, told: object) -> None:
     line.says(json.dumps({"message": "Too Many Attempts.", "retry_after": told}).encode(), 429)
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        line.fails(product, "throttled", "HTTP 429: asked to wait %d s" % BACKOFF_MAX_S)
-        line.recovers(product)
+    line.withstands("throttled", "HTTP 429: asked to wait %d s" % BACKOFF_MAX_S)
 
 
-NONSENSE = [
-    "-1",
-    "0",
-    "NaN",
-    "inf",
-    "1e9",
-    "soon",
-    "0x7fffffff",
-    "٣٦٠٠",
-    "1, 2",
-    "\t",
-    "Fri, 99 Foo",
-]
+NONSENSE = ["-1", "0", "NaN", "inf", "1e9", "soon", "0x7fffffff", "٣٦٠٠", "1, 2", "\t"]
+NONSENSE += ["Fri, 99 Foo", LAST_YEAR]
 
 
 @pytest.mark.parametrize("told", NONSENSE)
@@ -211,12 +156,7 @@ def test_a_forged_retry_after_that_is_none(line: Scene, told: str) -> None:
     line.withstands("retry", "HTTP 503")
 
 
-def test_a_forged_date_that_lies_in_the_past(line: Scene) -> None:
-    line.says(b"", 429, "Retry-After: " + formatdate(START - YEAR_S, usegmt=True))
-    line.withstands("retry", "HTTP 429")
-
-
-@pytest.mark.parametrize("status", [500, 502, 504, 599, 408])
+@pytest.mark.parametrize("status", [500, 502, 504, 599, 408, 429])
 def test_a_forged_breakdown(line: Scene, status: int) -> None:
     line.says(b"<h1>down</h1>", status)
     line.withstands("retry", "HTTP %d" % status)
@@ -243,26 +183,11 @@ def test_a_portal_with_every_status_there_is(line: Scene) -> None:
             product.flush()
             line.wait(1800)
         line.intact(product)
-        assert {a["verdict"] for a in product.history()} <= {"untrusted", "retry"}
+        assert {a["verdict"] for a in product.history()} <= {"untrusted", "retry", "offline"}
         line.recovers(product)
 
 
 # -- where nothing is signed ---------------------------------------------------------------------
-
-
-def test_a_forged_rejection_of_usage_cannot_be_told(line: Scene) -> None:
-    """Reo signs nothing: behind TLS a 400 is believed, kept as a dead letter, and may be revived."""
-    line.says(b'{"response_code":400,"response":"Bad Request","status":"failure"}', 400)
-    with line.agent(only="usage") as product:
-        event_id = product.track("EXPORT")
-        assert product.flush().dead == 1
-        assert [o.verdict for o in line.told] == ["rejected"]
-        assert product.history()[-1]["verdict"] == "rejected"
-        assert waiting(line.state_dir, dead=True) == [event_id]
-        line.attack = None
-        report = flushing.replay(engine_of(product), dead=True, held=False, timeout_s=5.0)
-        assert (report.delivered, report.dead) == (1, 0)
-    assert [r["endpoint"] for r in line.collector.records()] == ["reo-usage"]
 
 
 @pytest.mark.parametrize("name", YEAR_HEADERS)

@@ -8,34 +8,23 @@ and ``history()`` say what happened. Time is simulated.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.agent import endpoint, pass_, work_until
+from support.agent import endpoint, work_until
 from support.attacks import (
     DAY_S,
+    FAR,
     HOUR_S,
+    OLD,
     START,
     YEAR_S,
     Scene,
     http_answer,
     receipt,
-    scene,
     signed,
 )
 from support.signatures import RSA_2048
-
-OLD, FAR = (
-    "signed, but older than an answer seen before",
-    "signed, but too far from the local clock",
-)
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[Scene]:
-    with scene(tmp_path / "state") as found:
-        yield found
 
 
 def answer_of(at: float, **changes: object) -> bytes:
@@ -46,11 +35,21 @@ def answer_of(at: float, **changes: object) -> bytes:
 # -- one answer, again and again -----------------------------------------------------------------
 
 
-def test_a_replayed_answer(line: Scene) -> None:
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "after a restart"])
+def test_a_replayed_answer(line: Scene, restarted: bool) -> None:
+    """The newest time that was proven is on disk."""
     with line.agent() as product:
-        captured = line.capture(product)
+        captured = line.capture(product, "before")
         line.wait(301)
-        line.record(product, "first", "second")
+        if restarted:
+            line.capture(product, "after")
+        else:
+            line.record(product, "first", "second")
+            line.replays(captured)
+            line.fails(product, "skewed", OLD)
+            line.recovers(product)
+    with line.agent() as product:
+        line.record(product, "third")
         line.replays(captured)
         line.fails(product, "skewed", OLD)
         line.recovers(product)
@@ -59,12 +58,9 @@ def test_a_replayed_answer(line: Scene) -> None:
 def test_a_replay_within_five_minutes_cannot_be_told(line: Scene) -> None:
     """As long as a slow answer and an unsteady server clock may differ, and not a second longer."""
     with line.agent() as product:
-        captured = line.capture(product)
-        line.replays(captured)
-        line.record(product, "lost to the replay")
+        line.replays(line.capture(product))
         line.wait(299)
-        assert product.flush().delivered == 1
-        line.intact(product, lied=1)
+        line.delivers(product, "lost to the replay", lied=1)
         line.wait(2)
         line.record(product, "first")
         line.fails(product, "skewed", OLD, lied=1)
@@ -74,10 +70,10 @@ def test_a_replay_within_five_minutes_cannot_be_told(line: Scene) -> None:
 def test_one_captured_830_replayed_for_hours(line: Scene) -> None:
     with line.agent() as product:
         line.replays(line.capture(product))
+        line.wait(600)
         for number in range(72):
-            line.wait(600)
             line.record(product, "r%02d" % number)
-            pass_(product)
+            work_until(product, line.clock, line.clock.at + 600)
         line.intact(product)
         assert len(line.on_disk()) == 72 and line.asked < 40  # each backoff costs one request
         assert {a["verdict"] for a in product.history()[1:]} == {"skewed"}
@@ -98,28 +94,13 @@ def test_one_captured_830_replayed_for_hours_to_a_wrong_clock(line: Scene, off_s
         line.recovers(product)
 
 
-def test_a_replay_after_a_restart(line: Scene) -> None:
-    """The newest time that was proven is on disk."""
-    with line.agent() as product:
-        captured = line.capture(product, "before")
-        line.wait(301)
-        line.capture(product, "after")
-    with line.agent() as product:
-        line.record(product, "first")
-        line.replays(captured)
-        line.fails(product, "skewed", OLD)
-        line.recovers(product)
-
-
 def test_a_replay_in_each_new_process_cannot_be_told(line: Scene) -> None:
     """How long the product was not running is unknown: the newest answer is fresh again for five minutes."""
     with line.agent() as product:
-        captured = line.capture(product)
-    line.replays(captured)
+        line.replays(line.capture(product))
     line.wait(2 * HOUR_S)
     with line.agent() as product:
-        line.record(product, "lost to the replay")
-        assert product.flush().delivered == 1
+        line.delivers(product, "lost to the replay", lied=1)
         line.wait(301)
         line.record(product, "first")
         line.fails(product, "skewed", OLD, lied=1)
@@ -143,39 +124,23 @@ def test_a_refusal_replayed_holds_us_once(line: Scene) -> None:
         line.recovers(product)
 
 
-# -- wiped state ---------------------------------------------------------------------------------
-
-
-def test_wiped_state_and_an_answer_of_the_day_before_yesterday(line: Scene) -> None:
-    with line.agent() as product:
-        captured = line.capture(product)
-    shutil.rmtree(line.state_dir)
-    line.recorded.clear()
-    line.told.clear()
-    line.wait(DAY_S + 1)
-    line.replays(captured)
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        line.fails(product, "skewed", FAR)
-        line.recovers(product)
-
-
-def test_wiped_state_and_an_answer_of_the_last_day_cannot_be_told(line: Scene) -> None:
+@pytest.mark.parametrize("age_s", [DAY_S - 1, DAY_S + 1], ids=["_cannot_be_told", "too old"])
+def test_wiped_state_and_an_answer_of_the_day_before(line: Scene, age_s: float) -> None:
     """Who deletes the state deletes the memory; and the records, so nothing more is gained. For five minutes."""
     with line.agent() as product:
-        captured = line.capture(product)
+        line.replays(line.capture(product))
     shutil.rmtree(line.state_dir)
     line.recorded.clear()
     line.told.clear()
-    line.wait(DAY_S - 1)
-    line.replays(captured)
+    line.wait(age_s)
+    lied = int(age_s < DAY_S)
     with line.agent() as product:
-        line.record(product, "lost to the replay")
-        assert product.flush().delivered == 1
-        line.wait(301)
+        if lied:
+            line.delivers(product, "lost to the replay", lied=1)
+            line.wait(301)
         line.record(product, "first")
-        line.fails(product, "skewed", OLD, lied=1)
-        line.recovers(product, lied=1)
+        line.fails(product, "skewed", OLD if lied else FAR, lied=lied)
+        line.recovers(product, lied=lied)
 
 
 # -- other products and machines -----------------------------------------------------------------
@@ -184,12 +149,10 @@ def test_wiped_state_and_an_answer_of_the_last_day_cannot_be_told(line: Scene) -
 def test_an_answer_to_another_product_cannot_be_told(line: Scene, tmp_path: Path) -> None:
     """One key signs for all products of a vendor, and the signed bytes name none."""
     with line.agent() as product:
-        captured = line.capture(product)
+        line.replays(line.capture(product))
     line.wait(60)
-    line.replays(captured)
-    with line.agent(
-        product_name="Viewer", product_id="43", state_dir=tmp_path / "other"
-    ) as product:
+    other = {"product_name": "Viewer", "product_id": "43", "state_dir": tmp_path / "other"}
+    with line.agent(**other) as product:
         product.record_text("lost to the swap", data_group="g")
         assert product.flush().delivered == 1
     assert "lost to the swap" not in line.arrived()

@@ -10,22 +10,14 @@ import gzip
 import socket
 import tracemalloc
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Optional
 
 import pytest
 from support.agent import endpoint
-from support.attacks import START, STRANGER, Honest, Scene, http_answer, receipt, scene, signed
+from support.attacks import CUT, START, STRANGER, Honest, Scene, http_answer, receipt, signed
 from support.sockets import Server, answers
 
 GENUINE = signed(receipt(START))  # captured: signed by the server for somebody's record
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[Scene]:
-    with scene(tmp_path / "state") as found:
-        yield found
 
 
 # -- redirects -----------------------------------------------------------------------------------
@@ -47,19 +39,21 @@ def test_a_redirect_to_a_signing_proxy(line: Scene, signs_with: str, status: int
         assert proxy.accepted == 0
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Location: /api/v1/send-telemetry-data",
-        "Location: /elsewhere?api_key=",
-        "Location: //localhost/",
-        "Location: file:///etc/passwd",
-        "Location: ",
-        "Refresh: 0; url=/elsewhere",
-        "Alt-Svc: h2=\":1\"",
-        "Content-Location: /elsewhere",
+HEADERS = {
+    "Location": [
+        "/api/v1/send-telemetry-data",
+        "/elsewhere?api_key=",
+        "//localhost/",
+        "file:///etc/passwd",
+        "",
     ],
-)  # fmt: skip
+    "Refresh": ["0; url=/elsewhere"],
+    "Alt-Svc": ['h2=":1"'],
+    "Content-Location": ["/elsewhere"],
+}
+
+
+@pytest.mark.parametrize("header", ["%s: %s" % (n, v) for n, vs in HEADERS.items() for v in vs])
 def test_a_redirect_to_the_same_server(line: Scene, header: str) -> None:
     line.says(b"", 307, header)
     line.withstands("retry", "HTTP 307")
@@ -73,31 +67,27 @@ def test_a_redirect_in_a_page(line: Scene) -> None:
 
 def test_a_switch_to_another_protocol(line: Scene) -> None:
     """101: what follows would be no HTTP any more."""
-    upgrade = b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + GENUINE
-    line.attack = lambda request, honest: upgrade
-    with line.agent() as product:
-        line.record(product, "first")
-        product.flush()
-        assert endpoint(product)["waiting"] == "backoff"
-        line.intact(product)
-        line.recovers(product)
+    upgrade = b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
+    line.replays(upgrade + http_answer(GENUINE))
+    line.withstands("offline", "not an HTTP answer")
 
 
 # -- bombs ---------------------------------------------------------------------------------------
 
 
-def deflated(data: bytes) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+def deflated(data: bytes, wbits: int = -15) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
     return packer.compress(data) + packer.flush()
 
 
 BOMB = b'{"a":"' + b" " * 40_000_000
+GZIPPED = gzip.compress(BOMB, 9, mtime=0)
 PACKED = {
-    "gzip": gzip.compress(BOMB, 9, mtime=0),
-    "x-gzip": gzip.compress(BOMB, 9, mtime=0),
+    "gzip": GZIPPED,
+    "x-gzip": GZIPPED,
     "deflate": zlib.compress(BOMB, 9),
     "deflate, raw": deflated(BOMB),
-    "gzip, gzip": gzip.compress(gzip.compress(BOMB, 9, mtime=0), 9, mtime=0),
+    "gzip, gzip": gzip.compress(GZIPPED, 9, mtime=0),
     # brotli.compress(BOMB, quality=11, lgwin=24)
     "br": bytes.fromhex(
         "cfffff7ff88dd460cd9863a588ce5e8184c56d81c0d9fbff15fcffff875f02200e0b0074"
@@ -108,7 +98,7 @@ PACKED = {
 
 @pytest.mark.parametrize("coding", PACKED)
 def test_a_decompression_bomb(line: Scene, coding: str) -> None:
-    """It stays packed: 40 MB of blanks in what no answer may be larger than."""
+    """40 MB of blanks in what no answer may be larger than: a few of them are unpacked at most."""
     line.says(PACKED[coding], 200, "Content-Encoding: " + coding.replace(", raw", ""))
     with line.agent() as product:
         line.record(product, "first")
@@ -116,19 +106,23 @@ def test_a_decompression_bomb(line: Scene, coding: str) -> None:
         line.record(product, "second")
         tracemalloc.start()
         try:
+            line.wait(1)
             line.fails(product, "untrusted", "HTTP 200, not proven: the answer")
-            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+            assert tracemalloc.get_traced_memory()[1] < 4_000_000
         finally:
             tracemalloc.stop()
         line.recovers(product)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_a_genuine_answer_packed_is_not_unpacked(line: Scene, coding: str) -> None:
-    """We asked for identity: whoever packs it regardless gets no second reading of his bytes."""
-    packed = gzip.compress(GENUINE, mtime=0) if coding == "gzip" else zlib.compress(GENUINE)
-    line.says(packed, 200, "Content-Encoding: " + coding)
-    line.withstands("untrusted", "HTTP 200, not proven: the answer is not JSON")
+def test_a_genuine_answer_may_be_packed(line: Scene, coding: str) -> None:
+    """We asked for identity; whoever packs it regardless, as filters do, changes nothing of its text."""
+    pack = gzip.compress if coding == "gzip" else zlib.compress
+    line.attack = lambda request, honest: http_answer(
+        pack(honest().partition(b"\r\n\r\n")[2]), 200, "Content-Encoding: " + coding
+    )
+    with line.agent() as product:
+        line.delivers(product, "first", "second")
     assert b"Accept-Encoding: identity" in line.middle.requests[0]
 
 
@@ -137,20 +131,19 @@ def test_an_endless_answer_with_a_genuine_one_in_front(line: Scene) -> None:
     line.withstands("untrusted", "HTTP 200, not proven: the answer is incomplete")
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(GENUINE),
-    ],
-    ids=["length", "chunked"],
-)
-def test_a_genuine_answer_that_breaks_off(line: Scene, head: bytes) -> None:
+HEADS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(GENUINE),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_genuine_answer_that_breaks_off(line: Scene, head: str) -> None:
     """All of the proof is there; that the server had more to say is, too."""
 
     def breaks_off(connection: socket.socket, server: Server) -> None:
         server.read_request(connection)
-        connection.sendall(head + GENUINE)
+        connection.sendall(HEADS[head] + GENUINE)
 
     honest, line.middle.behaviour = line.middle.behaviour, breaks_off
     with line.agent() as product:
@@ -162,13 +155,14 @@ def test_a_genuine_answer_that_breaks_off(line: Scene, head: bytes) -> None:
 
 # -- floods --------------------------------------------------------------------------------------
 
+OK = b"HTTP/1.1 200 OK\r\n"
 FLOODS = {
-    "10,000 headers": b"HTTP/1.1 200 OK\r\n" + b"X-Flood: 1\r\n" * 10_000,
-    "one endless header": b"HTTP/1.1 200 OK\r\nX-Flood: " + b"x" * 600_000,
-    "one header folded for ever": b"HTTP/1.1 200 OK\r\nX-Flood: x\r\n" + b" folded\r\n" * 50_000,
+    "10,000 headers": OK + b"X-Flood: 1\r\n" * 10_000,
+    "one endless header": OK + b"X-Flood: " + b"x" * 600_000,
+    "one header folded for ever": OK + b"X-Flood: x\r\n" + b" folded\r\n" * 50_000,
     "an endless status line": b"HTTP/1.1 200 " + b"O" * 600_000,
     "10,000 continues": b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
-    "fat headers": (b"HTTP/1.1 200 OK\r\n" + (b"X-Flood: " + b"x" * 60_000 + b"\r\n") * 90),
+    "fat headers": OK + (b"X-Flood: " + b"x" * 60_000 + b"\r\n") * 90,
 }
 
 
@@ -176,11 +170,7 @@ FLOODS = {
 def test_a_header_flood(line: Scene, name: str) -> None:
     """With a genuine answer at its end, which nobody gets to."""
     tail = b"\r\nContent-Length: %d\r\n\r\n" % len(GENUINE) + GENUINE
-
-    def flood(request: bytes, honest: Honest) -> Optional[bytes]:
-        return FLOODS[name] + tail
-
-    line.attack = flood
+    line.replays(FLOODS[name] + tail)
     line.withstands("offline", "answer: ")
 
 
@@ -204,13 +194,11 @@ def test_an_answer_pushed_early_does_not_answer_the_next_record(
 
     The padding moves the border over every buffer on the way.
     """
-    seen: list[bytes] = []
 
     def push(request: bytes, honest: Honest) -> Optional[bytes]:
-        seen.append(request)
-        if len(seen) > 1:
+        if line.asked > 1:
             return None  # swallowed
-        head, _, body = honest().partition(b"\r\n\r\n")
+        body = honest().partition(b"\r\n\r\n")[2]
         return http_answer(body + b" " * padding) + SPLITS[name]
 
     line.attack = push
@@ -219,33 +207,26 @@ def test_an_answer_pushed_early_does_not_answer_the_next_record(
         report = product.flush()
         assert (report.delivered, report.pending) == (1, 1)
         assert line.believed() == {"first"} and line.on_disk() == {"second"}
-        line.says_so(product, "offline", "the server closed the connection without an answer")
+        line.says_so(product, "offline", CUT)
         line.intact(product)
         line.recovers(product)
 
 
 def test_an_answer_pushed_while_the_connection_rests(line: Scene) -> None:
     """It comes once all is answered, before the next flush; that one has a connection of its own."""
-    swallow = False
-
-    def push(request: bytes, honest: Honest) -> Optional[bytes]:
-        return None if swallow else honest() + http_answer(GENUINE) * 20
-
-    line.attack = push
+    line.attack = lambda request, honest: honest() + http_answer(GENUINE) * 20
     with line.agent() as product:
-        line.record(product, "first")
-        assert product.flush().delivered == 1
-        swallow = True
+        line.delivers(product, "first")
+        line.attack = lambda request, honest: None
         line.record(product, "second")
-        line.fails(product, "offline", "the server closed the connection without an answer")
+        line.fails(product, "offline", CUT)
         line.recovers(product)
 
 
 @pytest.mark.parametrize("injected", ["Content-Length: 5", "Transfer-Encoding: chunked"])
 def test_two_lengths_for_one_answer(line: Scene, injected: str) -> None:
     """Injected headers move the border between two answers: what does not add up proves nothing."""
-    body = b"5\r\nabcde\r\n0\r\n\r\n" + http_answer(GENUINE)
-    line.says(body, 200, injected)
+    line.says(b"5\r\nabcde\r\n0\r\n\r\n" + http_answer(GENUINE), 200, injected)
     with line.agent() as product:
         line.record(product, "first", "second")
         report = product.flush()

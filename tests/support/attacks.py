@@ -2,8 +2,8 @@
 
 Whoever is in the middle sees every request of the product and says what it gets to read; the collector behind is
 honest. ``Scene`` keeps three lists that every attack is measured by: what was recorded, what the product believes
-to have arrived, and what did arrive. Time is simulated: it passes
-alike for product and server, and either wall clock can be set wrong.
+to have arrived, and what did arrive. Time is simulated: it passes alike for product and server, and either wall clock
+can be set wrong.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from support.agent import config, endpoint, pass_
-from support.signatures import text64
+from support.signatures import content, envelope
 from support.sockets import Server
 from support.spool import START, FakeClock, waiting
 
@@ -29,6 +29,9 @@ HOUR_S, DAY_S, YEAR_S = 3600.0, 86_400.0, 365 * 86_400.0
 # The longest backoff of our own, which no forged answer may outlast.
 BACKOFF_MAX_S = 6 * HOUR_S
 TRUSTED, STRANGER = Keys("rsa").active, Keys("rsa").stranger
+OLD = "signed, but older than an answer seen before"
+FAR = "signed, but too far from the local clock"
+CUT = "the server closed the connection without an answer"
 
 Honest = Callable[[], bytes]
 # Bytes to send, or None to hang up; given the request and a way to let it through to the server.
@@ -45,38 +48,27 @@ def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
-def signed(content: Union[bytes, dict[str, Any]], signer: Any = TRUSTED, **outer: Any) -> bytes:
+def signed(content: Any, signer: Any = TRUSTED, **outer: Any) -> bytes:
     """An envelope around ``content``; ``outer`` changes its members, ``...`` leaves one out."""
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    text = text64(data)
-    found = {
-        "response": {"code": 830, "message": "Correct format data saved"},
-        "response_base64": text,
-        "private_key_used": "global",
-        "signature": text64(signer.sign(text.encode("ascii"))),
-        **outer,
-    }
-    return json.dumps({name: value for name, value in found.items() if value is not ...}).encode()
+    return envelope(content, signer, **outer)
 
 
 def receipt(at: float, **changes: Any) -> dict[str, Any]:
     """What the server signs at ``at`` for a record that is right."""
-    found = {
-        "code": 830,
-        "message": "Correct format data saved",
-        "errors": [],
-        "timestamp": int(at),
-    }
-    return {**found, **changes}
+    return content(timestamp=int(at), **changes)
+
+
+def edited(answer: bytes, **changes: Any) -> bytes:
+    """An honest answer with other members in its envelope; ``...`` leaves one out."""
+    found = {**json.loads(body_of(answer)), **changes}
+    return http_answer(json.dumps({k: v for k, v in found.items() if v is not ...}).encode())
 
 
 class Scene:
     """One product on one machine and the line to its server. The product's wall clock is ``clock.at``."""
 
     def __init__(self, state_dir: Path, clock: FakeClock) -> None:
-        self.state_dir = state_dir
-        self.clock = clock
-        self.server_off_s = 0.0
+        self.state_dir, self.clock, self.server_off_s = state_dir, clock, 0.0
         self._epoch = clock.at - clock.since_boot
         self.collector = Collector(clock=self.server_time)
         self.attack: Optional[Attack] = None
@@ -84,10 +76,6 @@ class Scene:
         self.recorded: dict[str, str] = {}  # event id -> text
         self.told: list[Outcome] = []
         self.middle = Server(self._serve)
-
-    @property
-    def url(self) -> str:
-        return "http://127.0.0.1:%d" % self.middle.port
 
     @property
     def asked(self) -> int:
@@ -122,26 +110,22 @@ class Scene:
         finally:
             line.close()
 
-    def says(self, body: bytes, status: int = 200, *headers: str) -> None:
-        """From now on the one in the middle answers with this, and nothing reaches the server."""
-        answer = http_answer(body, status, *headers)
+    def replays(self, answer: bytes) -> None:
+        """From now on every request gets this answer and reaches nobody."""
         self.attack = lambda request, honest: answer
 
-    @contextmanager
-    def agent(self, **changes: Any) -> Iterator[Agent]:
+    def says(self, body: bytes, status: int = 200, *headers: str) -> None:
+        """The same, of an answer with this body."""
+        self.replays(http_answer(body, status, *headers))
+
+    def agent(self, **changes: Any) -> Agent:
         """A run of the product."""
         settings: dict[str, Any] = {"state_dir": self.state_dir, "only": "licence", **changes}
         settings.setdefault("durability", "process")  # no attacker here cuts the power
         keys = settings.pop("keys", self.keys)
-        license_key = settings.pop("license_key", ("demo-license-key", "activation-1"))
-        with Agent(
-            config(self.url, keys, **settings),
-            license_key,
-            on_outcome=self.told.append,
-            clock=self.clock,
-            environ={},
-        ) as product:
-            yield product
+        licence = settings.pop("license_key", ("demo-license-key", "activation-1"))
+        of = config("http://127.0.0.1:%d" % self.middle.port, keys, **settings)
+        return Agent(of, licence, on_outcome=self.told.append, clock=self.clock, environ={})
 
     def wait(self, seconds: float) -> None:
         """Time passes, on every clock."""
@@ -155,6 +139,12 @@ class Scene:
             assert event_id is not None
             self.recorded[event_id] = text
 
+    def delivers(self, product: Agent, *texts: str, lied: int = 0) -> None:
+        """These arrive, and nothing is wrong."""
+        self.record(product, *texts)
+        assert product.flush().delivered == len(texts)
+        self.intact(product, lied=lied)
+
     def capture(self, product: Agent, text: str = "captured") -> bytes:
         """Deliver one record honestly; what went over the wire."""
         heard: list[bytes] = []
@@ -163,15 +153,10 @@ class Scene:
             heard.append(honest())
             return heard[0]
 
-        self.record(product, text)
         self.attack = listen
-        assert product.flush().delivered == 1
+        self.delivers(product, text)
         self.attack = None
         return heard[0]
-
-    def replays(self, captured: bytes) -> None:
-        """From now on every request gets this answer and reaches nobody."""
-        self.attack = lambda request, honest: captured
 
     def arrived(self) -> set[str]:
         return {record["fields"].get("text_data", "") for record in self.collector.records()}
@@ -206,7 +191,7 @@ class Scene:
     def says_so(self, product: Agent, verdict: str, reason: str) -> None:
         """``status()`` and ``history()`` name what happened; our own backoff is all it cost."""
         seen = endpoint(product)
-        assert reason in seen["reason"] and not seen["proven"]
+        assert reason in seen["reason"], seen["reason"]
         if verdict in ("throttled", "held"):
             assert seen["waiting"] == {"throttled": "pause", "held": "held"}[verdict]
         else:

@@ -1,0 +1,15 @@
+"""What every attack begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.attacks import Scene, scene
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Scene]:
+    with scene(tmp_path / "state") as found:
+        yield found
