@@ -106,6 +106,8 @@ class Agent:
             self._worker.detached = start(self, environ)
         if self._consent is False:
             self._refuse()
+        elif self._collectors:
+            self._counters.begin(self._spool.consent.current())
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -283,6 +285,7 @@ class Agent:
         if consent is False:
             self._refuse()
         elif self._collectors and not self._worker.closed:
+            self._counters.begin(self._spool.consent.current())
             self._spool.news = object()  # what was captured earlier may wait for this
             self._worker.wake(recorded=True)
 
@@ -315,6 +318,7 @@ class Agent:
         mark = self._spool.consent
         epoch = mark.current() or (self._usage_allowed() and mark.ensure())
         if epoch and self._usage_allowed():
+            self._counters.begin(epoch)
             return epoch
         self._lost("no consent")
         return 0

@@ -60,6 +60,10 @@ class Counters:
         self.unsynced = False  # usage was recorded and not synced
         self._rung = False
 
+    def begin(self, epoch: int) -> None:
+        """Count under this consent, where none is known: what somebody refuses from here on is not sent."""
+        self._epoch = self._epoch or epoch
+
     def discard(self) -> None:
         """Forget what is counted (consent refused)."""
         self._added.clear()
