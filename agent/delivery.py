@@ -7,7 +7,6 @@ due; that is the worker's.
 
 from __future__ import annotations
 
-from _thread import get_ident
 from time import monotonic
 
 from . import verdicts
@@ -126,7 +125,7 @@ class Delivery:
     @property
     def is_current(self) -> bool:
         """Whether the caller is inside a pass, in ``on_outcome`` for one."""
-        return self._inside.get("thread") == get_ident()
+        return self._inside.get("thread") == _thread.get_ident()
 
     # -- one pass --------------------------------------------------------------------------------
 
@@ -142,7 +141,7 @@ class Delivery:
 
     def take(self) -> bool:
         """Become the one deliverer of this process and of this directory; False while there is another."""
-        me, taken = get_ident(), False
+        me, taken = _thread.get_ident(), False
         if self.is_current or self._inside.setdefault("thread", me) != me:
             return False
         try:
