@@ -8,7 +8,7 @@ say what happened.
 from __future__ import annotations
 
 import pytest
-from support.agent import pass_, work_until
+from support.agent import work_until
 from support.attacks import (
     DAY_S,
     FAR,
