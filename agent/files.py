@@ -157,18 +157,30 @@ class File:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         try:
             hold_still()
-            self.stat()
-            if (
-                self.held is not None and not WINDOWS
-            ):  # nothing is inherited there, and closing frees
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-            os.close(self._fd)
-            self._fd = -1
+            if self._is_ours():
+                self._let_go()
         except OSError:
-            self._fd = -1
+            pass
         finally:
+            self._fd = -1
             go_on()
         _open_now.discard(self)
+
+    def _is_ours(self) -> bool:
+        """Whether the descriptor is still this file's; one that a bad disk does not tell of is."""
+        try:
+            self.stat()
+        except OSError as error:
+            return error.errno != errno.EBADF
+        return True
+
+    def _let_go(self) -> None:
+        try:
+            # On Windows nothing is inherited, and closing frees.
+            if self.held is not None and not WINDOWS:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            os.close(self._fd)
 
     def inherited(self) -> None:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""
