@@ -61,7 +61,7 @@ class File:
         try:
             hold_still()
             self._fd = os.open(path, flags | _SAFE, 0o600)
-            found = os.fstat(self._fd)
+            found = self._opened()
             self._identity = (found.st_dev, found.st_ino)
             _open_now.add(self)
         finally:
@@ -76,6 +76,13 @@ class File:
                 os.fchmod(self._fd, 0o600)
             except OSError:
                 pass  # FAT knows no modes
+
+    def _opened(self) -> os.stat_result:
+        try:
+            return os.fstat(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def __enter__(self) -> File:
         return self
