@@ -12,6 +12,7 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import os
 import sys
 from contextlib import suppress
+from errno import errorcode
 from time import monotonic
 
 from .clock import start_thread
@@ -191,13 +192,13 @@ class _Line:
             self.said = _unreachable(_words(root), self.stage)
             if isinstance(root, Withheld):
                 self.said = Withheld("withheld")
-        if self.over or self.spoilt:
-            self.close()  # what is still to come would pass for the next answer
-        self._hold(None)
-        self._sock = None
-        inside.request = False
-        self.done = True
-        _wake(self.woken)
+        finally:
+            if self.over or self.spoilt:
+                self.close()  # what is still to come would pass for the next answer
+            self._hold(None)
+            self._sock, inside.request = None, False
+            self.done = True
+            _wake(self.woken)
 
     def ends(self, timeout_s: float) -> bool:
         """Whether the thread comes to its end within the time."""
@@ -239,8 +240,8 @@ class _Line:
         self._manager = self._manager or self._make_manager(request.url)
         headers = {**request.headers, "Accept-Encoding": "identity"}
         how: Any = dict.fromkeys(("retries", "redirect", "preload_content"), False)
-        how.update(body=request.body, headers=headers, timeout=self.left_s())
-        how.update(enforce_content_length=True)
+        how.update(timeout=self.left_s(), body=request.body, headers=headers)
+        how["enforce_content_length"] = True
         answer = self._manager.urlopen(request.method, request.url, **how)
         body, more = b"", b"more"
         with suppress(Exception):  # broken off: what came is returned as incomplete
@@ -277,6 +278,7 @@ class _Line:
 
     def forked(self) -> None:
         """In the child: let go of the parent's sockets, which a thread may hold that is not here."""
+        sock: Any
         for sock in (self.handle, self._sock, getattr(self.connection, "sock", None)):
             with suppress(Exception):
                 os.close(sock.detach())
@@ -355,9 +357,8 @@ class _Answer(_Base):  # type: ignore[misc]
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
         super().begin()
-        while (
-            self.status < 200
-        ):  # http.client skips 100 alone: the next request would get this one's answer
+        # http.client skips 100 alone: after a 103 the next request would get this one's answer.
+        while self.status < 200:
             if self.status == 101:
                 raise Unreachable("not an HTTP answer (another protocol)")
             self.headers = None
@@ -478,11 +479,13 @@ def _unreachable(reason: str, stage: str) -> Unreachable:
     return Unreachable("%s: %s" % (stage, reason) if stage else reason, stage)
 
 
+def _of_http(error: BaseException) -> bool:
+    return type(error).__module__ == "http.client"  # without loading it: that may be what failed
+
+
 def _root(error: BaseException) -> BaseException:
     """What is behind ``error``: urllib3 keeps it among the arguments, or raises in the middle of handling it."""
-    from http.client import HTTPException
-
-    while not isinstance(error, (Unreachable, OSError, HTTPException)):
+    while not isinstance(error, (Unreachable, OSError)) and not _of_http(error):
         inner = [one for one in (*error.args, error.__context__) if isinstance(one, BaseException)]
         if not inner:
             break
@@ -496,9 +499,6 @@ def _words(error: BaseException) -> str:
     Exceptions of HTTP libraries quote what they choked on: URLs, header values, the server's bytes. Only texts made
     here or by the operating system, and the fixed vocabulary of TLS, are passed on.
     """
-    from errno import errorcode
-    from http.client import HTTPException
-
     said, name = str(getattr(error, "reason", "") or ""), type(error).__name__
     if isinstance(error, Unreachable):
         return said
@@ -508,7 +508,7 @@ def _words(error: BaseException) -> str:
         return said.replace("_", " ").lower() or name
     if name == "RemoteDisconnected":
         return "the server closed the connection without an answer"
-    if isinstance(error, HTTPException):
+    if _of_http(error):
         return "not an HTTP answer (%s)" % name
     if isinstance(error, ImportError):
         return _MISSING.get(str(error.name), "the library %s cannot be imported" % error.name)
