@@ -7,6 +7,7 @@ due; that is the worker's.
 
 from __future__ import annotations
 
+import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 from time import monotonic
 
 from . import verdicts
