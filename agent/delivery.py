@@ -325,7 +325,7 @@ class Delivery:
             verdict.outcome = verdicts.REJECTED
         if outcome in verdicts.SETTLED:
             lane.prove(now)
-        elif outcome != verdicts.REJECTED:
+        elif verdict.outcome != verdicts.REJECTED:
             lane.settle(outcome, verdict, now)
         self.totals.count(outcome, verdict.outcome)
         if verdict.outcome in verdicts.ENDED:
