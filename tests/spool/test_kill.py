@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 PRODUCT = """
 import json, os, signal, sys, time
 import agent
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(agent.__file__)), "tests"))
 url, pem, state_dir, settings = sys.argv[1:5]
 keys = (agent.PublicKey.from_pem(pem, name="global"),)
 t = agent.Agent(agent.Config(
@@ -162,10 +163,8 @@ def test_a_killed_process_leaves_the_last_sum_that_it_wrote(at: Desk) -> None:
     at.collector.fault("refuse")
     code = """
 def on_disk():
-    from agent.spool.backlog import Backlog
-    reading = Backlog(t._engine.spool.directory, [])
-    reading.refresh()
-    return {r.body["activity_type"]: r.body["count"] for r in reading.records() if r.usage}
+    from support.spool import look
+    return {r.body["activity_type"]: r.body["count"] for r in look(state_dir).records() if r.usage}
 began = time.monotonic()
 for n in range(1, 5):
     t.count("RENDER", n)

@@ -204,7 +204,9 @@ def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> Non
     path = place / "agent.book"
     for n in range(20):
         content = [lines.encode({"v": 1, "k": "book", "tag": "%016x" % n, "size": 0})]
-        content += [lines.encode(["answer", "server", "ab"[n % 2], "delivered", START, 830, "", None])]
+        content += [
+            lines.encode(["answer", "server", "ab"[n % 2], "delivered", START, 830, "", None])
+        ]
         content += [lines.encode({"v": 1, "k": "filler", "tag": "x", "pad": "x" * 50 * n})]
         os.unlink(path)
         path.write_bytes(b"".join(content))

@@ -195,7 +195,9 @@ def test_a_failed_sync_puts_the_record_once_more_elsewhere_and_adopts_nothing(
     changed = [path for path in segments(place) if before.get(path) != path.read_bytes()]
     fresh = [path for path in changed if path not in before]
     assert len(fresh) == 1 and fresh[0].read_bytes().count(b"\n") == 2
-    assert sorted(waiting(place)) == sorted(["x", "y", "z", *("spare " + n for n in "xyz"), "b", "c"])
+    assert sorted(waiting(place)) == sorted(
+        ["x", "y", "z", *("spare " + n for n in "xyz"), "b", "c"]
+    )
 
 
 def test_a_record_whose_disk_refuses_twice_stays_in_memory_and_is_sent_once(
