@@ -1,0 +1,51 @@
+"""Servers out of a function: what a product's transport is told, without a socket, for tests of many passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Union
+from urllib.parse import parse_qs
+
+from agent.values import Response, Unreachable
+
+Answer = Union[Response, Unreachable]
+
+
+def response(status: int, body: Any = b"", **headers: str) -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, headers, data)
+
+
+# In the servers' own words, where nothing is signed.
+YES = {
+    "licence": response(200, {"response": {"code": 830, "message": "", "errors": []}}),
+    "usage": response(200, {"response_code": "200", "response": "", "status": "success"}),
+}
+REFUSAL = {"response_code": 400, "response": "Bad Request", "status": "failure"}
+NO = {"licence": response(400, {"response": {"code": 400}}), "usage": response(400, REFUSAL)}
+HTML = response(400, b"<html><h1>Bad Request</h1></html>", server="a gateway")
+DOWN = Unreachable("no route")
+
+
+class Scripted:
+    """A transport: ``answer(name)`` says what comes; ``sent`` holds the names (texts, activities) of what was sent."""
+
+    def __init__(self, answer: Callable[[str], Answer]) -> None:
+        self.answer = answer
+        self.sent: list[str] = []
+
+    def send(self, request: Any, *, timeout_s: float) -> Response:
+        name = name_of(request.body)
+        self.sent.append(name)
+        found = self.answer(name)
+        if isinstance(found, Unreachable):
+            raise found
+        return found
+
+
+def name_of(body: bytes) -> str:
+    """The text of a licence record, the activity of usage."""
+    if body.startswith(b"{"):
+        return str(json.loads(body)["payload"]["activity_type"])
+    return parse_qs(body.decode())["text_data"][0]
