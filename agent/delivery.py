@@ -185,7 +185,7 @@ class Delivery:
                     told.append((record, verdict))
                 if lane.remaining_s(self._clock.time()) > 0:
                     self._leave([open_.pop(record.endpoint)])
-                if not open_:
+                if not open_ and not self._may_hold_old():
                     break
         if old:
             self._spool.drop(old, why="age")
@@ -225,6 +225,11 @@ class Delivery:
             return limit_s
         left_s = min(limit_s, ends_at - monotonic())
         return left_s if left_s > LEFT_MIN_S or not self.totals.sent else 0.0
+
+    def _may_hold_old(self) -> bool:
+        """Whether records may be over-aged that wait behind those that failed less."""
+        oldest_at, most_s = self._spool.oldest_at(), self._core.config.max_age_days * 86400.0
+        return oldest_at is not None and self._clock.time() - oldest_at > most_s
 
     def _is_overdue(self, record: Record, lane: Lane | None) -> bool:
         """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing."""
