@@ -189,7 +189,9 @@ class Delivery:
                     break
         if old:
             self._spool.drop(old, why="age")
-        self._keep()
+        for lane in self.lanes.values():
+            lane.end()
+            lane.keep(self._spool)
         debug("pass over: %s sent", self.totals.sent - most + PASS_RECORDS)
         return MORE if [lane for lane in open_.values() if lane.left] else DONE
 
@@ -199,7 +201,7 @@ class Delivery:
         for lane in self.lanes.values():
             lane.begin()
             trust = lane.adapter.trust
-            if trust is not None and trust.look(self._spool, self._core.user_identifier(), lane):
+            if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
             if trust is not None and not lane.remaining_s(now):
                 inside.request = True
@@ -256,8 +258,11 @@ class Delivery:
         if gate != "open":
             lane.parked = CONSENT
             return None
-        if lane.is_broken(self._spool.attempts(record).left_open, self._clock.time()):
-            return None
+        if self._spool.attempts(record).left_open and not lane.noticed:
+            is_broken = lane.is_broken(self._clock.time())
+            lane.keep(self._spool)  # this run may end like the others
+            if is_broken:
+                return None
         if not self._knows_origin(record, lane, limit_s):
             lane.parked = ORIGIN
             return None
@@ -340,7 +345,7 @@ class Delivery:
         spool.end(record, failed=not patient, counted=counted)
         if outcome != verdicts.OFFLINE:
             spool.told(record, verdict, now)
-        self._keep()
+        lane.keep(spool)
         return False
 
     def _tell(self, record: Record, verdict: Verdict) -> None:
@@ -357,12 +362,6 @@ class Delivery:
         except BaseException as error:  # noqa: B036
             if isinstance(error, KeyboardInterrupt) and self._core.config.deliver == "manual":
                 raise  # the user's, on the caller's thread
-
-    # -- what is kept ----------------------------------------------------------------------------
-
-    def _keep(self) -> None:
-        for lane in self.lanes.values():
-            lane.keep(self._spool)
 
     # -- the transport ---------------------------------------------------------------------------
 

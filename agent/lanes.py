@@ -73,6 +73,7 @@ class Lane:
         self.proved = self.left = False
         self.parked = ""
         self.origin: dict[str, str] | None = None  # of sums, once asked in this pass
+        self._noted: tuple[float, str] | None = None  # over-aged records, seen now by us
 
     def remaining_s(self, now: float) -> float:
         """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
@@ -83,7 +84,7 @@ class Lane:
     def begin(self) -> None:
         """A pass begins."""
         self.proved = self.left = False
-        self.parked, self.origin = "", None
+        self.parked, self.origin, self._noted = "", None, None
 
     def prove(self, now: float) -> None:
         """A record was settled: nothing stands between us and the next one."""
@@ -99,26 +100,30 @@ class Lane:
         return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
 
     def agrees_on_age(self, now: float, overdue_s: float, run: str) -> bool:
-        """Whether another run, a day before, saw a record over-aged that is so by ``overdue_s``; else note it."""
+        """Whether another run, a day before, saw a record over-aged that is so by ``overdue_s``.
+
+        What the next run compares with is noted, and replaced by what this one saw once it was of use.
+        """
         if self.adapter.signed:
             return False
-        if not self.overdue_run or self.overdue_at > now:
-            self.overdue_at, self.overdue_run = now, run
         since_s = now - self.overdue_at
-        return self.overdue_run != run and AGREED_S <= since_s < overdue_s
+        by_another = self.overdue_run not in ("", run) and since_s >= AGREED_S
+        if by_another or not self.overdue_run or since_s < 0:
+            self._noted = (now, run)
+        return by_another and since_s < overdue_s
 
-    def is_broken(self, left_open: bool, now: float) -> bool:
-        """Whether the last runs all ended in the middle of a request, so that this one waits a while.
+    def end(self) -> None:
+        """A pass ends."""
+        self.overdue_at, self.overdue_run = self._noted or (self.overdue_at, self.overdue_run)
 
-        ``left_open``: another run began to send this record, and did not come to an end of it.
-        """
-        if left_open and not self.noticed:
-            self.noticed = True
-            self.broken += 1
-            if self.broken >= BROKEN_AT:
-                self.back_off(now, "the product ended %d times before an answer came" % self.broken)
-                return True
-        return False
+    def is_broken(self, now: float) -> bool:
+        """Another run did not come to the end of a request; whether so many did that this one waits a while."""
+        self.noticed = True
+        self.broken += 1
+        if self.broken < BROKEN_AT:
+            return False
+        self.back_off(now, "the product ended %d times before an answer came" % self.broken)
+        return True
 
     def settle(self, outcome: str, verdict: Verdict, now: float) -> None:
         """Wait as an answer that settled nothing says."""
