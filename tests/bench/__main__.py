@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,41 +15,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from . import (
-    cold,
-    exit,
-    idle,
-    import_cost,
-    interference,
-    measure,
-    peers,
-    replay,
-    report,
-    startup,
-    warm,
-)
+from . import cold, exit, interference, measure, peers, replay, report, warm
 from .measure import Context, Result
 
 EXAMPLES = """
 examples:
   python -m tests.bench
   python -m tests.bench import cold --rounds 31
-  python -m tests.bench --plots vendor_notes/performance --report vendor_notes/PERFORMANCE.md
-  python -m tests.bench --no-peers --json bench.json
+  python -m tests.bench --json bench.json --report vendor_notes/PERFORMANCE.md
   python -m tests.bench --from bench.json --report vendor_notes/PERFORMANCE.md
 
 groups: %s
 Peers are installed from PyPI into .bench/peers on first use; state lies below .bench, on the disk of the checkout.
 """
 GROUPS: dict[str, Callable[[Context], Result]] = {
-    "import": import_cost.group,
+    "import": cold.importing,
     "cold": cold.group,
-    "startup": startup.group,
     "warm": warm.group,
     "exit": exit.group,
     "interference": interference.group,
     "replay": replay.group,
-    "idle": idle.group,
 }
 
 
@@ -61,12 +45,11 @@ def say(text: str) -> None:
 
 def about(rounds: int) -> dict[str, Any]:
     """What the figures depend on."""
-    load = "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown"
     return {
         "python": platform.python_version(),
         "platform": "%s %s" % (platform.system(), platform.machine()),
         "cpus": os.cpu_count() or 0,
-        "load": load,
+        "load": "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown",
         "date": datetime.date.today().isoformat(),
         "rounds": rounds,
     }
@@ -92,22 +75,6 @@ def measured(groups: list[str], rounds: int, with_peers: bool) -> dict[str, Any]
     return results
 
 
-def plot(results: Path, directory: Path) -> str:
-    """Draw into ``directory`` with the bench's own matplotlib; why not, if not."""
-    peers.install(say, ["plots"])
-    python = peers.libraries(measure.HERE / "peers" / "plots")
-    script = Path(__file__).with_name("plots.py")
-    code = "import sys, runpy; sys.path[:0] = [%r]; sys.argv[1:] = %r; runpy.run_path(%r, run_name='__main__')"
-    arguments = [str(results), str(directory)]
-    made = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code % (str(python), arguments, str(script))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return (made.stderr.strip().splitlines() or ["no reason given"])[-1] if made.returncode else ""
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m tests.bench",
@@ -118,12 +85,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("groups", nargs="*", metavar="GROUP", help="default: all")
     made.add_argument("--rounds", type=int, default=11, metavar="N", help="turns (11)")
     made.add_argument("--no-peers", dest="peers", action="store_false", help="ours and floors only")
-    made.add_argument("--peers", action="store_true", help="the default")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     made.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing")
-    made.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw into this directory")
     made.add_argument("--report", type=Path, metavar="FILE", help="fill the blocks of a document")
-    made.set_defaults(peers=True)
     return made
 
 
@@ -143,17 +107,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     for name, result in results["groups"].items():
         print("== %s\n%s\n" % (name, report.terminal(result)))
     print(report.summary(results["groups"]))
-    text = json.dumps(results, indent=1)
     if given.json:
-        given.json.write_text(text + "\n", "utf-8")
-    if given.plots:
-        given.plots.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "results.json"
-            path.write_text(text, "utf-8")
-            why = plot(path, given.plots)
-            if why:
-                say("no plots: %s" % why)
+        given.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     if given.report:
         for name in report.fill(given.report, results["groups"], results["about"]):
             say("%s has no block for %r" % (given.report, name))

@@ -1,22 +1,23 @@
-"""From the start of the interpreter to a durable record, beside the least that any program could do.
+"""What loading costs, and how long it takes from the start of the interpreter to a durable record.
 
-The floor creates a directory and a file, writes one checksummed line of JSON and syncs both: no program that promises
-durability does less. All run fresh, under the same flags, on the disk of the checkout.
+Importing is held against the peers. The floor of a record creates a directory and a file, writes one checksummed line
+of JSON and syncs both: no program that promises durability does less. All run fresh, under the same flags, on the disk
+of the checkout.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from . import measure
 from .measure import Aim, Context, Figure, Result, Table
+from .peers import PEERS
 
-BARE = measure.program("mark()\ntell()", measure.site_directories())
+BARE = measure.program("mark()\ntell()")
 
 # json costs twice what all of this does: the floor does without, as we do.
-FLOOR = measure.program(
-    """
+FLOOR = measure.program("""
 import os
 from binascii import crc32
 from _json import encode_basestring_ascii as text
@@ -29,28 +30,8 @@ os.fsync(file)
 os.fsync(directory)
 mark()
 tell()
-""",
-    measure.site_directories(),
-)
-# The same as most would write it, nothing synced less.
-USUAL = measure.program(
-    """
-import json, os, zlib
-os.makedirs(sys.argv[1], exist_ok=True)
-with open(os.path.join(sys.argv[1], "log"), "ab") as file:
-    line = json.dumps({"text_data": "CALL HOME" + "x" * 400}).encode()
-    file.write(b"%08x %b\\n" % (zlib.crc32(line), line))
-    file.flush()
-    os.fsync(file.fileno())
-directory = os.open(sys.argv[1], os.O_RDONLY)
-os.fsync(directory)
-mark()
-tell()
-""",
-    measure.site_directories(),
-)
-SQLITE = measure.program(
-    """
+""")
+SQLITE = measure.program("""
 import os, sqlite3
 os.makedirs(sys.argv[1], exist_ok=True)
 base = sqlite3.connect(os.path.join(sys.argv[1], "log.db"), isolation_level=None)
@@ -60,55 +41,104 @@ base.execute("create table if not exists log (id integer primary key, line text)
 base.execute("insert into log (line) values (?)", ('{"text_data":"CALL HOME%s"}' % ("x" * 400),))
 mark()
 tell()
-""",
-    measure.site_directories(),
-)
-AGENT = measure.ours(measure.PRODUCT + """
-telemetry = product(sys.argv[1])
+""")
+AGENT = measure.ours("""
+telemetry = product(sys.argv[1], durability=sys.argv[2])
 assert telemetry.call_home()
 mark()
 tell()
 """)
-PROCESS = measure.ours(measure.PRODUCT + """
-telemetry = product(sys.argv[1], durability="process")
-assert telemetry.call_home()
-mark()
+TIMES_THE_FLOOR = 4.0
+
+# Modules from site-packages, the peer's own top-level package left out.
+FACTS = """
+others = [name for name, module in list(sys.modules.items())
+          if "site-packages" in str(getattr(module, "__file__", None) or "") and name.partition(".")[0] != %r]
+told["modules"], told["others"] = len(sys.modules), len(others)
+import os
+try:
+    told["rss"] = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1048576
+except OSError:
+    told["rss"] = 0.0
 tell()
-""")
-TIMES_THE_FLOOR = 2.0
+"""
+OURS = {
+    "agent": "import agent",
+    "agent, its names used": "import agent; agent.Agent, agent.Config, agent.GetKeyManager",
+}
+LIGHTEST_SHARE = 0.1
 
 
-def first(context: Context, source: str) -> Callable[[], measure.Run]:
-    """A run on a directory that does not exist yet."""
+def importing(context: Context) -> Result:
+    """What importing costs the host; the row below ours says what comes when a name is used."""
+    columns = ["ms", "modules", "third-party modules", "resident MB"]
+    table = Table("Import, over a bare interpreter", columns)
+    sources = {"bare": ("", measure.SITE, "pass")}
+    paths = [str(measure.ROOT), *measure.SITE]
+    sources.update({name: ("agent", paths, code) for name, code in OURS.items()})
+    for name, peer in PEERS.items():
+        if peer.code and name in context.peers:
+            own = peer.code.split()[1].partition(".")[0]
+            sources[name] = (own, [str(context.peers[name])], peer.code)
+    works: dict[str, Callable[[], float]] = {}
+    told, missing = {}, dict(context.missing)
+    for name, (own, paths, code) in sources.items():
+        context.say("import: %s" % name)
+        try:  # this also has the files read and compiled
+            told[name] = measure.run(measure.program(code + FACTS % own, paths)).told
+        except RuntimeError as error:
+            missing[name] = str(error).splitlines()[-1]
+        else:
+            works[name] = _timed(measure.program(code + "\nmark()\ntell()", paths))
+    found = measure.in_turns(works, context.rounds)
+    bare, base = told.pop("bare"), found.pop("bare")
+    for name, times in found.items():
+        more, rss = told[name]["modules"] - bare["modules"], told[name]["rss"] - bare["rss"]
+        table.add(name, measure.over(times, base), more, told[name]["others"], [rss])
+    for name, why in missing.items():
+        if PEERS[name].code:
+            table.notes.append("%s was not measured: %s" % (name, why))
+    return Result([table], list(_aims(table)))
 
-    def work() -> measure.Run:
-        directory = context.directory("cold")
-        try:
-            return measure.run(source, directory / "state")
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
-    return work
+def _timed(source: str) -> Callable[[], float]:
+    return lambda: measure.run(source).marks[0]
 
 
-def later(context: Context, source: str) -> Callable[[], measure.Run]:
-    """Runs on one directory, the first of which does not count."""
-    state = context.directory("cold") / "state"
-    measure.run(source, state)
-    return lambda: measure.run(source, state)
+def _aims(table: Table) -> Iterator[Aim]:
+    cost = table.rows["agent"][0].median
+    peers = {name: row[0].median for name, row in table.rows.items() if name not in OURS}
+    if peers:
+        lightest = min(peers, key=lambda name: peers[name])
+        share = max(cost, 0.0) / peers[lightest]
+        yield Aim("import, beside the lightest peer (%s)" % lightest, share, LIGHTEST_SHARE)
+    yield Aim("third-party modules that importing loads", float(table.rows["agent"][2]), 0, "")
 
 
 def group(context: Context) -> Result:
+    """To the first durable record of a first start, and of a later one."""
+
+    def first(source: str) -> measure.Run:
+        state = context.state()
+        try:
+            return measure.run(source, state, "power")
+        finally:
+            shutil.rmtree(state.parent)
+
+    def later(source: str, durability: str = "power") -> Callable[[], measure.Run]:
+        state = context.state()
+        measure.run(source, state, durability)
+        return lambda: measure.run(source, state, durability)
+
     works: dict[str, Callable[[], measure.Run]] = {
         "bare interpreter": lambda: measure.run(BARE),
-        "floor, first start": first(context, FLOOR),
-        "the same with json and zlib, first start": first(context, USUAL),
-        "SQLite, first start": first(context, SQLITE),
-        "agent, first start": first(context, AGENT),
-        "floor, later start": later(context, FLOOR),
-        "SQLite, later start": later(context, SQLITE),
-        "agent, later start": later(context, AGENT),
-        'agent, later start, durability="process"': later(context, PROCESS),
+        "floor, first start": lambda: first(FLOOR),
+        "SQLite, first start": lambda: first(SQLITE),
+        "agent, first start": lambda: first(AGENT),
+        "floor, later start": later(FLOOR),
+        "SQLite, later start": later(SQLITE),
+        "agent, later start": later(AGENT),
+        'agent, later start, durability="process"': later(AGENT, "process"),
     }
     # Short ones: more turns outlast a busy moment.
     rounds = context.rounds if context.rounds < 5 else 4 * context.rounds
@@ -119,24 +149,17 @@ def group(context: Context) -> Result:
         ["ms to the record", "ms to the end of the process", "times the floor"],
     )
     bare = found.pop("bare interpreter")
-    marks = {
-        n: measure.over([r.marks[0] for r in runs], [r.marks[0] for r in bare])
-        for n, runs in found.items()
-    }
+    at = [run.marks[0] for run in bare]
+    marks = {name: measure.over([r.marks[0] for r in runs], at) for name, runs in found.items()}
     result = Result([table])
     for name, runs in found.items():
         ends = measure.over([run.took_s for run in runs], [run.took_s for run in bare])
-        floor = marks["floor, first start" if "first" in name else "floor, later start"]
-        share = measure.ratio(marks[name], floor)
-        table.add(
-            name,
-            Figure.of([1e3 * x for x in marks[name]], "ms"),
-            Figure.of([1e3 * x for x in ends], "ms"),
-            "%.2f" % share,
-        )
-        if name in ("agent, first start", "agent, later start"):
-            text = "durable call_home(), %s, beside the floor" % name.partition(", ")[2]
+        when = "first start" if "first" in name else "later start"
+        share = measure.ratio(marks[name], marks["floor, " + when])
+        table.add(name, marks[name], ends, "%.2f" % share)
+        if name == "agent, " + when:
+            text = "durable call_home(), %s, beside the floor" % when
             result.aims.append(Aim(text, share, TIMES_THE_FLOOR))
-    took = Figure.of([1e3 * run.took_s for run in bare], "ms")
+    took = Figure.of([1e3 * run.took_s for run in bare])
     table.notes.append("The bare interpreter takes %s ms from start to end." % took)
     return result

@@ -6,6 +6,7 @@ to all. Compared are figures of one turn; ratios survive a noisy machine, absolu
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -21,15 +22,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = (
-    ROOT / ".bench"
-)  # peers, and the state directories: on the disk of the checkout, not in memory
+# Peers, and the state directories: on the disk of the checkout, not in memory.
+HERE = ROOT / ".bench"
 LIMIT_S = 120.0
-
-
-def site_directories() -> list[str]:
-    """Where this interpreter's own libraries are: urllib3 and PyNaCl among them."""
-    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+# Where this interpreter's own libraries are: urllib3 and PyNaCl among them.
+SITE = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,11 @@ class Figure:
     unit: str
 
     @classmethod
-    def of(cls, values: Iterable[float], unit: str) -> Figure:
+    def of(cls, values: Iterable[float], unit: str = "") -> Figure:
         found = sorted(values)
+        low, median, high = found[0], found[0], found[-1]
         if len(found) > 1:
             low, median, high = statistics.quantiles(found, n=4, method="inclusive")
-        else:
-            low = median = high = found[0]
         return cls(median, low, high, len(found), unit)
 
     def __str__(self) -> str:
@@ -72,14 +68,12 @@ class Table:
 
     title: str
     columns: list[str]
-    rows: dict[str, list[Any]] = field(
-        default_factory=dict
-    )  # name: a Figure, a text or None per column
+    rows: dict[str, list[Any]] = field(default_factory=dict)  # a Figure, a text or None per column
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, *cells: Any) -> None:
         assert len(cells) == len(self.columns)
-        self.rows[name] = list(cells)
+        self.rows[name] = [Figure.of(cell) if isinstance(cell, list) else cell for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -115,9 +109,22 @@ class Context:
     say: Callable[[str], None]
     missing: Mapping[str, str] = field(default_factory=dict)  # a peer's name: why it is not there
 
-    def directory(self, prefix: str = "d") -> Path:
+    def directory(self) -> Path:
         """An empty directory of its own."""
-        return Path(tempfile.mkdtemp(prefix=prefix + "-", dir=self.work))
+        return Path(tempfile.mkdtemp(dir=self.work))
+
+    def state(self) -> Path:
+        """A state directory that does not exist yet."""
+        return self.directory() / "state"
+
+    def filled(self, n: int, url: str = "http://127.0.0.1:9") -> Path:
+        """A state directory in which ``n`` records wait."""
+        state = self.state()
+        run(ours(FILL), state, n, url, limit_s=600)
+        return state
+
+    def copy(self, kept: Path) -> Path:
+        return Path(shutil.copytree(kept, self.state()))
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class Run:
 # A program marks moments and prints one line at its end. perf_counter() is one clock for all processes of a machine.
 PRELUDE = """
 import sys
-sys.path[:0] = %(paths)r
+sys.path[:0] = %r
 from time import perf_counter as _clock
 marks, told = [], {}
 mark = lambda: marks.append(_clock())
@@ -147,34 +154,26 @@ def tell():
 """
 
 
-def program(source: str, paths: Sequence[str | Path] = ()) -> str:
+def program(source: str, paths: Sequence[str | Path] = SITE) -> str:
     """A whole program: it may call ``mark()``, fill ``told``, and calls ``tell()`` at its end."""
-    return PRELUDE % {"paths": [str(path) for path in paths]} + source
+    return PRELUDE % [str(path) for path in paths] + source
 
 
 def ours(source: str) -> str:
-    """A program that finds the tree and this interpreter's libraries."""
-    return program(source, [ROOT, *site_directories()])
-
-
-def environment() -> dict[str, str]:
-    """Nothing of whoever measures: no proxy, no switch, no certificate."""
-    kept = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LANG")
-    return {name: os.environ[name] for name in kept if name in os.environ}
-
-
-def command(source: str, *arguments: object) -> list[str]:
-    # No site: a virtual environment's .pth files are no part of what is measured. The same flags for everybody.
-    return [sys.executable, "-I", "-S", "-c", source, *map(str, arguments)]
+    """A program that finds the tree and this interpreter's libraries, and may call ``product``."""
+    return program(PRODUCT + source, [ROOT, *SITE])
 
 
 def start(source: str, *arguments: object) -> subprocess.Popen[bytes]:
+    kept = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LANG")
     return subprocess.Popen(
-        command(source, *arguments),
+        # No site: a virtual environment's .pth files are no part of what is measured. The same flags for everybody.
+        [sys.executable, "-I", "-S", "-c", source, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        # Nothing of whoever measures: no proxy, no switch, no certificate.
+        env={name: os.environ[name] for name in kept if name in os.environ},
     )
 
 
@@ -196,11 +195,7 @@ def run(source: str, *arguments: object, limit_s: float = LIMIT_S) -> Run:
 
 def read(out: bytes, began: float = 0.0) -> tuple[tuple[float, ...], dict[str, Any]]:
     """What a program told."""
-    import ast
-
-    if not out.strip():
-        return (), {}
-    marks, told = ast.literal_eval(out.decode())
+    marks, told = ast.literal_eval(out.decode()) if out.strip() else ((), {})
     return tuple(mark - began for mark in marks), told
 
 
@@ -216,8 +211,8 @@ def in_turns(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, l
 
 
 def over(values: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Differences, turn by turn."""
-    return [value - other for value, other in zip(values, base)]
+    """Differences in milliseconds, turn by turn."""
+    return [1e3 * (value - other) for value, other in zip(values, base)]
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> float:
@@ -231,33 +226,18 @@ def quantile(values: Sequence[float], share: float) -> float:
     return found[min(len(found) - 1, int(len(found) * share))]
 
 
-def fill(directory: Path, n: int, url: str = "http://127.0.0.1:9") -> None:
-    """A state directory in which ``n`` records wait."""
-    run(ours(FILL), directory, n, url, limit_s=600)
-
-
-def copy(directory: Path, to: Path) -> Path:
-    shutil.rmtree(to, ignore_errors=True)
-    shutil.copytree(directory, to)
-    return to
-
-
 def as_json(result: Result) -> dict[str, Any]:
     return json.loads(json.dumps(result, default=_plain))  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    found = dict(vars(value))
-    if isinstance(value, Aim):
-        found["met"] = value.met
-    return found
+    return {**vars(value), "met": value.met} if isinstance(value, Aim) else dict(vars(value))
 
-
-# --- programs that several groups use ----------------------------------------------------------
 
 PRODUCT = """
-import agent
-def product(state_dir, url="http://127.0.0.1:9", keys=(), usage=False, **changes):
+def product(state_dir, url="http://127.0.0.1:9", pem="", usage=False, **changes):
+    import agent
+    keys = (agent.PublicKey.from_pem(pem),) if pem else ()
     server = agent.GetKeyManager(base_url=url, api_key="demo-api-key", keys=keys, allow_unsigned=not keys)
     reo = (agent.Reo(base_url=url, api_key="demo-api-key", domain="acme.example"),) if usage else ()
     if usage:
@@ -266,8 +246,7 @@ def product(state_dir, url="http://127.0.0.1:9", keys=(), usage=False, **changes
                           endpoints=(server, *reo), state_dir=state_dir, **changes)
     return agent.Agent(config, ("demo-license-key", "activation-1"))
 """
-
-FILL = PRODUCT + """
+FILL = """
 n = int(sys.argv[2])
 telemetry = product(sys.argv[1], sys.argv[3], deliver="manual", durability="process",
                     max_records=n + 1000, max_bytes=(n + 1000) * 2000)

@@ -25,20 +25,18 @@ with Collector(answer_delay_s=float(sys.argv[1])) as collector:
 class Server:
     url: str
     pem: str
-    pid: int
 
 
 @contextlib.contextmanager
 def collector(delay_s: float = 0.0) -> Iterator[Server]:
     """The bundled collector; each answer is held back ``delay_s``."""
     process = measure.start(COLLECTOR, delay_s)
-    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout is not None and process.stderr is not None
     try:
         told = measure.read(process.stdout.readline())[1]
         if not told:
-            assert process.stderr is not None
             raise RuntimeError(process.stderr.read().decode())
-        yield Server(told["url"], told["pem"], process.pid)
+        yield Server(told["url"], told["pem"])
     finally:
         process.kill()
         process.communicate()
@@ -83,13 +81,10 @@ def _accepting(behave: Callable[[socket.socket, threading.Event], None]) -> Iter
             behave(connection, ended)
 
     def accept() -> None:
-        while not ended.is_set():
-            try:
-                connection = listener.accept()[0]
-            except OSError:
-                return
-            connections.append(connection)
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                connections.append(listener.accept()[0])
+                threading.Thread(target=serve, args=connections[-1:], daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     try:
@@ -102,13 +97,9 @@ def _accepting(behave: Callable[[socket.socket, threading.Event], None]) -> Iter
             sock.close()
 
 
-def _hold(connection: socket.socket, ended: threading.Event) -> None:
-    ended.wait()
-
-
 def silent() -> contextlib.AbstractContextManager[int]:
     """Accepts and never answers."""
-    return _accepting(_hold)
+    return _accepting(lambda connection, ended: ended.wait() and None)
 
 
 def _drip(connection: socket.socket, ended: threading.Event) -> None:
@@ -121,3 +112,11 @@ def _drip(connection: socket.socket, ended: threading.Event) -> None:
 def dripping() -> contextlib.AbstractContextManager[int]:
     """Answers one byte at a time, for ever."""
     return _accepting(_drip)
+
+
+HOLES: dict[str, Callable[[], contextlib.AbstractContextManager[int]]] = {
+    "server refuses": refusing,
+    "server accepts, never answers": silent,
+    "server drops every SYN": dropping,
+    "server drips": dripping,
+}

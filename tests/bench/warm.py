@@ -6,9 +6,7 @@ floor: a write of as many bytes to an open file, and fsync. Peers are spools fro
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 from . import measure
 from .measure import Aim, Context, Figure, Result, Table
@@ -19,6 +17,7 @@ COUNTS = 20_000
 MEMBERS = 16
 TIMES_THE_FLOOR = 1.3
 COUNT_US = 2.0
+RAW = "raw write + fsync"
 
 # One record's line has about this many bytes.
 LOOP = """
@@ -39,13 +38,12 @@ def raw():
     os.fsync(file)
 LINE = b"x" * 430 + b"\\n"
 """
-OURS = measure.ours(measure.PRODUCT + LOOP + """
+OURS = measure.ours(LOOP + """
 directory, calls, counts, url, gate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 telemetry = product(os.path.join(directory, "state"), url or "http://127.0.0.1:9", usage=True,
                     start_delay_s=0 if url else 3600)
 telemetry.call_home()
 if gate:
-    sys.stdout.flush()
     sys.stdin.readline()  # all together
 told["times"] = loop({
     "raw write + fsync": raw,
@@ -53,16 +51,15 @@ told["times"] = loop({
     "record_value": lambda: telemetry.record_value(3.25, data_group="export-seconds"),
     "track": lambda: telemetry.track("EXPORT", meta={"format": "png"}),
 }, calls)
-count = telemetry.count
 several = []
 for _ in range(counts // 100):
     began = _clock()
     for _ in range(100):
-        count("RENDER")
+        telemetry.count("RENDER")
     several.append((_clock() - began) / 100)
-told["times"]["count"] = several
+if several:
+    told["times"]["count"] = several
 tell()
-sys.stdout.flush()
 os._exit(0)
 """)
 SPOOLS = {
@@ -86,114 +83,77 @@ PEER = """
 told["times"] = loop({"raw write + fsync": raw, sys.argv[3]: put}, int(sys.argv[2]))
 tell()
 """
-# Writes and syncs four megabytes at a time, as a compiler or a download does.
-HEAVY = """
-import os
-file = os.open(os.path.join(sys.argv[1], "heavy"), os.O_CREAT | os.O_WRONLY)
-print("on", flush=True)
-while True:
-    for _ in range(32):
-        os.write(file, b"x" * 4_194_304)
-        os.fsync(file)
-    os.lseek(file, 0, os.SEEK_SET)
-"""
+Times = dict[str, list[float]]
 
 
-def ours(context: Context, url: str = "") -> dict[str, list[float]]:
-    run = measure.run(OURS, context.directory("warm"), CALLS, COUNTS, url, "")
-    return run.told["times"]  # type: ignore[no-any-return]
+def _quiet(context: Context, url: str = "") -> Times:
+    found: Times = measure.run(OURS, context.directory(), CALLS, COUNTS, url, "").told["times"]
+    return found
 
 
-def crowd(context: Context) -> dict[str, list[float]]:
+def _crowd(context: Context) -> Times:
     """Sixteen processes on one state directory, all at once."""
-    directory = context.directory("crowd")
-    calls = max(20, CALLS // 4)
-    processes = [measure.start(OURS, directory, calls, 0, "", "together") for _ in range(MEMBERS)]
-    outs = []
+    directory = context.directory()
+    arguments = (directory, max(20, CALLS // 4), 0, "", "together")
+    processes = [measure.start(OURS, *arguments) for _ in range(MEMBERS)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write(b"\n")
         process.stdin.flush()
+    found: Times = {}
     for process in processes:
         out, err = process.communicate(timeout=measure.LIMIT_S)
         if process.returncode:
             raise RuntimeError(err.decode())
-        outs.append(measure.read(out)[1]["times"])
-    names = [name for name in outs[0] if name != "count"]
-    return {name: [t for times in outs for t in times[name]] for name in names}
-
-
-@contextlib.contextmanager
-def heavy(context: Context) -> Iterator[None]:
-    """Background writes for as long as this lasts."""
-    process = measure.start(measure.program(HEAVY), context.directory("heavy"))
-    assert process.stdout is not None
-    process.stdout.readline()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def delivering(context: Context) -> dict[str, list[float]]:
-    """While the worker delivers what is recorded, to a collector in its own process."""
-    with collector() as server:
-        return ours(context, server.url)
-
-
-def peers(context: Context) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    if "spools" in context.peers:
-        for name, source in SPOOLS.items():
-            code = measure.program(LOOP + source + PEER, [context.peers["spools"]])
-            times = measure.run(code, context.directory("peer"), CALLS, name).told["times"]
-            found[name] = times[name]
-            found.setdefault("raw write + fsync", []).extend(times["raw write + fsync"])
+        for name, times in measure.read(out)[1]["times"].items():
+            found.setdefault(name, []).extend(times)
     return found
 
 
-def loaded(context: Context) -> dict[str, list[float]]:
-    with heavy(context):
-        return ours(context)
+def _delivering(context: Context) -> Times:
+    """While the worker delivers what is recorded, to a collector in its own process."""
+    with collector() as server:
+        return _quiet(context, server.url)
+
+
+def _peers(context: Context) -> Times:
+    found: Times = {}
+    for name, source in SPOOLS.items():
+        code = measure.program(LOOP + source + PEER, [context.peers["spools"]])
+        times = measure.run(code, context.directory(), CALLS, name).told["times"]
+        found[name] = times[name]
+        found.setdefault(RAW, []).extend(times[RAW])
+    return found
+
+
+SCENES: dict[str, Callable[[Context], Times]] = {
+    "quiet disk": _quiet,
+    "another thread delivers": _delivering,
+    "%d processes record" % MEMBERS: _crowd,
+    "peers, quiet disk": _peers,
+}
 
 
 def group(context: Context) -> Result:
-    works: dict[str, Any] = {
-        "quiet disk": lambda: ours(context),
-        "heavy background writes": lambda: loaded(context),
-        "another thread delivers": lambda: delivering(context),
-        "%d processes record" % MEMBERS: lambda: crowd(context),
-    }
-    if "spools" in context.peers:
-        works["peers, quiet disk"] = lambda: peers(context)
+    scenes = {n: s for n, s in SCENES.items() if s is not _peers or "spools" in context.peers}
+    works = {name: lambda scene=scene: scene(context) for name, scene in scenes.items()}
     rounds = max(1, context.rounds // 2)
     result = Result()
     context.say("warm: %d scenes, %d rounds" % (len(works), rounds))
-    found = measure.in_turns(works, rounds)
-    for scene, turns in found.items():
-        table = Table(
-            "One recording call: " + scene,
-            ["p50 us", "p99 us", "times raw, p50", "times raw, p99"],
-        )
+    columns = ["p50 us", "p99 us", "times raw, p50", "times raw, p99"]
+    for scene, turns in measure.in_turns(works, rounds).items():
+        table = Table("One recording call: " + scene, columns)
         for name in turns[0]:
-            middle = [1e6 * measure.quantile(turn[name], 0.5) for turn in turns]
-            late = [1e6 * measure.quantile(turn[name], 0.99) for turn in turns]
-            raws = [turn["raw write + fsync"] for turn in turns]
-            shares = [
-                measure.ratio(values, [1e6 * measure.quantile(raw, share) for raw in raws])
-                for values, share in ((middle, 0.5), (late, 0.99))
-            ]
-            table.add(
-                name,
-                Figure.of(middle, "us"),
-                Figure.of(late, "us"),
-                *("%.2f" % share for share in shares),
-            )
+            times, shares = [], []
+            for share in (0.5, 0.99):
+                times.append([1e6 * measure.quantile(turn[name], share) for turn in turns])
+                raws = [1e6 * measure.quantile(turn[RAW], share) for turn in turns]
+                shares.append(measure.ratio(times[-1], raws))
+            table.add(name, *times, *("%.2f" % share for share in shares))
             if scene == "quiet disk" and name.startswith("record_"):
-                text = "durable %s, beside raw write + fsync" % name
+                text = "durable %s, beside %s" % (name, RAW)
                 result.aims.append(Aim(text, shares[0], TIMES_THE_FLOOR))
             if scene == "quiet disk" and name == "count":
-                result.aims.append(Aim("count()", Figure.of(middle, "us").median, COUNT_US, "us"))
+                result.aims.append(Aim("count()", Figure.of(times[0]).median, COUNT_US, "us"))
         result.tables.append(table)
     return result
