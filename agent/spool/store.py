@@ -122,8 +122,9 @@ class Spool:
         except Exception as error:  # the host may have hooked what is called here
             self.note(what, error)
             return MEMORY
-        self.note("quota")
-        self.note(what)
+        if not self.memory:  # else some do not survive, though this one does
+            self.note("quota")
+            self.note(what)
         return DISK
 
     def _lease(self, size: int, anew: bool) -> None:
@@ -266,7 +267,7 @@ class Spool:
         self._backlog.reap(done)
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners().keys())
-        if self._book.write():  # so the disk takes what is written
+        if not self.memory and self._book.write():  # so the disk takes what is written
             for what in ("write", "sync", "counters"):
                 self.note(what)
         with self._lock:

@@ -229,19 +229,18 @@ def test_a_disk_that_is_read_only_from_the_start(at: Desk, disk: Path) -> None:
         assert product.user_identifier == user
         assert record(product, ["during"], acknowledged) == 1
         assert "ead-only" in product.status()["trouble"]["spool"]
-        assert product.flush(timeout=30).drained
+        # What lies on the disk would be sent at every start.
+        assert product.flush(timeout=30).pending == 1
         assert "ead-only" in product.status()["trouble"]["spool"]
         product.set_usage_consent(False)
-        assert "consent" in product.status()["trouble"]["spool"]
     assert snapshot(at.state_dir) == before
-    assert at.texts() == ["before", "during"]
+    assert at.texts() == ["during"]
     remount(disk, "rw")
     with at.agent() as product:
         assert product.user_identifier == user
         record(product, ["after"], acknowledged)
         assert product.flush(timeout=30).drained and product.status()["trouble"] == {}
-    # That it was delivered could not be written down.
-    assert Counter(at.texts()) == {"before": 2, "during": 1, "after": 1}
+    assert Counter(at.texts()) == {"before": 1, "during": 1, "after": 1}
 
 
 @on(EXT4_1K, size_kb=8192)
@@ -256,9 +255,9 @@ def test_a_disk_that_turns_read_only_while_it_is_used(at: Desk, disk: Path) -> N
         trouble = product.status()["trouble"]["spool"]
         assert "ead-only" in trouble or "nput/output" in trouble
         product.track("EXPORT")
-        assert product.flush(timeout=30).pending == 0
+        assert product.flush(timeout=30).pending == 1
         assert product.status()["trouble"]
-    assert set(at.texts()) == {"before", "during", "more"}
+    assert set(at.texts()) == {"during", "more"}
 
 
 OTHER_USER = """
@@ -338,7 +337,8 @@ def test_a_link_in_place_of_any_file_is_not_followed(at: Desk, tmp_path: Path, t
             product.history()
             product.diagnostics()
             assert product.import_spool(tmp_path / "out") == 1
-            assert product.flush(timeout=30).drained, name
+            # Without a book no sum is sent: it could be another one the next time.
+            assert product.flush(timeout=30).drained or name == "agent.book", name
             product.set_usage_consent(False)
         assert sorted(at.texts()) == ["carried", "one"], name
         if target == "file":
