@@ -33,8 +33,17 @@ _SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
 # logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
-_MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
-_PLAIN = {"TimeoutError": "no answer", "timeout": "no answer"}  # the older name
+# What to say instead of the name of an exception, or of the library that is missing.
+_PLAIN = {
+    "certifi": "no CA certificates (set ca_bundle)",
+    "socks": "SOCKS proxies need PySocks",
+    "GeneralProxyError": "no SOCKS proxy answers there",
+    "SOCKS5AuthError": "refuses our user name or password",
+    "SOCKS5Error": "refused to connect (SOCKS)",
+    "RemoteDisconnected": "the server closed the connection without an answer",
+    "TimeoutError": "no answer",
+    "timeout": "no answer",  # before Python 3.10
+}
 # Where BSD and macOS, Debian, Fedora, SUSE have theirs, below /etc: a frozen program's OpenSSL looks where its build
 # machine kept it (pyinstaller#5450).
 _BUNDLES = (
@@ -505,17 +514,16 @@ def _words(error: BaseException) -> str:
     if hasattr(error, "verify_message"):
         return "certificate refused: %s" % error.verify_message
     if name.startswith("SSL"):
-        return said.replace("_", " ").lower() or name
-    if name == "RemoteDisconnected":
-        return "the server closed the connection without an answer"
+        return said.replace("_", " ").lower() or "the connection was lost"
     if _of_http(error):
-        return "not an HTTP answer (%s)" % name
+        return _PLAIN.get(name, "not an HTTP answer (%s)" % name)
     if isinstance(error, ImportError):
-        return _MISSING.get(str(error.name), "the library %s cannot be imported" % error.name)
+        return _PLAIN.get(str(error.name), "the library %s cannot be imported" % error.name)
     # The status of a proxy's answer to CONNECT is there and nowhere else.
     status = str(error).partition("Tunnel connection failed: ")[2][:3]
     if status.isdigit():
         return "refused to connect (HTTP %s)" % status
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror + " (%s)" % errorcode.get(error.errno or 0, name)
+        code = errorcode.get(error.errno or 0)
+        return "%s (%s)" % (error.strerror, code) if code else error.strerror
     return _PLAIN.get(name, name)

@@ -29,14 +29,11 @@ class Product:
     ) -> None:
         keys = tuple(agent.PublicKey.from_pem(pem) for pem in settings["keys"])
         self._usage = settings.get("usage", False)
-        pins = {"pins": settings["pins"]} if settings.get("pins") else {}
         endpoints: tuple[Any, ...] = (
-            agent.GetKeyManager(
-                base_url=settings["url"], api_key=settings["api_key"], keys=keys, **pins
-            ),
+            agent.GetKeyManager(base_url=settings["url"], api_key=settings["api_key"], keys=keys),
         )
         if self._usage:
-            endpoints += (agent.Reo(base_url=settings["url"], api_key=settings["api_key"], **pins),)
+            endpoints += (agent.Reo(base_url=settings["url"], api_key=settings["api_key"]),)
         config = agent.Config(
             vendor="Acme",
             product_name="Studio",
@@ -75,7 +72,7 @@ class Product:
             "history": self._agent.history(),
             "diagnostics": self._agent.diagnostics(),
             "agent": repr(self._agent),
-            "config": repr(self._agent._engine.config),
+            "config": repr(self._agent._config),
         }
 
     def close(self) -> None:

@@ -21,8 +21,7 @@ from .stage import Stage, relay, tls
 CHILD: tuple[str, ...] = ()  # a process of its own and nothing around it
 DEAD = "http://127.0.0.1:9"
 GONE = "offline: proxy: Connection refused.*"
-ASKED = r"offline: proxy: demands authentication \(407: Basic\)"
-WRONG = r"offline: proxy: refuses our user name or password \(407: Basic\)"
+ASKED = r"offline: proxy: refused to connect \(HTTP 407\)"
 
 
 def connect(connection: socket.socket, server: Server) -> None:
@@ -89,7 +88,7 @@ def squid_password(stage: Stage) -> None:
     port, url = programs.squid(stage).port, named(stage)
     user, password = stage.secrets.proxy_user, stage.secrets.proxy_password
     wrong = stage.product(url, proxy=address("http", port, user, password[::-1] + "x"))
-    stage.fails(wrong, WRONG)
+    stage.fails(wrong, ASKED)
     stage.fails(stage.product(url, proxy=address("http", port)), ASKED)
     stage.delivers(stage.product(url, proxy=address("http", port, user, password)))
 
@@ -99,7 +98,7 @@ def squid_ntlm(stage: Stage) -> None:
     """Squid that takes Negotiate and NTLM only; an administrator then lets the host pass"""
     port, url = programs.squid(stage, "ntlm").port, named(stage)
     product = stage.product(url, proxy=address("http", port))
-    stage.fails(product, r"offline: proxy: demands authentication \(407: Negotiate, NTLM\)")
+    stage.fails(product, ASKED)
     allowed = programs.squid(stage, "").port
     stage.delivers(stage.product(url, proxy=address("http", allowed)))
 
@@ -221,15 +220,15 @@ def proxy_py_over_tls(stage: Stage) -> None:
     stage.delivers(stage.product(stage.https(), proxy=address("https", port, *who)), 3)
 
 
-@situation("microsocks", PROXIES, "microsocks")
+@situation("microsocks", PROXIES, "microsocks", "py:socks.py")
 def microsocks(stage: Stage) -> None:
-    """SOCKS 5 (microsocks), open to all, names looked up here and there"""
+    """SOCKS 5 (microsocks) by way of PySocks, open to all, names looked up here and there"""
     port, url = programs.microsocks(stage, auth=False).port, stage.https()
     for scheme in ("socks5", "socks5h"):
         stage.delivers(stage.product(url, usage=True, proxy=address(scheme, port)))
 
 
-@situation("microsocks-auth", PROXIES, "microsocks")
+@situation("microsocks-auth", PROXIES, "microsocks", "py:socks.py")
 def microsocks_auth(stage: Stage) -> None:
     """SOCKS 5 (microsocks) with user and password: wrong, then right"""
     port, url = programs.microsocks(stage, auth=True).port, stage.https()
@@ -239,12 +238,15 @@ def microsocks_auth(stage: Stage) -> None:
     stage.delivers(stage.product(url, proxy=address("socks5h", port, user, password)))
 
 
-@situation("socks4", PROXIES)
-def socks4(stage: Stage) -> None:
-    """The environment names a SOCKS 4 proxy"""
-    url = stage.https()
-    product = stage.product(url, environ={"all_proxy": "socks4://127.0.0.1:9"})
-    stage.fails(product, "offline: proxy: SOCKS 4 .*")
+@situation("socks-missing", PROXIES)
+def socks_missing(stage: Stage) -> None:
+    """The environment names a SOCKS proxy, and PySocks is not installed"""
+    place = stage.directory / "packages"
+    place.mkdir()
+    (place / "socks.py").write_text("raise ImportError(name='socks')\n")
+    url, environ = stage.https(), {"all_proxy": "socks5h://127.0.0.1:9"}
+    product = stage.product(url, command=CHILD, environ=environ, python_path=(place,))
+    stage.fails(product, "offline: proxy: SOCKS proxies need PySocks")
     stage.delivers(stage.product(url))
 
 
@@ -285,15 +287,15 @@ def environment(stage: Stage) -> None:
 
 @situation("no-proxy", PROXIES)
 def no_proxy(stage: Stage) -> None:
-    """A dead proxy, and an exception from it: host, suffix, host and port, CIDR, IPv6, `*`"""
-    url = stage.https("keys.localhost", "127.0.0.1", "::1")
+    """A dead proxy, and an exception from it: host, suffix, host and port, address, IPv6, `*`"""
+    url = stage.https("localhost", "127.0.0.1", "::1")
     port = url.rpartition(":")[2]
     in_digits, ipv6 = "https://127.0.0.1:" + port, six(stage)
     product = stage.product(url, environ={"https_proxy": DEAD, "no_proxy": "other.example,.lan"})
     stage.fails(product, GONE)
-    forms = [(url, "x, keys.localhost"), (url, ".localhost"), (url, "localhost")]
-    forms += [(url, "keys.localhost:" + port), (in_digits, "127.0.0.0/8"), (url, "*")]
-    forms += [(ipv6, form) for form in ("::1", "[::1]", "::/64") if ipv6]
+    forms = [(url, "x, localhost"), (url, ".localhost"), (url, "localhost:" + port), (url, "*")]
+    forms += [(in_digits, "127.0.0.1"), (in_digits, "0.1")]
+    forms += [(ipv6, "::1")] if ipv6 else []
     for at, (where, form) in enumerate(forms):
         environ = {"https_proxy": DEAD, ("no_proxy", "NO_PROXY")[at % 2]: form}
         stage.delivers(stage.product(where, environ=environ))
@@ -386,7 +388,7 @@ def inspected_directory(stage: Stage) -> None:
     """… in SSL_CERT_DIR"""
     gateway = Gateway(stage)
     gateway.fails()
-    gateway.delivers({"SSL_CERT_DIR": str(gateway.store())})
+    gateway.delivers({"SSL_CERT_DIR": str(gateway.store())}, CHILD)
 
 
 def over(place: Path, *more: str) -> tuple[str, ...]:
@@ -445,14 +447,14 @@ def no_ca(stage: Stage) -> None:
     gateway = Gateway(stage)
     place = stage.directory / "packages"
     place.mkdir()
-    (place / "certifi.py").write_text("raise ImportError\n")
+    (place / "certifi.py").write_text("raise ImportError(name='certifi')\n")
     product = stage.product(
         gateway.url,
         ca=Path(),
         command=over(gateway.store(filled=False)),
         python_path=(place,),
     )
-    stage.fails(product, r"offline: TLS: no CA certificates found \(.*\)")
+    stage.fails(product, r"offline: TLS: no CA certificates .*")
     stage.delivers(stage.product(gateway.url))
 
 

@@ -88,6 +88,8 @@ def package(name: str) -> str:
     """The directory of a package among the tools or here; looked up, not loaded."""
     places = [Path(place) for place in sys.path]
     places += sorted(TOOLS.glob("lib/python3*/site-packages"))
+    if name.endswith(".py"):
+        return next((str(place / name) for place in places if (place / name).is_file()), "")
     return next((str(p / name) for p in places if (p / name / "__init__.py").is_file()), "")
 
 

@@ -151,7 +151,6 @@ class Stage:
         command: Optional[Sequence[str]] = None,
         python_path: tuple[Path, ...] = (),
         usage: bool = False,
-        pins: tuple[str, ...] = (),
         ca: Optional[Path] = None,
         **config: Any,
     ) -> Union[Product, Distant]:
@@ -168,7 +167,6 @@ class Stage:
             "activation_identifier": self.secrets.activation_identifier,
             "state_dir": str(self.state_dir),
             "usage": usage,
-            "pins": pins,
             "config": {"ca_bundle": str(ca) if ca.name else None, **config},
         }
         made: Union[Product, Distant]
