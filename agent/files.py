@@ -169,8 +169,8 @@ class File:
         except OSError:
             pass
         finally:
-            self._fd = -1
             go_on()
+        self._fd = -1  # whatever interrupts us, it can be closed again
         _open_now.discard(self)
 
     def _is_ours(self) -> bool:
