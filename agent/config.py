@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 # Waits of threading are limited to 4,294,967 s on Windows; beyond 2^53 JSON numbers are not exact everywhere.
 _WAIT_MAX_S, _INT_MAX = 4_000_000, 2**53
-# What is put behind a base_url, and so is the likeliest wrong paste.
-_OWN_PATHS = ("/api/v1", "/api/product", "/send-telemetry-data", "/usage", "/aggregateusage")
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 # RFC 3986, 3.2.1 and 3.3: unreserved, sub-delims, "%", ":"; in a path also "@" and "/".
 _USERINFO = _HOST | frozenset("~!$&'()*+,;=:%")
@@ -98,10 +96,7 @@ def _host_or_call(value: Any) -> object:
 def _path(value: Any) -> str | None:
     """An absolute path: the host may change its working directory while our thread writes."""
     path = os.path.expanduser(str.__str__(os.fspath(value)))
-    try:
-        return os.path.abspath(path) if path and "\0" not in path else None
-    except OSError:  # the working directory is gone
-        return path
+    return os.path.abspath(path) if path and "\0" not in path else None
 
 
 def _items(value: Any) -> tuple[Any, ...]:
@@ -153,8 +148,7 @@ def _https(value: Any) -> str | None:
     host = place[:5] if place[:1] == "[" else place.partition(":")[0]
     here = host in ("localhost", "[::1]") or (host.startswith("127.") and is_ip(host))
     safe = not userinfo and (scheme == "https" or (scheme == "http" and here))
-    own = path.lower().endswith(_OWN_PATHS)
-    return "%s://%s%s" % (scheme, place, path) if safe and not own else None
+    return "%s://%s%s" % (scheme, place, path) if safe else None
 
 
 def _proxy(value: Any) -> str | None:
@@ -174,7 +168,7 @@ _WAIT, _SPAN = _number(0, _WAIT_MAX_S), _number(0.001, _WAIT_MAX_S)
 _PLACE = _path, "a non-empty str, or os.PathLike"
 _HTTPS = (
     _https,
-    "https://HOST[:PORT][/PREFIX] (http:// for this machine) without user, query and API path",
+    "https://HOST[:PORT][/PREFIX] (http:// for this machine only), without user and query",
 )
 _PROXY = (
     _proxy,

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeGuard, TypeVar
-
-    Kind = TypeVar("Kind")
-    Mistake = TypeVar("Mistake", bound="_FieldError")
+    from typing import Any
 
 
 class AgentError(Exception):
@@ -78,20 +74,15 @@ class Unverifiable(VerificationError):
 SECRETS = ("api_key", "license_key", "activation_identifier", "proxy_auth")
 
 
-def is_a(value: object, kind: type[Kind]) -> TypeGuard[Kind]:
-    """``isinstance`` by the type alone: a caller's object may raise when it is asked for its ``__class__``."""
-    return issubclass(type(value), kind)
-
-
-def mistake(
-    field: str, value: object, allowed: str, error: type[Mistake] = ConfigError  # type: ignore[assignment]
-) -> Mistake:
+def mistake(field: str, value: Any, allowed: str, error: Any = ConfigError) -> Any:
     """The error for a wrong ``value``: numbers as they are, of anything else the type, for it may be a secret."""
     came = type(value).__name__
-    if is_a(value, str):
+    if issubclass(
+        type(value), str
+    ):  # a caller's object may raise when it is asked for its ``__class__``
         came += " of %d characters" % str.__len__(value)
-    elif type(value) in (type(None), bool, float, int) and field not in SECRETS:
-        came = repr(value) if not is_a(value, int) or abs(value) < 10**18 else "a huge int"
+    elif type(value) in (int, float) and abs(value) < 2**63 and field not in SECRETS:
+        came = repr(value)
     return error("%s: got %s, allowed is %s" % (field, came, allowed), field)
 
 
@@ -102,12 +93,11 @@ def part(name: str, needs: str) -> Any:
     """
     home = name if name == "cli" else "extras." + name
     try:
-        module = __import__(home, globals(), None, ("*",), 1)
+        module: Any = __import__(home, globals(), None, ("*",), 1)
     except ImportError:
         module = None
-    if (
-        getattr(module, "__file__", None) is None
-    ):  # a folder that was emptied is a package to Python
+    # A folder that was emptied is a package to Python, one without a file.
+    if getattr(module, "__file__", None) is None:
         message = "%s needs the part %r, which this copy lacks: vendor DEST --with %s"
         raise ConfigError(message % (needs, name, name), needs)
     return module
@@ -131,9 +121,6 @@ class Missing:
         return part(self._home, self._name)
 
 
-_telling = _local()
-
-
 def debug(text: str, *args: object) -> None:
     """Tell the host's DEBUG log, or stderr where ``AGENT_DEBUG`` is set; only under no lock of ours.
 
@@ -143,28 +130,20 @@ def debug(text: str, *args: object) -> None:
     logging: Any = sys.modules.get("logging")
     # ``shutdown`` comes last in it: another thread may be loading the rest.
     logger: Any = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
-    logged = logger is not None and logger.isEnabledFor(10)
-    shown = os.environ.get("AGENT_DEBUG", "") not in ("", "0")
-    if not (logged or shown) or getattr(_telling, "now", False):
-        return
-    _telling.now = True  # a handler is the host's code: it may make us deliver
     try:
-        line = text % tuple(str(arg)[:400] for arg in args)
-        line = "".join(char if char.isprintable() else " " for char in line)
-        logger.debug("%s", line) if logged else _print(line)
-    except (Exception, SystemExit):
+        logged = logger is not None and logger.isEnabledFor(10)
+        if logged or os.environ.get("AGENT_DEBUG", "") not in ("", "0"):
+            line = text % tuple(str(arg)[:400] for arg in args)
+            line = "".join(char if char.isprintable() else " " for char in line)
+            logger.debug("%s", line) if logged else _print(line)
+    except (Exception, SystemExit):  # a handler is the host's code
         pass
-    finally:
-        _telling.now = False
 
 
 def _print(line: str) -> None:
-    import time
+    """Not through the stream's buffer: an exit that finds a background thread holding its lock aborts."""
+    from time import strftime
 
+    line = "%s %s[%d] %s\n" % (strftime("%H:%M:%S"), __package__, os.getpid(), line)
     stream: Any = sys.stderr  # None in a program without a console
-    text = "%s %s[%d] %s\n" % (time.strftime("%H:%M:%S"), __package__, os.getpid(), line)
-    if stream is sys.__stderr__:
-        # Not through its buffer: an exit that finds a background thread holding the buffer's lock aborts.
-        os.write(stream.fileno(), text.encode("ascii", "backslashreplace"))
-    else:
-        stream.write(text)
+    os.write(stream.fileno(), line.encode("ascii", "backslashreplace"))

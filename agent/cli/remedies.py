@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..verdicts import FOREIGN, NOTICE, WRONG_ADDRESS
+from ..verdicts import FOREIGN, WRONG_ADDRESS
 
 CLOCK = "set the clock, or let the system do so (NTP)"
 ORIGIN = (
@@ -157,11 +157,7 @@ _NETWORK = (
     ("time", _SILENT),
     ("", "check base_url, network, proxy and firewall"),
 )
-_NOTICE = (
-    "whoever runs the server has to keep PHP's notices out of its answers (display_errors = Off)"
-)
 _UNTRUSTED = (
-    (NOTICE, _NOTICE),
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     (
         "not JSON",
@@ -176,7 +172,6 @@ _UNTRUSTED = (
     ),
 )
 _RETRY = (
-    (NOTICE, _NOTICE),
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     ("HTTP 5", "the server has trouble; it is asked again, and spool replay tries at once"),
     ("HTTP 429", "the server has too much to do; it is asked again, nothing to do"),
@@ -225,6 +220,18 @@ _DRY_RUN = {
         "compare with the last answers; " + _ANSWERS,
     ),
 }
+
+
+def for_identity(explained: dict[str, Any]) -> list[str]:
+    """What to do about a user identifier that is odd."""
+    advice = {
+        "it was derived on another machine, or this one got a new id: a reset derives its own": "moved_or_cloned",
+        "it may be the image's: mount the host's /etc/machine-id, or a state volume for each user": "in_container",
+    }
+    found = [text for text, applies in advice.items() if explained[applies]]
+    if explained["quality"] == "random":
+        found.append("it lasts as long as its file: see that the machine has an id, then reset it")
+    return found
 
 
 def for_dry_run(found: dict[str, Any]) -> tuple[bool, str, str]:

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from ..values import Capture, Request, Response
 
 PATH = "/api/v1/send-telemetry-data"
-# The order of the fields in a request.
-FIELDS = (
-    *("api_key", "data_type", "numeric_data_single_value", "numeric_data_x", "numeric_data_y"),
-    *("text_data", "data_group", "product_id", "product_version", "user_identifier"),
-    *("license_key", "activation_identifier"),
-)
 HELD_CODES = {
     100: "the API key is invalid",
     101: "the API key is inactive",
@@ -43,22 +37,19 @@ class GetKeyManagerAdapter(Adapter):
     def __init__(self, endpoint: GetKeyManager, config: Config) -> None:
         super().__init__(endpoint, config)
         self.signed = bool(endpoint.keys)
+        self.trust = endpoint.keys.trusted() if hasattr(endpoint.keys, "trusted") else None
+        self._holder: Any = self.trust or endpoint  # of the keys in force
         self._data_group, self._product_version = endpoint.data_group, config.product_version
-        self._embedded: tuple[PublicKey, ...] = endpoint.keys
-        if hasattr(endpoint.keys, "trusted"):
-            self.trust, self._embedded = endpoint.keys.trusted(), tuple(endpoint.keys.keys)
-        if self.signed:
+        for key in self.keys:
             from ..signatures.keys import PublicKey
 
-            for key in self._embedded:
-                # One of another copy of this package raises errors of that copy.
-                if not isinstance(key, PublicKey):
-                    raise mistake("keys", key, "PublicKey of the very package that Agent is from")
+            if not isinstance(key, PublicKey):  # one of another copy raises errors of that copy
+                raise mistake("keys", key, "PublicKey of the very package that Agent is from")
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:  # type: ignore[override]
         """What an answer may be signed with now."""
-        return self._embedded if self.trust is None else tuple(self.trust.keys)
+        return tuple(self._holder.keys)
 
     def value(self, source: Capture, value: str, data_group: str) -> dict[str, str]:
         """The body for one number, given as text."""
@@ -95,24 +86,17 @@ class GetKeyManagerAdapter(Adapter):
         """The form, and the event id as Idempotency-Key: nothing in the form tells a retry from a new record."""
         from urllib.parse import quote, urlencode
 
-        fields = verdicts.in_order({**body, "api_key": self._api_key}, FIELDS)
-        if mask:
-            hidden = [name for name in ("api_key", "license_key") if fields.get(name)]
-            fields.update(dict.fromkeys(hidden, "****"))
+        fields = {"api_key": "", **body}
+        fields["api_key"] = "****" if mask else self._api_key
+        if mask and fields.get("license_key"):
+            fields["license_key"] = "****"
         # application/x-www-form-urlencoded as in WHATWG URL, 5.2, which differs from urlencode in these two.
         form = urlencode(fields, safe="*", errors="replace").replace("~", "%7E")
         headers = {"Idempotency-Key": quote(event_id, safe="", errors="replace")}
-        url = self.address + PATH
-        return post(url, "application/x-www-form-urlencoded", form, **headers)
+        return post(self.address + PATH, "application/x-www-form-urlencoded", form, **headers)
 
     def judge(
-        self,
-        response: Response,
-        *,
-        now: float,
-        monotonic: float,
-        freshness: Freshness,
-        secret: str = "",
+        self, response: Response, *, now: float, monotonic: float, freshness: Freshness, secret: str
     ) -> Verdict:
         """A proven code decides alone; anything else that came from where answers are signed is a hint at best."""
         secrets = (self._api_key, secret)
@@ -121,17 +105,16 @@ class GetKeyManagerAdapter(Adapter):
         from ..signatures.envelope import verify
 
         try:
-            if not response.complete:
-                raise VerificationError("the answer is incomplete")
-            receipt = verify(response.body, self.keys)
+            receipt = verify(response.body if response.complete else b"", self.keys)
             freshness.judge(receipt.timestamp, now=now, monotonic=monotonic)
         except AnswerStale as stale:
-            code, timestamp = receipt.code, receipt.timestamp
-            return Verdict(SKEWED, reason=str(stale), code=code, timestamp=timestamp)
+            return Verdict(
+                SKEWED, reason=str(stale), code=receipt.code, timestamp=receipt.timestamp
+            )
         except VerificationError as error:
-            why = verdicts.what_came(response) or error
-            reason = verdicts.brief("HTTP %d, not proven: %s" % (response.status, why), ())
-            hint = verdicts.by_status(response, now=now, pause_max_s=verdicts.PAUSE_UNPROVEN_MAX_S)
+            hint = verdicts.by_status(response, now, verdicts.PAUSE_UNPROVEN_MAX_S)
+            why = verdicts.stranger(response, str(error))
+            reason = verdicts.brief("HTTP %d, not proven: %s" % (response.status, why))
             return hint or Verdict(UNTRUSTED, reason=reason)
         verdict = _by_code(receipt.code, receipt.errors, secrets)
         verdict.timestamp, verdict.proven = receipt.timestamp, True
@@ -149,23 +132,10 @@ def _by_code(code: int, errors: Any, secrets: tuple[str, ...]) -> Verdict:
 
 def _judge_unsigned(response: Response, now: float, secrets: tuple[str, ...]) -> Verdict:
     """A record that the server says it stored is stored, whatever the status; so is what it says of the key."""
-    claim = _claim(response)
+    said: Any = verdicts.json_of(response).get("response")
+    claim = said if type(said) is dict else {}
     code: Any = verdicts.number_of(claim.get("code"))
     if code in (830, 831) or code in HELD_CODES:
         return _by_code(int(code), claim.get("errors"), secrets)
     own = None if code is None else (None, claim.get("message"))
-    return verdicts.by_claim(response, own, now=now, secrets=secrets)
-
-
-def _claim(response: Response) -> dict[str, Any]:
-    """The receipt as an unsigned answer has it; the text made for signing goes before the outer one."""
-    from binascii import a2b_base64
-
-    envelope = verdicts.json_of(response)
-    inner = envelope.get("response")
-    if "response_base64" in envelope:
-        try:
-            inner = verdicts.json_object(a2b_base64(envelope["response_base64"]))
-        except (TypeError, ValueError):
-            inner = None
-    return inner if isinstance(inner, dict) else {}
+    return verdicts.by_claim(response, own, now, secrets)

@@ -79,7 +79,6 @@ def test_each_failure_has_its_own_advice(
         ("HTTP 403", "API key"),
         ("HTTP 403: not an answer of this server", "a proxy or something else"),
         ("HTTP 404: wrong address, check base_url", "put base_url right"),
-        ("retry: HTTP 200: the server sent a PHP notice before its answer", "display_errors"),
         ("", "API key"),
     ],
 )

@@ -155,16 +155,6 @@ def test_addresses_that_are_refused(address: str) -> None:
         assert error.field == "base_url" and SECRET not in str(error)
 
 
-@pytest.mark.parametrize(
-    "own", "/api/v1/ /API/v1/send-telemetry-data /api/product /api/product/usage".split()
-)
-def test_an_address_with_the_apis_own_path_is_refused(own: str) -> None:
-    for make in (getkeymanager, reo):
-        error = refusal(make, base_url="https://keys.acme.example" + own)
-        assert error.field == "base_url" and "API path" in str(error)
-    assert reo(base_url="https://api/v1").base_url == "https://api/v1", "a host of that name"
-
-
 @pytest.mark.parametrize("address", ["socks5://127.0.0.1:1080", "socks5h://proxy"])
 def test_a_socks_proxy_needs_its_library(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "socks", types.ModuleType("socks"))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import decimal
 import fractions
-import ipaddress
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given, strategies as st
-from support.endpoints import API_KEY, config, licence_server
+from support.endpoints import config
 
 import agent
 from agent import content
@@ -36,8 +34,7 @@ class Number:
 
 
 class Whole(Number):
-    def __index__(self) -> Any:
-        return Number.__float__(self)
+    __index__ = Number.__float__
 
 
 class bool_(Whole):
@@ -49,10 +46,7 @@ class bool_(Whole):
     [
         *((50, "50"), (3.2, "3.2"), (-0.5, "-0.5"), (0, "0"), (1e300, "1e+300")),
         *((2**1000, str(2**1000)), (fractions.Fraction(1, 4), "0.25")),
-        *((Number(1.5), "1.5"), (Whole(7), "7")),
-        *((decimal.Decimal(text), text) for text in ("3.20", "0.1234567890123456789", "1E+3")),
-        (decimal.Decimal(1) / 3, str(decimal.Decimal(1) / 3)),
-        (decimal.Decimal("1." + "0" * 10_000), "1.0"),
+        *((Number(1.5), "1.5"), (Whole(7), "7"), (decimal.Decimal("3.20"), "3.2")),
         *((float(text), None) for text in ("nan", "inf", "-inf")),
         *((decimal.Decimal(text), None) for text in ("nan", "sNaN", "-Infinity", "1e999999")),
         *((10**400, None), (10**100_000, None), (fractions.Fraction(10**400), None)),
@@ -75,7 +69,7 @@ def test_what_is_no_number(value: Any) -> None:
     assert error.field == "x" and str(error).startswith("x: got ")
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**1000), 2**1000))
+@given(st.floats(-(2.0**1022), 2.0**1022) | st.integers(-(2**1000), 2**1000))
 def test_a_number_survives_its_text(value: float) -> None:
     text = content.number(value, "value")
     assert text is not None and type(value)(text) == value
@@ -99,8 +93,7 @@ def test_a_name(field: str) -> None:
 def test_a_user_id_and_its_kind() -> None:
     assert content.user_id("bob@example.org") == "bob@example.org"
     assert content.user_id("") is content.user_id(None) is None
-    for value in (5, b"bob"):
-        assert refusal(content.user_id, value).field == "user_id"
+    assert refusal(content.user_id, 5).field == "user_id"
     for kind in ("EMAIL", "SOCIAL", "LINKEDIN", "GITHUB", "USERNAME"):
         assert content.user_id_type(kind, True) == kind
     for value in ("email", "", "PHONE", None, 1, ["EMAIL"]):
@@ -117,12 +110,10 @@ def test_the_pseudonym_leaves_under_no_other_kind_than_its_own() -> None:
 def test_an_ip_address() -> None:
     for text in ("156.59.87.83", "::1", "2001:db8::1"):
         assert content.ip_addr(text) == text
-        assert content.ip_addr(ipaddress.ip_address(text)) == text
     for value in (None, "", "localhost", "1.2.3", "256.1.1.1", "1.2.3.4\n", "fe80::1%lo"):
         assert content.ip_addr(value) is None, "content, no mistake"
-    assert content.ip_addr(ipaddress.ip_network("10.0.0.0/8")) is None
-    for value in (5, b"1.2.3.4", ["1.2.3.4"]):
-        assert refusal(content.ip_addr, value).field == "ip_addr"
+    for other in (5, b"1.2.3.4", ["1.2.3.4"]):
+        assert refusal(content.ip_addr, other).field == "ip_addr"
 
 
 def test_a_text() -> None:
@@ -136,8 +127,7 @@ def test_a_text() -> None:
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [("\ud800", "\ufffd"), ("a\udfffb", "a\ufffdb"), ("\ud800\ud800x", "\ufffd\ufffdx")]
-    + [("\ud83d\ude00", "\U0001f600"), ("caf\u00e9 \U0001f600", "caf\u00e9 \U0001f600")],
+    [("\ud800", "\ufffd"), ("a\udfffb", "a\ufffdb"), ("\ud83d\ude00", "\U0001f600")],
 )
 def test_a_lone_surrogate_is_replaced(text: str, kept: str) -> None:
     assert content.text(text) == kept == content.name(text, "data_group")
@@ -152,12 +142,8 @@ def test_every_text_can_be_sent(text: str) -> None:
 def test_what_was_given_in_the_wrong_place_is_in_no_exception(value: Any) -> None:
     text = "%s %s" % (refusal(content.number, value, "value"), refusal(content.meta, value))
     text += str(refusal(content.count, value)) + str(refusal(content.user_id_type, value, True))
-    assert "alice" not in text and "1234" not in text
-
-
-def test_an_exception_does_not_repeat_everything() -> None:
-    assert len(str(refusal(content.user_id_type, "x" * 10**6, True))) < 200
     assert len(str(refusal(content.count, 10**10_000))) < 200
+    assert "alice" not in text and "1234" not in text
 
 
 # --- the licence --------------------------------------------------------------------------------
@@ -215,45 +201,27 @@ class Text(str):
     __hash__ = str.__hash__
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda product: product.record_text(Unlike(), data_group="g"),
-        lambda product: product.record_text("x", data_group=Unlike()),
-        lambda product: product.record_value(Unlike(), data_group="g"),
-        lambda product: product.record_point(1, Unlike(), data_group="g"),
-        lambda product: product.track(Unlike()),
-        lambda product: product.track("X", user_id=Unlike()),
-        lambda product: product.track("X", user_id_type=Unlike()),
-        lambda product: product.track("X", ip_addr=Unlike()),
-        lambda product: product.track("X", meta=Unlike()),
-        lambda product: product.count(Unlike()),
-        lambda product: product.count("X", n=Unlike()),
-        lambda product: product.set_license(Unlike()),
-        lambda product: product.set_license(("k", Unlike())),
-        lambda product: product.set_license("k", Unlike()),
-        lambda product: product.set_usage_consent(Unlike()),
-        lambda product: product.flush(Unlike()),
-        lambda product: product.history(Unlike()),
-    ],
-)
+@pytest.mark.parametrize("name", [None, "set_usage_consent", "flush", "history", "set_license"])
 def test_an_object_that_raises_when_asked_for_its_class_is_a_mistake_like_any_other(
-    call: Callable[[agent.Agent], object], tmp_path: Path
+    name: str | None,
 ) -> None:
-    usage = agent.Reo(api_key=API_KEY, base_url="http://127.0.0.1:9")
-    settings = config(licence_server(), usage, state_dir=tmp_path, deliver="manual")
-    with agent.Agent(settings) as product, pytest.raises(EventError):
-        call(product)
+    odd: Any = Unlike()
+    if name is not None:
+        with agent.Agent(config(), environ={}) as product, pytest.raises(EventError):
+            getattr(product, name)(odd)
+        return
+    checks: list[Any] = [content.text, content.user_id, content.ip_addr, content.meta]
+    checks += [content.count, content.Licence, lambda it: content.Licence(("k", it))]
+    checks += [lambda it: content.user_id_type(it, True), lambda it: content.Licence("k", it)]
+    checks += [lambda it: content.name(it, "field"), lambda it: content.number(it, "field")]
+    for check in checks:
+        refusal(check, odd)
 
 
 def test_such_an_object_as_a_setting_is_a_mistake_like_any_other() -> None:
-    for field in agent.Config.__slots__:
+    for field in agent.Config.fields:
         with pytest.raises(agent.ConfigError):
             config(**{field: Unlike()})
-
-
-def test_such_an_object_in_the_meta_is_written_as_its_type() -> None:
-    assert content.meta({"a": Unlike(), "b": [Unlike()]}) == {"a": "<Unlike>", "b": ["<Unlike>"]}
 
 
 def test_a_text_of_a_class_that_raises_is_a_text() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
 import decimal
 import enum
 import itertools
 import json
 import pathlib
-import sys
 import threading
 import time
 import tracemalloc
@@ -46,48 +44,29 @@ class Level(enum.IntEnum):
     LOW = 3
 
 
-@dataclasses.dataclass
-class Point:
-    x: int
-    y: Any
+class Scalar:
+    """Of NumPy's kind: it gives what Python has for it."""
 
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
-class bool_:
-    """As NumPy calls it; it is no number there."""
-
-    def __index__(self) -> int:
-        raise TypeError
-
-    def __bool__(self) -> bool:
-        return True
-
-
-class float32:
-    def __float__(self) -> float:
-        return 0.5
+    def item(self) -> Any:
+        return self.value
 
 
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        *((None, None), (True, True), (bool_(), True), (5, 5), (1.5, 1.5), (float32(), 0.5)),
-        *((2**63 - 1, 2**63 - 1), (2**64, "18446744073709551616"), (Level.LOW, 3)),
-        *((float("nan"), None), (float("inf"), None), (decimal.Decimal("1.20"), "1.20")),
-        *(
-            ("text", "text"),
-            ("\ud800", "\ufffd"),
-            (b"ab\xff", "ab\ufffd"),
-            (memoryview(b"ab"), "ab"),
-        ),
-        *((datetime.date(2024, 2, 29), "2024-02-29"), (datetime.time(1, 2), "01:02:00")),
-        *((datetime.timedelta(days=1), "1 day, 0:00:00"), (Colour.RED, "Colour.RED")),
-        *((uuid.UUID(int=1), str(uuid.UUID(int=1))), (pathlib.PurePosixPath("/a/b"), "/a/b")),
+        *((None, None), (True, True), (5, 5), (1.5, 1.5), (2**63 - 1, 2**63 - 1), (Level.LOW, 3)),
+        *((Scalar(True), True), (Scalar(0.5), 0.5), (Scalar(7), 7)),
+        *((2**64, "18446744073709551616"), (float("nan"), None), (float("inf"), None)),
+        *(("text", "text"), ("\ud800", "\ufffd"), (b"ab\xff", "ab\ufffd")),
+        *((decimal.Decimal("1.20"), "1.20"), (datetime.date(2024, 2, 29), "2024-02-29")),
+        *((Colour.RED, "Colour.RED"), (uuid.UUID(int=1), str(uuid.UUID(int=1)))),
+        *((pathlib.PurePosixPath("/a/b"), "/a/b"), (complex(1, 2), "(1+2j)")),
         *(((1, 2), [1, 2]), ({1}, [1]), (range(3), [0, 1, 2]), (collections.deque([1]), [1])),
-        *(({"a": 1}.keys(), ["a"]), (types.MappingProxyType({"a": 1}), {"a": 1})),
-        (collections.ChainMap({"a": 1}, {"b": 2}), {"b": 2, "a": 1}),
-        (Point(1, Point(2, None)), {"x": 1, "y": {"x": 2, "y": None}}),
-        *((collections.UserString("text"), "text"), (complex(1, 2), "(1+2j)")),
-        *((object(), "<object>"), (ValueError("reason"), "reason")),
+        *(({"a": 1}.items(), [["a", 1]]), (types.MappingProxyType({"a": 1}), {"a": 1})),
+        *((ValueError("reason"), "reason"), (itertools.count(), "count(0)"), (print, str(print))),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -95,7 +74,7 @@ def test_a_value_and_what_becomes_of_it(value: Any, found: Any) -> None:
     assert one(value) == found and type(one(value)) is type(found)
 
 
-@pytest.mark.parametrize("value", ["x", 5, [], [("a", 1)], {1}, b"{}", object(), True, Point(1, 2)])
+@pytest.mark.parametrize("value", ["x", 5, [], [("a", 1)], {1}, b"{}", object(), True])
 def test_a_meta_that_is_no_mapping(value: Any) -> None:
     with pytest.raises(EventError) as caught:
         content.meta(value)
@@ -103,36 +82,21 @@ def test_a_meta_that_is_no_mapping(value: Any) -> None:
 
 
 def test_names_become_text() -> None:
-    found = encoded({1: 1, None: 2, False: 3, 1.5: 4, (1, "a"): 6, b"b": 7})
-    assert found == {"1": 1, "None": 2, "False": 3, "1.5": 4, "[1, 'a']": 6, "b": 7}
+    found = encoded({1: 1, None: 2, False: 3, 1.5: 4, (1, "a"): 6})
+    assert found == {"1": 1, "None": 2, "False": 3, "1.5": 4, "(1, 'a')": 6}
     assert content.meta(None) is None and encoded({}) == {}
 
 
-def test_a_cycle() -> None:
-    mapping: dict[str, Any] = {"list": []}
-    mapping["self"] = mapping
-    mapping["list"].append(mapping["list"])
-    point = Point(1, None)
-    point.y = mapping["point"] = point
-    assert encoded(mapping) == {
-        "list": ["<cycle>"],
-        "self": "<cycle>",
-        "point": {"x": 1, "y": "<cycle>"},
-    }
-
-
-def test_the_same_value_twice_is_no_cycle() -> None:
-    shared = [1]
-    assert encoded({"a": shared, "b": [shared, shared]}) == {"a": [1], "b": [[1], [1]]}
-
-
-@pytest.mark.parametrize("wrap", [lambda x: {"a": x}, lambda x: [x], lambda x: Point(1, x)])
-def test_deep_nesting_is_cut_visibly(wrap: Any) -> None:
+@pytest.mark.parametrize("wrap", [lambda x: {"a": x}, lambda x: [x], lambda x: [x, x, {"b": x}]])
+def test_deep_nesting_and_cycles_are_cut_visibly(wrap: Any) -> None:
     value: Any = 1
-    for _ in range(1000):
+    for _ in range(100):
         value = wrap(value)
     text = lines.dumps(encoded({"deep": value}))
-    assert "\\u2026" in text and text.count("{") + text.count("[") == 8
+    assert "\\u2026" in text or "_truncated" in text
+    cycle: dict[str, Any] = {"many": []}
+    cycle["self"], cycle["many"] = cycle, [cycle] * 300
+    assert "_truncated" in lines.dumps(encoded(cycle))
 
 
 def test_what_is_long_is_cut_visibly() -> None:
@@ -151,6 +115,8 @@ def test_the_whole_is_cut_visibly(char: str) -> None:
     assert found["_truncated"] is True and len(found) > 1
     nested = encoded({"list": [[char * 100] * 200] * 200, "after": 1})
     assert "…" in nested["list"] and ("after" in nested or nested["_truncated"])
+    for item in ([], {}, [[]], [{}, {}]):
+        encoded({"list": [[[item] * 256] * 256] * 256})
 
 
 def test_ten_megabytes_and_ten_million_elements_cost_little() -> None:
@@ -169,79 +135,36 @@ def raising(*arguments: Any) -> Any:
 
 
 def evil_types() -> list[type]:
-    """A class for every way to misbehave: each of its methods raises, or gives a wrong type."""
-    names = (
-        *("__str__", "__repr__", "__iter__", "__len__", "__float__", "__index__", "__getitem__"),
-        *("__hash__", "__eq__", "__bool__", "__format__", "isoformat", "keys", "items", "value"),
-        "__getattribute__",
-    )
+    """A class for every way to misbehave: each of its methods raises, or gives a wrong type or no end."""
+    names = "__str__ __repr__ __iter__ __len__ __float__ __index__ __hash__ __eq__ __bool__".split()
+    names += ["item", "keys", "items", "value", "__getattribute__"]
     made = [type("Evil", (), {name: raising for name in names})]
     for name, method in itertools.product(names, (raising, lambda *_: 5, lambda *_: None)):
         made.append(type("Evil", (), {name: method}))
     for base in (dict, list, str, int, float):
         made.append(type("Evil", (base,), {name: raising for name in names[:-1]}))
-    return [*made, type("Evil", (), {"__class__": property(raising)}), type("bool_", (), {})]
+    endless = {"__len__": lambda _: 3, "__iter__": lambda _: itertools.count()}
+    return [*made, type("Evil", (), endless), type("Evil", (), {"__class__": property(raising)})]
 
 
 @pytest.mark.parametrize("kind", evil_types(), ids=lambda kind: "")
 def test_an_evil_object_does_no_harm(kind: type) -> None:
     assert encoded({"before": 1, "evil": kind(), "after": 2})["after"] == 2
     encoded({"evil": [kind()]})
-
-
-def test_an_evil_key_does_no_harm() -> None:
-    class Evil:
-        __str__ = __repr__ = raising
-
-    assert encoded({Evil(): 1}) == {"<Evil>": 1}
-
-
-def test_an_evil_mapping_does_no_harm() -> None:
-    class Evil:
-        keys = items = __getitem__ = raising
-
-    assert isinstance(encoded(Evil()), dict)
-
-    class Late(dict):  # type: ignore[type-arg]
-        def items(self) -> Any:
-            yield "a", 1
-            raise OSError
-
-    assert encoded(Late(b=2)) == {"b": 2}
-
-
-def test_what_has_no_end() -> None:
-    class Endless:
-        def __len__(self) -> int:
-            return 3
-
-        def __iter__(self) -> Any:
-            return itertools.count()
-
-    assert len(one(Endless())) == 257
-    stream = itertools.count()
-    assert one(stream) == "count(0)" and next(stream) == 0, "an iterator is somebody's to read"
-    assert one(print) == str(print)
+    try:
+        assert type(encoded(kind())) is dict
+    except EventError:
+        assert not hasattr(kind, "keys")
 
 
 def test_a_dictionary_that_changes_meanwhile() -> None:
     class Growing:
-        def __init__(self, target: dict[Any, Any]) -> None:
-            self.target = target
-
         def __str__(self) -> str:
-            self.target[len(self.target)] = 1
+            table[len(table)] = 1
             return "grown"
 
-    table: dict[Any, Any] = {}
-    table["grow"] = Growing(table)
+    table: dict[Any, Any] = {"grow": Growing()}
     assert encoded(table) == {"grow": "grown", "_truncated": True}
-
-
-def test_things_of_the_process_do_no_harm(tmp_path: pathlib.Path) -> None:
-    with open(tmp_path / "file", "w") as file:
-        things = [file, threading.Lock(), sys, threading.current_thread(), type, print, Colour]
-        assert len(one(things)) == len(things)
 
 
 def test_near_the_recursion_limit() -> None:
@@ -254,38 +177,30 @@ def test_near_the_recursion_limit() -> None:
         except RecursionError:
             pass
         try:
-            found.append(content.meta({"a": {"b": [{"c": object()}]}}))
+            found.append(content.meta({"a": {"b": [{"c": threading.Lock}]}}))
         except RecursionError:
             found.append(None)
 
     deeper()
     for meta in found:
         assert meta is None or json.loads(lines.dumps(meta)) == meta
-    assert found[-1] == {"a": {"b": [{"c": "<object>"}]}}
+    assert found[-1] == {"a": {"b": [{"c": str(threading.Lock)}]}}
 
 
-scalars = st.one_of(
-    *(st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=30)),
-    *(st.datetimes(), st.decimals(), st.uuids(), st.fractions(), st.complex_numbers()),
-    st.text(st.characters(codec=None), max_size=30),
-    st.sampled_from([*Colour, object(), Point(1, 2), range(10**9), "x" * 5000, 10**4000]),
-)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=30)
+scalars |= st.datetimes() | st.decimals() | st.text(st.characters(codec=None), max_size=30)
+scalars |= st.sampled_from([*Colour, object(), range(10**9), "x" * 5000, 10**4000])
+names = st.text(max_size=5) | st.integers() | st.tuples(st.integers())
 anything = st.recursive(
     scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=20),
-        st.dictionaries(
-            st.text(max_size=5) | st.integers() | st.binary(max_size=5), inner, max_size=20
-        ),
-        st.tuples(inner, inner),
-        st.builds(Point, st.integers(), inner),
-        st.lists(inner, min_size=1, max_size=3).map(lambda some: some * 200),
-    ),
+    lambda inner: st.lists(inner, max_size=20)
+    | st.dictionaries(names, inner, max_size=20)
+    | st.lists(inner, min_size=1, max_size=3).map(lambda some: some * 200),
     max_leaves=60,
 )
 
 
 @settings(max_examples=40)
-@given(st.dictionaries(st.text(max_size=20) | st.tuples(st.integers()), anything, max_size=20))
+@given(st.dictionaries(names, anything, max_size=20))
 def test_whatever_is_in_it(meta: Any) -> None:
     encoded(meta)

@@ -92,7 +92,7 @@ class Answer(Target):
     def _judge(self, name: str, response: Response) -> str:
         verdict, again = (
             self._adapters[name].judge(
-                response, now=sealing.NOW, monotonic=1000.0, freshness=Freshness()
+                response, now=sealing.NOW, monotonic=1000.0, freshness=Freshness(), secret=""
             )
             for _ in range(2)
         )
