@@ -45,7 +45,8 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     transport.close()
     verdict, dated = Verdict(OFFLINE, reason=reason), None
     if response is not None:
-        verdict = asking.judge(response, now=now, monotonic=monotonic, freshness=_copy(lane))
+        given = {"now": now, "monotonic": monotonic, "freshness": _copy(lane), "secret": ""}
+        verdict = asking.judge(response, **given)
         if endpoint.base_url.startswith("https:"):  # else it is anybody's
             dated = http_date(response.headers.get("date", ""))
     return {
@@ -78,7 +79,7 @@ def _renew(agent: Agent, asking: Adapter, lane: Lane, transport: HttpTransport) 
 
     trust: Any = asking.trust
     lane.failures, lane.reason = 1, UNTRUSTED
-    trust.look(None, agent._identify(store=False).value, lane)
+    trust.look(None, lane)
     trust.ask(transport, lane, agent._config.request_timeout_s)
 
 
