@@ -11,7 +11,8 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import atexit
 import os
 import sys
-from time import monotonic, sleep
+import time
+from time import monotonic
 
 from . import clock as process, files
 from .delivery import BUSY, DONE, MORE
@@ -239,7 +240,7 @@ class Worker:
         while result != DONE and monotonic() < ends_at and not self.closed:
             result = self._delivery.run(ends_at)
             if result == BUSY:
-                sleep(min(BUSY_S / 5, max(0.0, ends_at - monotonic())))
+                time.sleep(min(BUSY_S / 5, max(0.0, ends_at - monotonic())))
         busy = "another process, or thread, was delivering all the time" if result == BUSY else None
         self._spool.note("delivery", busy)
 
