@@ -98,11 +98,9 @@ class Backlog:
 
         Without ``winners`` overtaken lines are taken for something.
         """
-        if self._book.state(stub.key).settled:
-            return True
-        if stub.usage and epoch is not None and stub.epoch != epoch:
-            return True
-        return winners is not None and winners.get(stub.key) is not stub
+        winner = winners.get(stub.key, stub) if winners is not None else stub
+        refused = stub.usage and epoch is not None and stub.epoch != epoch
+        return refused or winner.place != stub.place or self._book.state(stub.key).settled
 
     def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
         """What waits, or the dead letters, by suspicion and then by age; of ``doubted`` endpoints what failed last."""
@@ -189,10 +187,16 @@ class Backlog:
 
     def reap(self, done: list[str]) -> None:
         """End the segments of which nothing is left to do; and temporary files that a killed process left."""
+        winners = self.winners()
         if done:  # a line that was overtaken must not come back without what settled the record
             self._book.write(sync=True)
         for name in done:
-            self._reap(name)
+            file = segment.seize(os.path.join(self._directory, name))
+            if file is not None:
+                with file:  # its writer may have added to it
+                    if self.lost_with(file, winners) == 0:
+                        self._readings.pop(name, None)
+                        segment.destroy(file)
         import time  # the file system's clock, so the system's and no other
 
         for name in os.listdir(self._directory):
@@ -201,29 +205,21 @@ class Backlog:
                 if os.lstat(path).st_mtime < time.time() - TEMPORARY_AGE_S:
                     files.remove(path)
 
-    def _reap(self, name: str) -> None:
-        file, reading = segment.seize(os.path.join(self._directory, name)), self._readings.get(name)
-        if file is None or reading is None:
-            return
-        with file, self._lock:
-            try:
-                read_to = reading.cursor
-                reading.refresh()
-                if reading.cursor == read_to:  # else its writer has added to it
-                    self._readings.pop(name, None)
-                    segment.destroy(file)
-            except OSError:
-                pass  # the next pass may be luckier
-
-    def lost_with(self, file: File, under_way: bool) -> Optional[int]:
-        """How many records go with a segment, at most; None: it cannot be read, or one may be ``under_way``."""
+    def lost_with(
+        self,
+        file: File,
+        winners: Optional[dict[Key, Record]] = None,
+        *,
+        under_way: bool = True,
+    ) -> Optional[int]:
+        """How many records go with a segment, at most; None: it cannot be read, or one is not to be ``under_way``."""
         reading, epoch = Reading(file.path), self._epoch()
         try:
             reading.refresh()
             self._book.refresh()
         except OSError:
             return None
-        kept = [stub for stub in reading.records.values() if not self.is_nothing(stub, epoch)]
+        kept = [s for s in reading.records.values() if not self.is_nothing(s, epoch, winners)]
         if not under_way and any(self._book.state(stub.key).run for stub in kept):
             return None
         return sum(stub.weight for stub in kept) + reading.newer
@@ -339,7 +335,7 @@ class Quota:
                 break
             path = os.path.join(self._directory, name)
             file = None if name in victims else segment.seize(path)
-            going = None if file is None else backlog.lost_with(file, under_way)
+            going = None if file is None else backlog.lost_with(file, under_way=under_way)
             if file is not None and going is None:
                 file.close()
             elif file is not None and going is not None:

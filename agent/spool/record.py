@@ -162,7 +162,7 @@ class Consent:
                 file.write(b".")
                 file.sync()
             self.blocked = False
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self.blocked = False  # nothing was captured that could be sent
         except OSError:
             self.blocked = True

@@ -293,14 +293,14 @@ class Spool:
         origin = {n: record.body[n] for n in ("domain", "ip_addr") if record.body.get(n)}
         if sync and origin:
             entries.insert(0, ["origin", *record.key, origin])
-        sync = sync and self._power
-        written = self._book.write(*entries, sync=sync)
-        if not record.place[0] or (written and not sync):
+        durable = sync and self._power
+        written = self._book.write(*entries, sync=durable)
+        if not record.place[0] or (written and not durable):
             return True
         try:  # a full disk can be truncated
             path = os.path.join(self.directory or "", record.place[0])
             with files.open_append(path, missing_ok=False) as file:
-                if sync:
+                if durable:
                     file.sync()
                     files.sync_directory(self.directory or "")
             return written or not sync
