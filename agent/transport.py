@@ -29,21 +29,11 @@ if TYPE_CHECKING:
 # How long a thread is given to notice that its socket was shut, before it counts as left behind.
 _GRACE_S = 0.1
 _CHUNK_BYTES = 1024  # what is packed into it is decoded at once: a megabyte at most
-_SHUT_RDWR, _HTTPS_PORT = 2, 443
+_SHUT_RDWR, _HTTPS_PORT, _HTTP = 2, 443, "http.client"
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
 # logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
-# What to say instead of the name of an exception, or of the library that is missing.
-_PLAIN = {
-    "certifi": "no CA certificates (set ca_bundle)",
-    "socks": "SOCKS proxies need PySocks",
-    "GeneralProxyError": "no SOCKS proxy answers there",
-    "SOCKS5AuthError": "refuses our user name or password",
-    "SOCKS5Error": "refused to connect (SOCKS)",
-    "RemoteDisconnected": "the server closed the connection without an answer",
-    "TimeoutError": "no answer",
-    "timeout": "no answer",  # before Python 3.10
-}
+_MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
 # Where BSD and macOS, Debian, Fedora, SUSE have theirs, below /etc: a frozen program's OpenSSL looks where its build
 # machine kept it (pyinstaller#5450).
 _BUNDLES = (
@@ -150,7 +140,8 @@ class HttpTransport:
         """Break off the request in flight, if there is one; from any thread, and from a signal handler."""
         woken = self._woken
         if woken is not None and self._pid == os.getpid():
-            _wake(woken)
+            with suppress(RuntimeError):  # is awake
+                woken.release()
 
     def after_fork(self) -> None:
         """In the child: begin anew; connections and threads are the parent's."""
@@ -207,7 +198,8 @@ class _Line:
             self._hold(None)
             self._sock, inside.request = None, False
             self.done = True
-            _wake(self.woken)
+            with suppress(RuntimeError):
+                self.woken.release()
 
     def ends(self, timeout_s: float) -> bool:
         """Whether the thread comes to its end within the time."""
@@ -257,7 +249,8 @@ class _Line:
             while more and len(body) <= MAX_ANSWER_BYTES:
                 more = answer.read(_CHUNK_BYTES)
                 body += more
-        if more:
+        # What TLS has read beyond the answer shows to nobody; of anything else urllib3 sees that it waits.
+        if more or getattr(self.connection.sock, "pending", int)():
             answer.close()
             self.spoilt = True
         body = body[3 if body[:3] == b"\xef\xbb\xbf" else 0 : MAX_ANSWER_BYTES]
@@ -271,11 +264,21 @@ class _Line:
                 __import__(name)
         from http.client import HTTPResponse
 
-        owner, seen = self.owner, self.owner.seen
-        self.stage = "proxy"
+        from urllib3 import PoolManager, ProxyManager, make_headers
+
+        owner, seen, self.stage = self.owner, self.owner.seen, "proxy"
         self.proxy, who, seen.proxy_from = _find_proxy(url, owner)
-        seen.proxy = self.proxy
-        manager = _make_manager(self.proxy, who)
+        seen.proxy, (user, _, password) = self.proxy, who.partition(":")
+        manager: Any = PoolManager()
+        if self.proxy[:4] == "http":
+            who = "%s:%s" % (user, password) if who else ""
+            auth = make_headers(proxy_basic_auth=who.encode().decode("latin-1"))  # back to UTF-8
+            manager = ProxyManager(self.proxy, proxy_headers=auth)
+        elif self.proxy:
+            __import__("socks")  # first: urllib3 would warn on stderr
+            from urllib3.contrib.socks import SOCKSProxyManager
+
+            manager = SOCKSProxyManager(self.proxy, user or None, password or None)
         self.stage = "TLS"
         if "https:" in (url[:6], self.proxy[:6]):
             self.context, seen.store = client_context(owner.ca_bundle, owner.environ)
@@ -341,7 +344,7 @@ class _Connection(_Base):  # type: ignore[misc]
     def putheader(self, header: str, *values: Any) -> None:
         """Our own names and no others, whatever instruments the host."""
         ours = {"Host", "Content-Length", "Accept-Encoding", *self.line.request.headers}
-        if header in ours or (header == "Proxy-Authorization" and self.line.proxy):
+        if header in ours or (header == "proxy-authorization" and self.line.proxy):
             super().putheader(header, *values)
 
     def send(self, data: bytes) -> None:
@@ -361,7 +364,7 @@ class _Connection(_Base):  # type: ignore[misc]
 
 
 class _Answer(_Base):  # type: ignore[misc]
-    """http.client's answer, past every 1xx, and aware of what came behind it."""
+    """http.client's answer, past every 1xx."""
 
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
@@ -377,37 +380,6 @@ class _Answer(_Base):  # type: ignore[misc]
         lengths = "content-length" in self.msg and "transfer-encoding" in self.msg
         if lengths or self.msg.defects or self.msg.get_payload():
             raise Unreachable("not an HTTP answer (malformed headers)")
-
-    def _close_conn(self) -> None:
-        sock = self.line.connection.sock
-        if sock is not None:  # is kept, if nothing came behind the answer
-            with suppress(OSError):
-                sock.settimeout(0)
-                self.line.spoilt |= bool(self.fp.peek(1))
-        super()._close_conn()
-
-
-def _wake(lock: Any) -> None:
-    with suppress(RuntimeError):  # is awake
-        lock.release()
-
-
-def _make_manager(proxy: str, who: str) -> Any:
-    from binascii import b2a_base64
-
-    from urllib3 import PoolManager, ProxyManager
-
-    user, _, password = who.partition(":")
-    if not proxy:
-        return PoolManager()
-    if proxy[:4] == "http":
-        token = b2a_base64(("%s:%s" % (user, password)).encode(), newline=False).decode("ascii")
-        headers = {"Proxy-Authorization": "Basic " + token} if who else {}
-        return ProxyManager(proxy, proxy_headers=headers)
-    __import__("socks")  # first: urllib3 would warn on stderr
-    from urllib3.contrib.socks import SOCKSProxyManager
-
-    return SOCKSProxyManager(proxy, user or None, password or None)
 
 
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
@@ -429,9 +401,10 @@ def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
         if not names and environ is os.environ:
             proxies = rules.getproxies()
         found = proxies.get("https") or proxies.get("all")
-        for host in (at.hostname, "%s:%d" % (at.hostname, at.port or 443)) if found else ():
-            if rules.proxy_bypass_environment(host, proxies) if names else rules.proxy_bypass(host):
-                found = ""
+        place = at.netloc if at.port else at.netloc + ":%d" % _HTTPS_PORT
+        by_environment = rules.proxy_bypass_environment(place, proxies)
+        if found and (by_environment if names else rules.proxy_bypass(place)):
+            found = ""
     if found in (None, "", "direct"):
         return "", "", source
     at = urlsplit(found if "://" in found else "http://" + found)
@@ -488,18 +461,14 @@ def _unreachable(reason: str, stage: str) -> Unreachable:
     return Unreachable("%s: %s" % (stage, reason) if stage else reason, stage)
 
 
-def _of_http(error: BaseException) -> bool:
-    return type(error).__module__ == "http.client"  # without loading it: that may be what failed
-
-
 def _root(error: BaseException) -> BaseException:
     """What is behind ``error``: urllib3 keeps it among the arguments, or raises in the middle of handling it."""
-    while not isinstance(error, (Unreachable, OSError)) and not _of_http(error):
+    while not isinstance(error, (Unreachable, OSError)) and type(error).__module__ != _HTTP:
         inner = [one for one in (*error.args, error.__context__) if isinstance(one, BaseException)]
         if not inner:
             break
         error = inner[0]
-    return getattr(error, "socket_err", None) or error  # PySocks
+    return getattr(error, "socket_err", None) or error
 
 
 def _words(error: BaseException) -> str:
@@ -515,10 +484,14 @@ def _words(error: BaseException) -> str:
         return "certificate refused: %s" % error.verify_message
     if name.startswith("SSL"):
         return said.replace("_", " ").lower() or "the connection was lost"
-    if _of_http(error):
-        return _PLAIN.get(name, "not an HTTP answer (%s)" % name)
+    if name == "RemoteDisconnected":
+        return "the server closed the connection without an answer"
+    if type(error).__module__ == _HTTP:
+        return "not an HTTP answer (%s)" % name
+    if hasattr(error, "socket_err"):  # PySocks
+        return "refuses us or our password (SOCKS)"
     if isinstance(error, ImportError):
-        return _PLAIN.get(str(error.name), "the library %s cannot be imported" % error.name)
+        return _MISSING.get(str(error.name), "the library %s cannot be imported" % error.name)
     # The status of a proxy's answer to CONNECT is there and nowhere else.
     status = str(error).partition("Tunnel connection failed: ")[2][:3]
     if status.isdigit():
@@ -526,4 +499,4 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         code = errorcode.get(error.errno or 0)
         return "%s (%s)" % (error.strerror, code) if code else error.strerror
-    return _PLAIN.get(name, name)
+    return "no answer" if "imeout" in name else name

@@ -234,7 +234,7 @@ def microsocks_auth(stage: Stage) -> None:
     port, url = programs.microsocks(stage, auth=True).port, stage.https()
     user, password = stage.secrets.proxy_user, stage.secrets.proxy_password
     wrong = stage.product(url, proxy=address("socks5h", port, user, password + "x"))
-    stage.fails(wrong, "offline: proxy: refuses our user name or password")
+    stage.fails(wrong, r"offline: proxy: refuses us or our password \(SOCKS\)")
     stage.delivers(stage.product(url, proxy=address("socks5h", port, user, password)))
 
 
@@ -295,7 +295,7 @@ def no_proxy(stage: Stage) -> None:
     stage.fails(product, GONE)
     forms = [(url, "x, localhost"), (url, ".localhost"), (url, "localhost:" + port), (url, "*")]
     forms += [(in_digits, "127.0.0.1"), (in_digits, "0.1")]
-    forms += [(ipv6, "::1")] if ipv6 else []
+    forms += [(ipv6, "[::1]")] if ipv6 else []
     for at, (where, form) in enumerate(forms):
         environ = {"https_proxy": DEAD, ("no_proxy", "NO_PROXY")[at % 2]: form}
         stage.delivers(stage.product(where, environ=environ))

@@ -212,7 +212,7 @@ def test_what_comes_behind_an_answer_is_not_taken_for_the_next(
     with Server(behaviour) as server:  # type: ignore[arg-type]
         request = post(server.port, scheme="https" if tls else "http")
         bodies = [transport.send(request, timeout_s=5).body for _ in range(3)]
-        assert (bodies, server.accepted) == ([b"1", b"2", b"3"], 3)
+        assert bodies == [b"1", b"2", b"3"]
 
 
 # --- bodies of every size and coding ------------------------------------------------------------
