@@ -256,10 +256,11 @@ class Agent:
         return self._identify(store=True).value if self._config.endpoints else ""
 
     def _identity_names(self) -> dict[str, Any]:
-        """What the identity is derived for, and where it is kept."""
+        """What the identity is derived from and for, and where it is kept."""
         names = ("vendor", "product_name", "identity_name")
         given = {name: getattr(self._config, name) for name in names}
-        return {"state_dir": self._spool.directory, **given}
+        system = identity.System(self._environ)
+        return {"system": system, "state_dir": self._spool.directory, **given}
 
     def _identify(self, *, store: bool) -> identity.Identity:
         """Whose records these are. Who only looks stores nothing where no identity was stored yet."""

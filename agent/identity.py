@@ -2,7 +2,7 @@
 
 A raw machine id never leaves this module, not even to the disk, and no problem quotes what was found. Nothing here
 raises into the host. Processes that start at once agree on one identity: it takes its name by a hard link, which only
-the first can make, or else under a lock. With an intact file a start does not read the machine id at all.
+the first can make; a damaged one is replaced under a lock. With an intact file a start does not read the machine id.
 
     stored               | a machine id (strong or weak)             | no machine id
     ---------------------+-------------------------------------------+----------------------------------
@@ -25,15 +25,13 @@ from . import files, lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Callable, Optional
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Optional
 
 VERSION, NEWER = 1, "written by a newer version"
-_FIELDS = ("id", "source", "quality", "tag")
+_HEX, _FIELDS = "0123456789abcdef", ("id", "source", "quality", "tag")
 # Our line has about 150; room for what a newer version may keep, which cut short would look damaged.
 _LIMIT_BYTES = 65536
-# Nobody syncs under the lock: a holder needs a millisecond. After half a second it is stuck, and we go on in memory.
-_TRIES, _PAUSE_S = 100, 0.005
 # Random identifiers by what they belong to: one process makes one, however often it has to ask.
 _random: dict[bytes, str] = {}
 
@@ -42,91 +40,76 @@ class Identity:
     """Who the user is to the vendor, and how far that can be relied on.
 
     ``quality``: "strong" (one machine), "weak" (perhaps an image's), "random" (lives as long as its file). ``note``
-    says why it is not stored, or what is odd about the stored one; ``tag`` is the mark of its machine id.
+    says why it is not ``stored``, or what is odd about the stored one; ``tag`` is the mark of its machine id, or "".
     """
 
-    __slots__ = ("value", "source", "quality", "tag", "stored", "path", "note")
+    stored, note = False, ""
 
-    def __init__(self, value: str, source: str, quality: str, tag: Optional[str]) -> None:
+    def __init__(self, value: str, source: str, quality: str, tag: str) -> None:
         self.value, self.source, self.quality, self.tag = value, source, quality, tag
-        self.at(None, stored=False)
-
-    def at(self, path: Optional[str], *, stored: bool, note: str = "") -> Identity:
-        """Say where this identity is kept; returns it."""
-        self.path, self.stored, self.note = path, stored, note
-        return self
 
 
-def resolve(
-    *, state_dir: Optional[str], system: Optional[System] = None, reset: bool = False, **names: Any
-) -> Identity:
+def resolve(system: System, state_dir: str | None, reset: bool = False, **names: Any) -> Identity:
     """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing.
 
     ``names``: vendor, product_name, identity_name. ``reset`` forgets what is stored, derives anew, stores that; a file
     of a newer format stays, and decides.
     """
-    system = system or System(os.environ)
-    about = context(**names, user=system.user())
+    about, note = context(system.user(), **names), "no state directory"
     if reset:
         _random.pop(about, None)
-    if state_dir is None:
-        return _fresh(about, system).at(None, stored=False, note="no state directory")
-    path = os.path.join(state_dir, file_name(about))
     try:
-        stored = _load(path)
-        if reset and stored is not None and stored.note != NEWER:
-            stored = None if files.remove(path) else stored
-        return stored or _keep(path, _fresh(about, system))
+        if state_dir is not None:
+            path = os.path.join(state_dir, file_name(about))
+            kept = _load(path)
+            if reset and kept is not None and kept.note != NEWER and files.remove(path):
+                kept = None
+            return kept or _keep(path, _fresh(about, system))
     except (OSError, ValueError) as error:  # ValueError: a path that cannot even be asked for
         note = getattr(error, "strerror", None) or type(error).__name__
-        return _fresh(about, system).at(path, stored=False, note=note)
+    found = _fresh(about, system)
+    found.note = note
+    return found
 
 
 def _fresh(about: bytes, system: System) -> Identity:
-    machine_id, source, _ = system.machine_id()
+    machine_id, looked = system.machine_id()
     if machine_id is None:
-        value = _random.setdefault(about, os.urandom(16).hex())
-        return Identity(value, "random", "random", None)
+        return Identity(_random.setdefault(about, os.urandom(16).hex()), "random", "random", "")
     quality = "weak" if system.is_container() else "strong"
-    return Identity(derive(machine_id, about), source, quality, tag(machine_id, about))
+    return Identity(derive(machine_id, about), looked[-1][0], quality, tag(machine_id, about))
 
 
 # -- derivation: golden vectors pin it, changing one byte changes the identity of every user -----
 
 
-def context(
-    vendor: str, product_name: str, identity_name: Optional[str] = None, *, user: str
-) -> bytes:
+def context(user: str, vendor: str, product_name: str, identity_name: Any = None) -> bytes:
     """What an identity belongs to, beside the machine. With ``identity_name``, vendor and product do not enter."""
     names = (vendor, product_name) if identity_name is None else (identity_name,)
-    return b"".join(_sized(part) for part in (*names, user))
+    return b"".join(map(_sized, (*names, user)))
 
 
 def derive(machine_id: str, context: bytes) -> str:
     """The user identifier: 32 lower-case hex digits."""
-    return hmac_sha256(_bytes(machine_id), _sized("v1") + context)[:16].hex()
+    return hmac_sha256(machine_id.encode("ascii"), _sized("v1") + context)[:16].hex()
 
 
 def tag(machine_id: str, context: bytes) -> str:
     """16 hex digits that tell a machine id from another one and give nothing of it away."""
-    return hmac_sha256(_bytes(machine_id), _sized("tag-v1") + context)[:8].hex()
+    return hmac_sha256(machine_id.encode("ascii"), _sized("tag-v1") + context)[:8].hex()
 
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """The 32 bytes of RFC 2104; ``hmac`` loads OpenSSL, 4 ms of a cold start."""
-    key = (lines.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
-    inner = lines.sha256(bytes(byte ^ 0x36 for byte in key) + message).digest()
-    return bytes(lines.sha256(bytes(byte ^ 0x5C for byte in key) + inner).digest())
+    """RFC 2104, for a key of at most 64 bytes; ``hmac`` loads OpenSSL, 4 ms of a cold start."""
+    for mask in (0x36, 0x5C):
+        padded = bytes(byte ^ mask for byte in key.ljust(64, b"\0"))
+        message = lines.sha256(padded + message).digest()
+    return message
 
 
 def _sized(text: str) -> bytes:
-    part = _bytes(text)
+    part = text.encode("utf-8", "surrogatepass")
     return len(part).to_bytes(4, "big") + part
-
-
-def _bytes(text: str) -> bytes:
-    # Never an encoding error: its message would carry the text, which may be a machine id.
-    return text.encode("utf-8", "surrogatepass")
 
 
 # -- the store: one file per (names, OS user), one checksummed line, written once ----------------
@@ -136,7 +119,7 @@ def file_name(context: bytes) -> str:
     return "identity-" + str(lines.sha256(context).hexdigest())[:16]
 
 
-def _record(*facts: Any) -> Any:
+def _record(facts: Iterable[str]) -> Any:
     return {"v": VERSION, **dict(zip(_FIELDS, facts))}
 
 
@@ -147,91 +130,48 @@ def _load(path: str) -> Optional[Identity]:
     """
     content = files.read(path, _LIMIT_BYTES)
     # A line exactly as we write it needs no JSON parser: ``json`` loads ``re``, 8 ms of a cold start.
-    words = content.decode("ascii", "replace").split('"')
-    record = _record(*words[5:14:4], words[17] if len(words) > 17 else None)
+    record = _record(content.decode("ascii", "replace").split('"')[5::4])
     if lines.encode(record) != content:
-        record = lines.decode(content.rstrip(b"\n"))
-    version = record.get("v") if isinstance(record, dict) else None
-    if type(version) is not int or version < VERSION:
+        record = lines.decode(content)
+    version, *facts = map(record.get, ("v", *_FIELDS)) if isinstance(record, dict) else (0, "")
+    usable = type(facts[0]) is str and len(facts[0]) == 32 and not facts[0].strip(_HEX)
+    if type(version) is not int or version < VERSION or version == VERSION and not usable:
         return None
-    value, *others = (record.get(name) for name in _FIELDS)
-    if not isinstance(value, str) or len(value) != 32 or value.strip("0123456789abcdef"):
-        if version > VERSION:
-            raise FileExistsError(17, NEWER, path)
-        return None
+    if not usable:
+        raise FileExistsError(17, NEWER, path)
+    found = Identity(*facts)
+    found.stored = True
     if version > VERSION:  # only the identifier is sure to mean what we think
-        return Identity(value, "unknown", "weak", None).at(path, stored=True, note=NEWER)
-    return Identity(value, *others).at(path, stored=True)
+        found.source, found.quality, found.tag, found.note = "unknown", "weak", "", NEWER
+    return found
 
 
-def _keep(path: str, candidate: Identity) -> Identity:
-    """Store ``candidate`` and return it, or return the intact one that somebody stored first; raises ``OSError``."""
+def _keep(path: str, new: Identity) -> Identity:
+    """Store ``new``, or return the intact one that somebody stored first; raises ``OSError``."""
     files.ensure_directory(os.path.dirname(path))
-    facts = (candidate.value, candidate.source, candidate.quality, candidate.tag)
-    line = lines.encode(_record(*facts))
-    kept = _link(path, line) or _replace(path, line)
-    # Without locks somebody may have come after us: what the disk says is what the next start will see.
-    return kept or candidate.at(path, stored=True)
-
-
-def _link(path: str, line: bytes) -> Optional[Identity]:
-    """Whoever links first has won. None: what is there is damaged, or there are no hard links here."""
-    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
-    files.write_new(temporary, line)
+    line = lines.encode(_record((new.value, new.source, new.quality, new.tag)))
     try:
-        os.link(temporary, path)
-    except (OSError, AttributeError):
+        files.link_new(path, line)
+    except FileExistsError:
         pass
-    finally:
-        files.remove(temporary)
-    return _load(path)
-
-
-def _replace(path: str, line: bytes) -> Optional[Identity]:
-    """Under a lock, whoever still finds no intact one puts his own in its place."""
-    import time
-
-    lock, tries = files.open_append(path + ".lock"), _TRIES
-    try:
-        while lock.lock() is False:  # None: no locks here
-            tries -= 1
-            if not tries:
+    if _load(path) is None:  # a damaged one
+        with files.locked(path + ".lock") as lock:
+            if lock.held is False:
                 raise TimeoutError(110, "another process holds the lock")
-            time.sleep(_PAUSE_S)
-        if _load(path) is None:
-            files.replace(path, line)
-        return _load(path)
-    finally:
-        lock.close()
+            if _load(path) is None:
+                files.replace(path, line)
+    new.stored = True
+    # Somebody may have come after us: what the disk says is what the next start will see.
+    return _load(path) or new
 
 
 # -- the machine and the OS user -----------------------------------------------------------------
-
-# Placeholders of firmware makers (osquery pull request 4374, oshi issue 2417, systemd pull request 11137), the SMBIOS
-# placeholder in both byte orders, and the MD5 of nothing, which scripts write that hash an absent serial number.
-_SHARED = frozenset(
-    "03000200040005000006000700080009 00020003000400050006000700080009"
-    " 030201000504070608090a0b0c0d0e0f 000102030405060708090a0b0c0d0e0f"
-    " 0102030405060708090a0b0c0d0e0f10 10000000000080000040000000000000"
-    " 12345678123456781234567812345678 0123456789abcdef0123456789abcdef"
-    " d41d8cd98f00b204e9800998ecf8427e".split()
-)
-# Docker, Podman, the file in which systemd notes its own container (readable by all, unlike /proc/1/environ), and what
-# Kubernetes mounts into every pod.
-_MARKS = (
-    ".dockerenv run/.containerenv run/systemd/container"
-    " run/secrets/kubernetes.io var/run/secrets/kubernetes.io"
-).split()
-_CGROUPS = "docker kubepods containerd libpod /lxc crio-".split()
-# Behind cgroup v2 a container's own group is "/": there it shows in what lies behind its root and its network files.
-_MOUNTS = ("/", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-_BEHIND = "/docker/ /containerd/ /containers/storage/ /kubelet/pods/ /crio/".split()
 
 
 class System:
     """The running system, asked for nothing before it is needed; a directory ``root`` can stand for a Linux machine."""
 
-    platform, root = sys.platform, "/"
+    platform, root = sys.platform, ""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
@@ -239,160 +179,118 @@ class System:
     def user(self) -> str:
         """Who runs this process: the real uid, or the SID on Windows; "" where that cannot be had."""
         try:
-            if self.platform != "win32" and hasattr(os, "getuid"):
-                return str(os.getuid())
-            return _sid()
-        except (
-            Exception
-        ):  # ctypes raises what it likes, and a frozen product may have none: then it stays so
+            if sys.platform == "win32":
+                return _sid()
+            return str(os.getuid())
+        except Exception:  # ctypes raises what it likes, and a frozen product may have none
             return ""
 
-    def machine_id(self) -> tuple[Optional[str], str, list[tuple[str, str]]]:
-        """The first usable id (32 hex digits) or None, its source, and (source, problem) of those tried before."""
-        sources: dict[str, Callable[[], str]] = {
-            "machine-id": lambda: self._read("etc/machine-id"),
-            "dbus-machine-id": lambda: self._read("var/lib/dbus/machine-id"),
-        }
-        if self.platform == "win32":
-            sources = {"MachineGuid": _machine_guid}
-        elif self.platform == "darwin":
-            sources = {"IOPlatformUUID": _host_uuid}
-        problems: list[tuple[str, str]] = []
-        for source, ask in sources.items():
+    def machine_id(self) -> tuple[Optional[str], list[tuple[str, str]]]:
+        """The first usable id (32 hex digits) or None, and (source, what is wrong with it or "") of those looked at."""
+        ask, places = _READERS.get(self.platform, _FILES)
+        looked: list[tuple[str, str]] = []
+        for source, place in places.items():
             try:
-                found, problem = judge(ask())
+                found, problem = judge(ask(self.root + place))
             except Exception as error:  # only the kind is told: a message might quote the id
-                problem = getattr(error, "strerror", None) or type(error).__name__
+                found, problem = "", getattr(error, "strerror", None) or type(error).__name__
+            looked.append((source, problem))
             if not problem:
-                return found, source, problems
-            problems.append((source, problem))
-        return None, "", problems
+                return found, looked
+        return None, looked
 
     def is_container(self) -> bool:
         """Whether the machine id may be the image's, and so shared by everyone who runs that image."""
-        if self.platform in ("win32", "darwin"):
-            return False
         # Flatpak sets the variable too, but shows the host's machine id (flatpak-run.c binds /etc/machine-id).
-        named = self.environ.get("container", "") not in ("", "flatpak")
-        if named or self.environ.get("KUBERNETES_SERVICE_HOST"):
-            return True
-        if any(os.path.exists(os.path.join(self.root, mark)) for mark in _MARKS):
-            return True
-        # proc_pid_mountinfo(5): the fifth field is where it is mounted.
-        mounts = self._lines("proc/self/mountinfo")
-        behind = [line for line in mounts if "".join(line.split(" ")[4:5]) in _MOUNTS]
-        told = [(line, _CGROUPS) for line in self._lines("proc/1/cgroup")]
-        told += [(line, _BEHIND) for line in behind]
-        return any(name in line for line, names in told for name in names)
+        named = self.environ.get("container", "").replace("flatpak", "")
+        marked = any(os.path.exists(self.root + mark) for mark in _MARKS)
+        return bool(named or marked or self.environ.get("KUBERNETES_SERVICE_HOST"))
 
-    def _lines(self, path: str) -> list[str]:
-        try:
-            return self._read(path).splitlines()
-        except OSError:
-            return []
 
-    def _read(self, path: str) -> str:
-        # Often a link, and root's: not for the functions that read our own files. A FIFO must not block.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-        fd = os.open(os.path.join(self.root, path), flags)
-        with open(fd, "rb") as file:
-            return (file.read(65536) or b"").decode("ascii", "replace")
+# Docker, Podman, the file in which systemd notes its own container (readable by all, unlike /proc/1/environ), and what
+# Kubernetes mounts into every pod.
+_MARKS = "/.dockerenv /run/.containerenv /run/systemd/container /run/secrets/kubernetes.io".split()
+# What scripts write that hash an absent serial number.
+_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def judge(text: str) -> tuple[str, str]:
     """(machine id, what is wrong with it or ""), for what a source says: a file (machine-id(5)), a UUID."""
     text = text.strip().strip("{}").replace("-", "").lower()
-    if not text or text == "uninitialized":
-        return text, text or "empty"
-    if len(text) != 32 or text.strip("0123456789abcdef"):
+    if len(text) != 32 or text.strip(_HEX):  # "uninitialized", or nothing
         return text, "not 32 hexadecimal digits"
-    if text == "0" * 32:
-        return text, "all zero"
-    # All f, fefe..., deadbeef...: one made at random repeats itself once in 2**64.
-    if text in _SHARED or text[:16] == text[16:]:
-        return text, "known to be shared by many machines"
-    return text, ""
+    # Placeholders of firmware makers (00020003-0004-..., osquery pull request 4374, oshi issue 2417, systemd pull
+    # request 11137), all zero, deadbeef...: one in 10**10 of those made at random has so many zeros or repeats itself.
+    shared = text.count("0") >= 16 or text[:16] == text[16:] or text == _MD5_OF_NOTHING
+    return text, "known to be shared by many machines" * shared
 
 
-def _host_uuid() -> str:
-    """IOPlatformUUID, asked of the kernel (gethostuuid(2): no subprocess, no IOKit); raises ``OSError``."""
+def _read(path: str) -> str:
+    # Often a link, and root's: not for the functions that read our own files. A FIFO must not block.
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(fd, "rb") as file:
+        return (file.read(65536) or b"").decode("ascii", "replace")
+
+
+def _host_uuid(library: str) -> str:
+    """IOPlatformUUID, asked of the kernel (gethostuuid(2): no subprocess, no IOKit)."""
     import ctypes
 
-    library = ctypes.CDLL("/usr/lib/libSystem.dylib", use_errno=True)
     # A timespec of 1 s; 0 would mean to wait for ever.
     buffer, wait = ctypes.create_string_buffer(16), (ctypes.c_long * 2)(1, 0)
-    if library.gethostuuid(buffer, ctypes.byref(wait)) != 0:
-        raise OSError(ctypes.get_errno(), "gethostuuid failed")
+    ctypes.CDLL(library).gethostuuid(buffer, ctypes.byref(wait))  # where it fails, all zero remains
     return buffer.raw.hex()
 
 
-def _machine_guid() -> str:
-    """MachineGuid, from the 64-bit view: a 32-bit Python would otherwise see no such value. Raises ``OSError``."""
-    if sys.platform != "win32":
-        raise OSError("no registry here")
-    import winreg
+_FILES = (_read, {"machine-id": "/etc/machine-id", "dbus-machine-id": "/var/lib/dbus/machine-id"})
+_READERS: dict[str, Any] = {"darwin": (_host_uuid, {"IOPlatformUUID": "/usr/lib/libSystem.dylib"})}
 
-    access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
-    path = r"SOFTWARE\Microsoft\Cryptography"
-    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, access) as key:
-        return str(winreg.QueryValueEx(key, "MachineGuid")[0])
+if sys.platform == "win32":
 
+    def _machine_guid(path: str) -> str:
+        """From the 64-bit view: a 32-bit Python would otherwise see no such value. Raises ``OSError``."""
+        import winreg
 
-def _sid() -> str:
-    """The SID of who runs this process, "S-1-5-...", or ""."""
-    if sys.platform != "win32":
-        return ""
-    import ctypes
-    from ctypes import wintypes
+        access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path, 0, access) as key:
+            return str(winreg.QueryValueEx(key, "MachineGuid")[0])
 
-    # Instances of our own: ctypes.windll is the host's too. Handles are passed as such, or 64 bits would be cut.
-    advapi, kernel, by = ctypes.WinDLL("advapi32"), ctypes.WinDLL("kernel32"), ctypes.byref
-    process, token = wintypes.HANDLE(kernel.GetCurrentProcess()), wintypes.HANDLE()
-    # A pointer to the SID, a DWORD, and the SID of at most 68 bytes (SECURITY_MAX_SID_SIZE).
-    found, size, text = (ctypes.c_void_p * 32)(), wintypes.DWORD(), wintypes.LPWSTR()
-    token_query, token_user = 0x0008, 1  # winnt.h
-    if advapi.OpenProcessToken(process, token_query, by(token)):
-        if advapi.GetTokenInformation(token, token_user, found, ctypes.sizeof(found), by(size)):
-            advapi.ConvertSidToStringSidW(ctypes.c_void_p(found[0]), by(text))
-        kernel.CloseHandle(token)
-    sid = text.value or ""
-    kernel.LocalFree(text)
-    return sid
+    _READERS["win32"] = (_machine_guid, {"MachineGuid": r"SOFTWARE\Microsoft\Cryptography"})
+
+    def _sid() -> str:
+        """The SID of who runs this process, "S-1-5-...", or ""."""
+        import ctypes
+
+        # An instance of our own: ctypes.windll is the host's too. A pointer to the SID, and room for it behind that.
+        advapi, found, text = (
+            ctypes.WinDLL("advapi32"),
+            (ctypes.c_void_p * 32)(),
+            ctypes.c_wchar_p(),
+        )
+        # winnt.h: GetCurrentProcessToken() is the handle -4, which nobody closes; TokenUser is 1.
+        token, size = ctypes.c_void_p(-4), ctypes.c_ulong(ctypes.sizeof(found))
+        if advapi.GetTokenInformation(token, 1, found, size, ctypes.byref(size)):
+            advapi.ConvertSidToStringSidW(ctypes.c_void_p(found[0]), ctypes.byref(text))
+        return text.value or ""
 
 
 # -- explained -----------------------------------------------------------------------------------
 
 
-def explain(
-    *, state_dir: Optional[str], system: Optional[System] = None, **names: Any
-) -> dict[str, Any]:
+def explain(system: System, state_dir: str | None, **names: Any) -> dict[str, Any]:
     """``resolve`` (the same arguments) against what the machine says now, ready for JSON.
 
     It may be pasted into a ticket but for ``path``, which may hold the user's name. It never holds a machine id.
     """
-    system = system or System(os.environ)
-    identity = resolve(state_dir=state_dir, system=system, **names)
-    machine_id, source, problems = system.machine_id()
-    # None where it cannot be known: nothing stored, a random identity, no machine id now.
-    moved: Optional[bool] = None
-    if identity.stored and identity.tag is not None and machine_id is not None:
-        moved = identity.tag != tag(machine_id, context(**names, user=system.user()))
-    if machine_id is not None:
-        problems.append((source, ""))
-    random, inside = identity.quality == "random", system.is_container()
-    unstored = not identity.stored and identity.note != NEWER and state_dir is not None
-    advice = {
-        "It was derived on another machine, or this one got a new id: a reset derives its own.": moved,
-        "It could not be stored: make the state directory writable for this user.": unstored,
-        "It lasts as long as its file: see that the machine has an id, then reset it.": random,
-        "It may be the image's: mount the host's /etc/machine-id, or a state volume for each user.": inside,
-    }
-    shown = {name: getattr(identity, name) for name in "source quality stored path note".split()}
+    identity = resolve(system, state_dir, **names)
+    (machine_id, looked), about = system.machine_id(), context(system.user(), **names)
+    mark = identity.tag if identity.stored and machine_id else ""
     return {
         "user_identifier": identity.value,
-        **shown,
-        "moved_or_cloned": moved,
-        "in_container": inside,
-        "sources": [{"source": source, "problem": problem} for source, problem in problems],
-        "advice": [text for text, applies in advice.items() if applies],
+        **{name: getattr(identity, name) for name in ("source", "quality", "stored", "note")},
+        "path": state_dir and os.path.join(state_dir, file_name(about)),
+        # None where it cannot be known: nothing stored, a random identity, no machine id now.
+        "moved_or_cloned": mark != tag(machine_id or "", about) if mark else None,
+        "in_container": system.is_container(),
+        "sources": [{"source": source, "problem": problem} for source, problem in looked],
     }

@@ -94,7 +94,7 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
         "reason": lane.reason or said,
         "failures": lane.failures,
         "proven": bool(lane.proven_at),
-        "keyring": None if adapter.trust is None else adapter.trust.report(now),
+        "keyring": adapter.trust and adapter.trust.report(now, agent._spool),
     }
 
 

@@ -174,9 +174,8 @@ def identity(explained: dict[str, Any]) -> Check:
     """The user identifier, how good it is, and where it comes from."""
     detail = "%s, from %s" % (explained["quality"], explained["source"])
     new = not explained["stored"] and explained["path"] is None  # whoever looks stores nothing
-    return Check(
-        "identity", True, detail + " (not stored yet)" * new, " ".join(explained["advice"])
-    )
+    advice = "; ".join(remedies.for_identity(explained))
+    return Check("identity", True, detail + " (not stored yet)" * new, advice)
 
 
 def clock(

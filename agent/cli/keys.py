@@ -207,7 +207,7 @@ def _tell_document(data: bytes, out: Output) -> int:
         "kind": "keyring document",
         **{name: content[name] for name in ("version", "issued", "expires", "threshold")},
         "keys": keys,
-        "signatures_by": [fingerprint for fingerprint, _ in pairs],
+        "signatures_by": list(pairs),
     }
     shown = {**found, "issued": moment(content["issued"])}
     shown["expires"] = "never" if content["expires"] is None else moment(content["expires"])

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import settings
+from . import remedies, settings
 from .arguments import UsageError
 from .output import Output, plain, printable
 
@@ -53,6 +53,7 @@ def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         out.say("the configuration has no endpoint, so the agent is off and nobody is identified")
         return 1
     names: dict[str, Any] = {
+        "system": identity.System(os.environ),
         "state_dir": files.state_directory(config, os.environ)[0],
         "vendor": config.vendor,
         "product_name": config.product_name,
@@ -62,6 +63,7 @@ def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
     if args.reset:
         identity.resolve(**names, reset=True)
     explained = identity.explain(**names)
+    explained["advice"] = remedies.for_identity(explained)
     value = explained["user_identifier"]
     answer = dict(explained) if args.explain else {"user_identifier": value}
     lines = [value]

@@ -3,37 +3,49 @@
 The machine's name for itself decides, and what does not look like a company's own public domain is None: a false domain
 would count one company's usage as another's, while None only makes aggregated records wait. Which company that is
 nobody knows here: a provider's domain that bears none of the usual words passes. Nobody is asked but this machine and
-its own resolver, never for the name of an address, in a thread that is left behind when it is late.
+its own resolver, never for the name of an address. Where that hangs so does the call: delivery makes it on a thread
+that it can leave behind.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Optional
-
-WAIT_S = 1.0
+    from typing import Optional
 
 
 def dns_domain() -> Optional[str]:
     """The machine's DNS domain, for ``Reo(domain=...)``; None unless it is a public one.
 
-    Asks anew at each call, waits for the local resolver for at most ``WAIT_S``, never raises.
+    Asks anew at each call, waits as long as the local resolver does, never raises.
     """
     try:
         import socket
 
         host = socket.gethostname()
-        if "." in host:
-            return public_domain(host)
-        if sys.platform == "win32":
-            return public_domain("host." + joined_domain())
-        return public_domain(look_up(host, WAIT_S))
+        return public_domain(host if "." in host else _whole_name(host))
     except Exception:  # the interpreter's end, a product without ctypes, which raises what it likes
         return None
+
+
+def _whole_name(host: str) -> str:
+    """A bare host name with its domain, as /etc/hosts or else the resolver knows it.
+
+    Windows tells what it was joined to, and no network's suffix, which may be a provider's.
+    """
+    if sys.platform == "win32":
+        import ctypes
+
+        # sysinfoapi.h: 2 is ComputerNameDnsDomain. An instance of our own: ctypes.windll is the host's too.
+        name, size = ctypes.create_unicode_buffer(256), ctypes.c_ulong(256)
+        ctypes.WinDLL("kernel32").GetComputerNameExW(2, name, ctypes.byref(size))
+        return host + "." + name.value
+    import socket
+
+    kind = socket.SOCK_STREAM
+    return socket.getaddrinfo(host.encode(), None, type=kind, flags=socket.AI_CANONNAME)[0][3]
 
 
 def public_domain(host_name: str) -> Optional[str]:
@@ -53,57 +65,6 @@ def public_domain(host_name: str) -> Optional[str]:
     # A machine may be called "static", but "static-7" was named by a provider.
     words = ".".join([host * any(map(str.isdigit, host)), *labels[:-1]])
     return None if _PROVIDERS.intersection(re.findall("[a-z]+", words)) else ".".join(labels)
-
-
-def joined_domain() -> str:
-    """The DNS domain that Windows belongs to, "" for none: no network's suffix, which may be a provider's."""
-    if sys.platform != "win32":
-        raise OSError("no Windows here")
-    import ctypes
-
-    name, size = ctypes.create_unicode_buffer(256), ctypes.c_ulong(256)
-    dns_domain = 2  # sysinfoapi.h: ComputerNameDnsDomain
-    kernel = ctypes.WinDLL("kernel32")  # an instance of our own: ctypes.windll is the host's too
-    return name.value if kernel.GetComputerNameExW(dns_domain, name, ctypes.byref(size)) else ""
-
-
-def _canonical(host: str) -> str:
-    """The whole name of a host, as /etc/hosts or else the resolver knows it."""
-    import socket
-
-    kind = socket.SOCK_STREAM
-    return socket.getaddrinfo(host.encode(), None, type=kind, flags=socket.AI_CANONNAME)[0][3]
-
-
-# By process, for a fork has none of its parent's threads: the one that is asking, and what came too late.
-_asking: dict[int, object] = {}
-_late: dict[tuple[int, str], str] = {}
-
-
-def look_up(host: str, wait_s: float, resolve: Callable[[str], str] = _canonical) -> str:
-    """What ``resolve`` says, "" where that takes longer; a later call is given it then, or none while it hangs."""
-    if sys.is_finalizing():  # Thread.start() would hang on Python 3.9 to 3.11
-        return ""
-    import threading
-
-    here, done = os.getpid(), threading.Event()
-
-    def ask() -> None:
-        try:
-            _late[here, host] = resolve(host)
-        except Exception:
-            pass  # there is no such name, or nobody to ask
-        finally:
-            _asking.pop(here, None)
-            done.set()
-
-    if (here, host) not in _late and _asking.setdefault(here, done) is done:
-        try:
-            threading.Thread(target=ask, name="domain-resolver", daemon=True).start()
-            done.wait(wait_s)
-        except (RuntimeError, MemoryError):  # no thread can be had
-            _asking.pop(here, None)
-    return _late.pop((here, host), "")
 
 
 # RFC 1123, 2.1, with at least two labels behind the first, the last of which is no number (RFC 3696, 2).

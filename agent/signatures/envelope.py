@@ -7,24 +7,23 @@ reading; what only explains (errors, message) may have any shape. No I/O, no clo
 
 from __future__ import annotations
 
-from ..errors import CodeUnknown, EnvelopeMalformed, SignatureInvalid, Unverifiable
+from .. import errors
 from .freshness import agrees, stale
-from .keys import Frozen, PublicKey, as_bytes, decode_base64
+from .keys import Frozen, PublicKey, decode_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterable
+    from typing import Any, Iterable
 
-# The same bound as the transport's: the largest published answer has 2 KB.
-MAX_ENVELOPE_BYTES = 64 * 1024
+    Errors = dict[str, list[str]]
+
+# Bytes: the same bound as the transport's, the largest published answer has 2 KB. Brackets: real answers open a dozen,
+# and a host may have raised the recursion limit beyond what a thread's stack can carry.
+MAX_JSON_BYTES, MAX_BRACKETS = 64 * 1024, 256
 # 830 saved, 831 saved with red flags, 100-103 API key refused, 150 access denied.
 KNOWN_CODES = frozenset((830, 831, 100, 101, 102, 103, 150))
-# Beyond 2^53, which has 16 digits, JSON numbers are no longer exact in every language (RFC 8259, 6).
-MAX_INTEGER, MAX_INTEGER_CHARS = 1 << 53, 17
-MAX_FIELDS, MAX_MESSAGES = 32, 8
-# Real answers open a dozen. Bounded before the parser runs: a host may have raised the recursion limit beyond what a
-# thread's stack can carry.
-MAX_BRACKETS = 256
+# Beyond it JSON numbers are no longer exact in every language (RFC 8259, 6).
+MAX_INTEGER = 1 << 53
 
 
 class Receipt(Frozen):
@@ -32,57 +31,57 @@ class Receipt(Frozen):
 
     __slots__ = ("code", "message", "errors", "timestamp", "key_name")
 
-    code: int
-    message: str
-    errors: dict[str, list[str]]
-    timestamp: int
-    key_name: str
+    def __init__(self, code: int, message: str, errors: Errors, timestamp: int, key: str) -> None:
+        self.code, self.message, self.errors = code, message, errors
+        self.timestamp, self.key_name = timestamp, key
 
 
 def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = None) -> Receipt:
     """The receipt that one of ``keys`` signed; with ``now`` (Unix seconds) it must lie within 24 h of it.
 
     Raises, in this order of checks, ``EnvelopeMalformed``, ``Unverifiable`` or ``SignatureInvalid``,
-    ``EnvelopeMalformed`` for the signed text, ``CodeUnknown``, ``AnswerStale``; ``TypeError`` or ``ValueError`` for
-    arguments of a wrong kind, and nothing else whatever the bytes are.
+    ``EnvelopeMalformed`` for the signed text, ``SignatureInvalid`` for a key outside of its validity, ``CodeUnknown``,
+    ``AnswerStale``; nothing else whatever the bytes are.
     """
-    data = as_bytes("envelope", envelope)
-    trusted = tuple(keys) if hasattr(keys, "__iter__") else ()
-    if not hasattr(keys, "__iter__") or not all(isinstance(key, PublicKey) for key in trusted):
+    data, trusted = bytes(memoryview(envelope)), tuple(keys)
+    if not all(isinstance(key, PublicKey) for key in trusted):
         raise TypeError("keys: an iterable of PublicKey is needed")
-    if isinstance(now, bool) or not isinstance(now, (int, float, type(None))):
-        raise TypeError("now: Unix seconds are needed, not " + type(now).__name__)
-    if now is not None and now - now != 0:  # NaN and the infinities
-        raise ValueError("now: a finite number is needed")
-    text, signature = _read_envelope(data)
-    receipt = _read_receipt(text, _signers(text, signature, trusted))
-    if receipt.code not in KNOWN_CODES:
-        reason = "signed, but code %d is no telemetry receipt" % receipt.code
-        raise CodeUnknown(reason, receipt.code)
-    if now is not None and not agrees(receipt.timestamp, now):
-        raise stale("signed, but too far from the given time", receipt.timestamp, now)
-    return receipt
+    try:
+        answer = read_json(data)
+        text, signature = _ascii(answer, "response_base64"), _ascii(answer, "signature")
+        signature = decode_base64(signature)
+    except ValueError as error:
+        raise errors.EnvelopeMalformed("the answer %s" % error) from None
+    key = _signer(text, signature, trusted)
+    try:
+        signed = read_json(decode_base64(text))
+        code, timestamp = _natural(signed, "code"), _natural(signed, "timestamp")
+    except ValueError as error:
+        raise errors.EnvelopeMalformed("the signed text %s" % error) from None
+    if not key.covers(timestamp):
+        raise errors.SignatureInvalid("signed by the key %r outside of its validity" % key.name)
+    if code not in KNOWN_CODES:
+        raise errors.CodeUnknown("signed, but code %d is no telemetry receipt" % code, code)
+    if now is not None and not agrees(timestamp, now):
+        raise stale("too far from the given time", timestamp, now)
+    message = "; ".join(_texts(signed.get("message")))
+    return Receipt(code, message, _errors(signed.get("errors")), timestamp, key.name)
 
 
-def read_json(data: bytes, on_object: Callable[[Any], Any] = dict) -> Any:
-    """The value of ``data``, if everybody reads it alike; every object is ``on_object(its pairs)``.
+def read_json(data: bytes) -> dict[str, Any]:
+    """The JSON object in ``data``, if everybody reads it alike; a byte order mark is skipped.
 
-    Raises ``ValueError`` for anything but UTF-8 (a BOM is skipped), and for deep nesting, NaN and, unless
-    ``on_object`` is another function than ``dict``, a name that is there twice. Longer integers become floats.
+    Raises ``ValueError`` for anything else: not UTF-8, too large, nested too deeply, NaN, a name that is there twice.
     """
     import json
 
-    try:
-        if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
-            raise ValueError("nested too deeply")
-        return json.loads(
-            data.removeprefix(b"\xef\xbb\xbf").decode("utf-8"),
-            object_pairs_hook=_unambiguous if on_object is dict else on_object,
-            parse_int=lambda text: (int if len(text) <= MAX_INTEGER_CHARS else float)(text),
-            parse_constant=int,  # raises: "NaN" is no integer
-        )
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON that everybody reads alike") from None
+    fits = len(data) <= MAX_JSON_BYTES and data.count(b"[") + data.count(b"{") <= MAX_BRACKETS
+    text = data.removeprefix(b"\xef\xbb\xbf") if fits else b""
+    try:  # "NaN" is no number to ``int``, and a list no mapping
+        found = json.loads(text.decode(), object_pairs_hook=_unambiguous, parse_constant=int)
+        return {**found}
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("is no JSON object of at most 64 KB that everybody reads alike") from None
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -92,104 +91,49 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_envelope(data: bytes) -> tuple[bytes, bytes]:
-    """The signed text and its signature."""
-    if len(data) > MAX_ENVELOPE_BYTES:
-        raise EnvelopeMalformed("the answer is larger than %d bytes" % MAX_ENVELOPE_BYTES)
-    pairs = _object(data, "the answer", tuple)
-    text = _one(pairs, "response_base64")
-    return text, _bytes_of(_one(pairs, "signature"), "signature")
+def _ascii(answer: dict[str, Any], name: str) -> bytes:
+    value = answer.get(name)
+    if type(value) is str and value.isascii():
+        return value.encode("ascii")
+    raise ValueError("has no `%s`, in ASCII" % name)
 
 
-def _object(data: bytes, name: str, kind: type[Any]) -> Any:
-    try:
-        found = read_json(data, kind)
-    except ValueError as error:
-        raise EnvelopeMalformed("%s %s" % (name, error)) from None
-    if type(found) is not kind:
-        raise EnvelopeMalformed("%s is not a JSON object" % name)
-    return found
-
-
-def _one(pairs: tuple[tuple[str, Any], ...], name: str) -> bytes:
-    values = [value for key, value in pairs if key == name]
-    if len(values) != 1 or type(values[0]) is not str or not values[0].isascii():
-        raise EnvelopeMalformed("`%s` is not there once, as ASCII text" % name)
-    return values[0].encode("ascii")
-
-
-def _bytes_of(text: bytes, name: str) -> bytes:
-    try:
-        return decode_base64(text)
-    except ValueError:
-        raise EnvelopeMalformed("`%s` is not canonical base64" % name) from None
-
-
-def _signers(text: bytes, signature: bytes, keys: tuple[PublicKey, ...]) -> list[PublicKey]:
-    """The keys that fit: one, or the same one under several names."""
-    reason = "no trusted key signed this answer" if keys else "no key is configured"
-    refusal: SignatureInvalid | Unverifiable = SignatureInvalid(reason)
-    found = []
+def _signer(text: bytes, signature: bytes, keys: tuple[PublicKey, ...]) -> PublicKey:
+    """The first key that fits."""
+    refusal: errors.VerificationError = errors.SignatureInvalid("no trusted key signed this answer")
     for key in keys:
         try:
             key.verify(text, signature)
-            found.append(key)
-        except SignatureInvalid:
-            continue
-        except Unverifiable as error:
+            return key
+        except errors.SignatureInvalid:
+            pass
+        except errors.Unverifiable as error:
             refusal = error
-    if not found:
-        raise refusal
-    return found
-
-
-def _read_receipt(text: bytes, signers: list[PublicKey]) -> Receipt:
-    """What was signed; further names are left alone."""
-    signed = _object(_bytes_of(text, "response_base64"), "the signed text", dict)
-    code, timestamp = signed.get("code"), _natural(signed, "timestamp")
-    if type(code) is str and code.isascii() and code.isdigit():
-        signed["code"] = int(code[:MAX_INTEGER_CHARS])
-    names = [key.name for key in signers if key.covers(timestamp)]
-    if not names:
-        reason = "signed by the key %r outside of its validity" % signers[0].name
-        raise SignatureInvalid(reason)
-    return Receipt(
-        code=_natural(signed, "code"),
-        message="; ".join(_texts(signed.get("message"))),
-        errors=_errors(signed.get("errors")),
-        timestamp=timestamp,
-        key_name=names[0],
-    )
+    raise refusal
 
 
 def _natural(signed: dict[str, Any], name: str) -> int:
     value = signed.get(name)
+    if name == "code" and type(value) is str and value.isascii() and value.isdigit():
+        return int(value[:4])
     if type(value) is int and 0 <= value <= MAX_INTEGER:  # a bool is not a number here
         return value
-    raise EnvelopeMalformed("the signed text has no proper `%s`" % name)
+    raise ValueError("has no proper `%s`" % name)
 
 
-def _errors(value: Any) -> dict[str, list[str]]:
+def _errors(value: Any) -> Errors:
     """Field -> messages of whatever was signed: PHP's empty array, null, a text, lists within lists."""
     if not isinstance(value, dict):
-        texts = _texts(value)
-        return {"": texts} if texts else {}
-    return {_clean(field): _texts(value[field]) for field in list(value)[:MAX_FIELDS]}
+        value = {"": value} if _texts(value) else {}
+    return {_texts(field)[0]: _texts(one) for field, one in value.items()}
 
 
 def _texts(value: Any) -> list[str]:
-    found: list[str] = []
-    waiting = [value]
-    while waiting and len(found) < MAX_MESSAGES:
-        one = waiting.pop()
+    """Every text in ``value``, at any depth."""
+    found, waiting = [], [value]
+    for one in waiting:
         if isinstance(one, (dict, list)):
-            waiting += reversed(list(one.values()) if isinstance(one, dict) else one)
-        elif one is not None:
-            found.append(_clean(str(one)))
+            waiting += one.values() if isinstance(one, dict) else one
+        elif one is not None:  # a lone surrogate would break whoever prints it
+            found.append(str(one).encode("utf-8", "replace").decode("utf-8"))
     return found
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode(
-        "utf-8"
-    )  # a lone surrogate would break whoever prints it

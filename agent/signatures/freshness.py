@@ -24,8 +24,7 @@ def agrees(timestamp: float, now: float) -> bool:
 
 def stale(reason: str, timestamp: int, now: float) -> AnswerStale:
     """The exception for ``timestamp``; its ``skew_s`` is negative for an answer from the past."""
-    skew_s = int(timestamp - now)
-    return AnswerStale("%s (%+d s)" % (reason, skew_s), skew_s)
+    return AnswerStale("signed, but %s (%+d s)" % (reason, timestamp - now), int(timestamp - now))
 
 
 class Freshness:
@@ -40,14 +39,13 @@ class Freshness:
     local clock. While the local clock is ``doubtful`` such an answer has to tick as well.
     """
 
-    __slots__ = ("floor", "agreed", "doubtful", "_agreed_on", "_newest", "_newest_at", "_base")
-
     def __init__(self, floor: int | None = None) -> None:
         self.floor = self._newest = floor
         self.agreed = self.doubtful = False
-        self._agreed_on = (0, 0.0)
-        self._newest_at: float | None = None  # monotonic; unknown for a floor of an earlier process
-        self._base: tuple[int, float] | None = None
+        # The monotonic second at which it came: unknown for a floor of an earlier process.
+        self._newest_at: float | None = None
+        # How far the agreed timestamp was ahead of the monotonic clock; what a tick is measured against.
+        self._ahead_s, self._base = 0.0, (0, 0.0)
 
     def judge(self, timestamp: int, *, now: float, monotonic: float) -> None:
         """Return if ``timestamp`` (Unix seconds) is fresh, else raise ``AnswerStale``.
@@ -56,50 +54,41 @@ class Freshness:
         ``SLACK_S``) and either lies within 24 h of ``now`` or ticks: it advanced since an earlier answer of this
         process by the monotonic time between them, within a quarter, over at least ``TICK_MIN_S``.
         """
-        if self._is_before_floor(timestamp, monotonic):
+        if self._newest_at is None:
+            self._newest_at = monotonic
+        elif monotonic - self._newest_at > AGREE_S:
+            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart, when
+            # the seconds since are unknown, too, and what only ticked is forgotten.
+            self._newest, self._newest_at = self.floor, monotonic
+        if timestamp < (self._newest or 0) + max(0.0, monotonic - self._newest_at) - SLACK_S:
             # Known to be old: it must not become the base that a later answer is measured against.
-            raise stale("signed, but older than an answer seen before", timestamp, now)
-        ticks = self._ticks(timestamp, monotonic)
-        if agrees(timestamp, now) and (ticks or not self.doubtful):
-            self.doubtful = False
-            self.agreed, self._agreed_on = True, (timestamp, monotonic)
-            self.floor = timestamp if self.floor is None else max(self.floor, timestamp)
+            raise stale("older than an answer seen before", timestamp, now)
+        ticks, agreed = self._ticks(timestamp, monotonic), agrees(timestamp, now)
+        if agreed and (ticks or not self.doubtful):
+            self.agreed, self.doubtful, self._ahead_s = True, False, timestamp - monotonic
+            self.floor = max(self.floor or 0, timestamp)
         elif not ticks:
-            doubt = ", which went back by days" if agrees(timestamp, now) else ""
-            raise stale("signed, but too far from the local clock" + doubt, timestamp, now)
-        if self._newest is None or timestamp > self._newest:
+            doubt = ", which went back by days" if agreed else ""
+            raise stale("too far from the local clock" + doubt, timestamp, now)
+        if timestamp > (self._newest or 0):
             self._newest, self._newest_at = timestamp, monotonic
 
     def corroborates(self, now: float, monotonic: float) -> bool:
         """Whether the local clock is still right by the last answer that agreed with it: it may have jumped since."""
-        timestamp, at = self._agreed_on
-        return self.agreed and agrees(timestamp + (monotonic - at), now)
+        return self.agreed and agrees(self._ahead_s + monotonic, now)
 
     def raise_floor(self, floor: int) -> None:
         """Take over a floor that another process reached."""
-        if self.floor is None or floor > self.floor:
-            self.floor = floor
-            if self._newest is None or floor > self._newest:
-                self._newest, self._newest_at = floor, None
-
-    def _is_before_floor(self, timestamp: int, monotonic: float) -> bool:
-        if self._newest_at is None:
-            self._newest_at = monotonic
-        if monotonic - self._newest_at > AGREE_S:
-            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart, when
-            # the seconds since are unknown, too, and what only ticked is forgotten.
-            self._newest, self._newest_at = self.floor, monotonic
-        if self._newest is None:
-            return False
-        return timestamp < self._newest + max(0.0, monotonic - self._newest_at) - SLACK_S
+        self.floor = floor if self.floor is None else max(self.floor, floor)
+        if self._newest is None or floor > self._newest:
+            self._newest, self._newest_at = floor, None
 
     def _ticks(self, timestamp: int, monotonic: float) -> bool:
-        if self._base is not None:
-            base, base_at = self._base
-            elapsed_s = monotonic - base_at
-            if elapsed_s < TICK_MIN_S:
-                return False
-            if abs(timestamp - base - elapsed_s) <= TICK_TOLERANCE * elapsed_s:
-                return True
+        base, base_at = self._base
+        elapsed_s = monotonic - base_at
+        if base and elapsed_s < TICK_MIN_S:
+            return False
+        if base and abs(timestamp - base - elapsed_s) <= TICK_TOLERANCE * elapsed_s:
+            return True
         self._base = (timestamp, monotonic)
         return False

@@ -14,21 +14,25 @@ from support.identity import MACHINE, OTHER_MACHINE, Machine, machine
 from agent import identity
 from agent.identity import System
 
+HEX, SHARED = "not 32 hexadecimal digits", "known to be shared by many machines"
 BAD = {
-    "": "empty",
-    " \r\n\t\n": "empty",
-    "uninitialized\n": "uninitialized",
-    "UNINITIALIZED": "uninitialized",
-    "0" * 32 + "\n": "all zero",
-    MACHINE[:31]: "not 32 hexadecimal digits",
-    MACHINE + "\n" + OTHER_MACHINE: "not 32 hexadecimal digits",
-    "g" + MACHINE[1:]: "not 32 hexadecimal digits",
-    "\uff11" * 32: "not 32 hexadecimal digits",
-    "\0" * 32: "not 32 hexadecimal digits",
-    "f" * 32: "known to be shared by many machines",
-    "DEADBEEF" * 4: "known to be shared by many machines",
-    "03000200040005000006000700080009": "known to be shared by many machines",
-    "d41d8cd98f00b204e9800998ecf8427e": "known to be shared by many machines",
+    "": HEX,
+    " \r\n\t\n": HEX,
+    "uninitialized\n": HEX,
+    "0" * 32 + "\n": SHARED,
+    MACHINE[:31]: HEX,
+    MACHINE + "\n" + OTHER_MACHINE: HEX,
+    "g" + MACHINE[1:]: HEX,
+    "\uff11" * 32: HEX,
+    "\0" * 32: HEX,
+    "f" * 32: SHARED,
+    "DEADBEEF" * 4: SHARED,
+    "0123456789abcdef" * 2: SHARED,
+    "03000200040005000006000700080009": SHARED,
+    "00020003-0004-0005-0006-000700080009": SHARED,
+    "0102030405060708090a0b0c0d0e0f10": SHARED,
+    "10000000000080000040000000000000": SHARED,
+    "d41d8cd98f00b204e9800998ecf8427e": SHARED,
 }
 UUID = "4b1d0c6e-9f2a-47d3-8e55-60b7a1c3f290"
 GOOD = [MACHINE, MACHINE + "\n", MACHINE + "\r\n", "  %s \n\n" % MACHINE, MACHINE.upper() + "\n"]
@@ -37,16 +41,20 @@ GOOD += [UUID, "{%s}" % UUID.upper()]
 
 @pytest.mark.parametrize("content", GOOD, ids=ascii)
 def test_a_usable_id_is_read_however_its_line_ends(tmp_path: Path, content: str) -> None:
-    assert machine(tmp_path, content).machine_id() == (MACHINE, "machine-id", [])
+    assert machine(tmp_path, content).machine_id() == (MACHINE, [("machine-id", "")])
 
 
 @pytest.mark.parametrize("content", BAD, ids=ascii)
 def test_a_bad_id_is_named_and_the_next_source_taken(tmp_path: Path, content: str) -> None:
-    problems = [("machine-id", BAD[content])]
+    looked = [("machine-id", BAD[content])]
     found = machine(tmp_path, content, dbus=OTHER_MACHINE).machine_id()
-    assert found == (OTHER_MACHINE, "dbus-machine-id", problems)
-    problems.append(("dbus-machine-id", BAD[content]))
-    assert machine(tmp_path, content, dbus=content).machine_id() == (None, "", problems)
+    assert found == (OTHER_MACHINE, [*looked, ("dbus-machine-id", "")])
+    looked.append(("dbus-machine-id", BAD[content]))
+    assert machine(tmp_path, content, dbus=content).machine_id() == (None, looked)
+
+
+def test_of_ids_made_at_random_none_is_bad() -> None:
+    assert not any(identity.judge(os.urandom(16).hex())[1] for _ in range(20_000))
 
 
 def _missing(file: Path) -> None: ...
@@ -75,104 +83,47 @@ def test_an_unreadable_file_neither_raises_nor_blocks(
     system = machine(tmp_path, dbus=OTHER_MACHINE + "\r\n")
     (tmp_path / "etc/machine-id").unlink()
     spoil(tmp_path / "etc/machine-id")
-    machine_id, source, ((first, problem),) = system.machine_id()
-    assert (machine_id, source) == (OTHER_MACHINE, "dbus-machine-id")
+    machine_id, ((first, problem), second) = system.machine_id()
+    assert (machine_id, second) == (OTHER_MACHINE, ("dbus-machine-id", ""))
     assert first == "machine-id" and problem
 
 
 # -- containers ----------------------------------------------------------------------------------
 
-# What /proc/self/mountinfo says inside: Docker, containerd under Kubernetes, CRI-O, rootless Podman.
-MOUNTS = {
-    "/": "1 0 0:61 / / rw - overlay overlay rw,lowerdir=%s/l/X,upperdir=%s/Y",
-    "/etc/hosts": "2 1 8:1 %s/hosts /etc/hosts rw - ext4 /dev/sda1 rw",
-}
-INSIDE = [
-    MOUNTS["/"].replace("%s", "/var/lib/docker/overlay2"),
-    MOUNTS["/"].replace("%s", "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"),
-    MOUNTS["/"].replace("%s", "/home/u/.local/share/containers/storage/overlay"),
-    MOUNTS["/etc/hosts"] % "/var/lib/kubelet/pods/1b2c/etc-hosts",
-    MOUNTS["/etc/hosts"] % "/var/lib/docker/containers/3b1c",
-]
-# And on a machine that runs containers: their file systems are mounted there too, elsewhere.
-OUTSIDE = [
-    "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
-    "5 1 0:61 / /var/lib/docker/overlay2/X/merged rw - overlay overlay rw,lowerdir=/var/lib/docker/\n"
-    "6 1 0:62 / /var/lib/kubelet/pods/1b2c/volumes rw - tmpfs tmpfs rw",
-    "1 0 0:61 / / rw - overlay overlay rw,lowerdir=/run/live/rootfs",
-    "nonsense",
-    "",
-]
 
-
-def contained(root: Path, *, cgroup: str = "0::/\n", mounts: str = "", **environ: str) -> bool:
-    for name, text in (("1/cgroup", cgroup), ("self/mountinfo", mounts)):
-        (root / "proc" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "proc" / name).write_text(text)
+def contained(root: Path, **environ: str) -> bool:
     return Machine(root, environ=environ).is_container()
 
 
 def test_a_bare_machine_is_no_container(tmp_path: Path) -> None:
     assert not contained(tmp_path)
-    assert not Machine(tmp_path / "nowhere").is_container()
+    assert not contained(tmp_path, container="flatpak")  # shows the host's machine id
     assert Machine(tmp_path / "nowhere").machine_id()[0] is None
 
 
 @pytest.mark.parametrize("mark", identity._MARKS)
 def test_container_marks(tmp_path: Path, mark: str) -> None:
-    (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / mark).touch()
+    file = tmp_path / mark[1:]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
     assert contained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "cgroup, inside",
-    [
-        ("0::/init.scope\n", False),
-        ("12:memory:/docker/3b1c\n0::/\n", True),
-        ("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-1.scope\n", True),
-        ("1:name=systemd:/lxc/one\n", True),
-        ("0::/machine.slice/libpod-1.scope\n", True),
-    ],
-)
-def test_container_cgroups(tmp_path: Path, cgroup: str, inside: bool) -> None:
-    assert contained(tmp_path, cgroup=cgroup) is inside
-
-
-@pytest.mark.parametrize("mounts", INSIDE + OUTSIDE)
-def test_behind_cgroup_v2_a_container_shows_in_its_mounts(tmp_path: Path, mounts: str) -> None:
-    far = "".join("%d 1 0:9 / /mnt/%d rw - tmpfs tmpfs rw\n" % (n, n) for n in range(300))
-    assert contained(tmp_path, mounts=far + mounts) is (mounts in INSIDE)
-
-
 def test_container_variables(tmp_path: Path) -> None:
-    # Flatpak shows the host's machine id inside, so it is none of these.
-    for value, inside in (
-        ("docker", True),
-        ("systemd-nspawn", True),
-        ("", False),
-        ("flatpak", False),
-    ):
-        assert contained(tmp_path, container=value) is inside
+    assert contained(tmp_path, container="docker")
+    assert contained(tmp_path, container="systemd-nspawn")
     assert contained(tmp_path, KUBERNETES_SERVICE_HOST="10.0.0.1")
 
 
 # -- other platforms, users ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "platform, source", [("darwin", "IOPlatformUUID"), ("win32", "MachineGuid")]
-)
 @pytest.mark.skipif(sys.platform != "linux", reason="asks for what is not there on Linux")
-def test_the_reader_of_another_platform_is_a_problem_not_an_error(
-    platform: str, source: str
-) -> None:
-    system = System({"container": "docker"})
-    system.platform = platform
-    machine_id, _, ((name, problem),) = system.machine_id()
-    assert machine_id is None and name == source and problem
-    assert system.user() == ("" if platform == "win32" else str(os.getuid()))
-    assert not system.is_container()
+def test_the_reader_of_another_platform_is_a_problem_not_an_error() -> None:
+    system = System({})
+    system.platform = "darwin"
+    machine_id, ((source, problem),) = system.machine_id()
+    assert machine_id is None and source == "IOPlatformUUID" and problem
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="asks Windows")
@@ -189,12 +140,11 @@ def test_a_problem_never_quotes_what_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for content in ("x" + MACHINE, MACHINE + "?", MACHINE * 2):
-        machine_id, _, problems = machine(tmp_path, content).machine_id()
-        assert machine_id is None and MACHINE not in repr(problems)
+        machine_id, looked = machine(tmp_path, content).machine_id()
+        assert machine_id is None and MACHINE not in repr(looked)
 
     def leaks(text: str) -> Any:
         raise ValueError(text)
 
     monkeypatch.setattr(identity, "judge", leaks)
-    problems = machine(tmp_path).machine_id()[2]
-    assert problems[0] == ("machine-id", "ValueError")
+    assert machine(tmp_path).machine_id()[1][0] == ("machine-id", "ValueError")

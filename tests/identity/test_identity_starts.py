@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.identity import DERIVED, MACHINE, NAMES, Machine
+from support.identity import CONTEXT, DERIVED, MACHINE, NAMES, Machine
 
 from agent import identity
 
@@ -25,7 +25,7 @@ sys.path.insert(0, {root!r})
 before = set(sys.modules)
 from {package} import identity
 def start(state, root):
-    return identity.resolve(state_dir=state, vendor="Acme", product_name="Studio", system=on(root))
+    return identity.resolve(on(root), state, vendor="Acme", product_name="Studio")
 def on(root):
     system = identity.System({{}})
     system.platform, system.root, system.user = "linux", root, lambda: "1000"
@@ -67,7 +67,7 @@ for number in range(rounds):
     if "damaged" in how:
         # Not made by a start of ours: what a parent drew at random its children would share.
         os.makedirs(here, 0o700)
-        name = identity.file_name(identity.context("Acme", "Studio", user="1000"))
+        name = identity.file_name(identity.context("1000", "Acme", "Studio"))
         with open(os.path.join(here, name), "w") as file:
             file.write("00000000 {}")
     gate, opener = os.pipe()
@@ -119,9 +119,9 @@ def test_resets_at_once_leave_one_whole_file(root: Path) -> None:
     code = """
 for _ in range(8):
     if os.fork() == 0:
-        names = {"vendor": "Acme", "product_name": "Studio", "system": on("/nonexistent")}
+        names = {"vendor": "Acme", "product_name": "Studio", "reset": True}
         for _ in range(5):
-            assert identity.resolve(state_dir=sys.argv[1], **names, reset=True).stored
+            assert identity.resolve(on("/nonexistent"), sys.argv[1], **names).stored
         os._exit(0)
 for _ in range(8):
     assert os.wait()[1] == 0
@@ -130,7 +130,7 @@ print(found.quality, found.stored)
 """
     state = root / "state"
     assert run(code, state) == "random True"
-    assert len(list(state.iterdir())) == 2  # the file and its lock
+    assert len([path for path in state.iterdir() if path.suffix != ".lock"]) == 1
 
 
 def test_somebody_who_holds_the_lock_does_not_hold_up_the_start(root: Path) -> None:
@@ -138,19 +138,18 @@ def test_somebody_who_holds_the_lock_does_not_hold_up_the_start(root: Path) -> N
 
     state = root / "state"
     state.mkdir(mode=0o700)
-    name = identity.resolve(state_dir=str(state), **NAMES, system=Machine(root)).path
-    assert name is not None
-    Path(name).write_text("damaged")
-    lock = files.open_append(name + ".lock")
+    damaged = state / identity.file_name(CONTEXT)
+    damaged.write_text("damaged")
+    lock = files.open_append(str(damaged) + ".lock")
     try:
         if not lock.lock():
             pytest.skip("no locks here")
-        found = identity.resolve(state_dir=str(state), **NAMES, system=Machine(root))
+        found = identity.resolve(Machine(root), str(state), **NAMES)
     finally:
         lock.close()
-    assert found.value == DERIVED and not found.stored
-    assert Path(name).read_text() == "damaged"
-    assert identity.resolve(state_dir=str(state), **NAMES, system=Machine(root)).stored
+    assert found.value == DERIVED and not found.stored and found.note
+    assert damaged.read_text() == "damaged"
+    assert identity.resolve(Machine(root), str(state), **NAMES).stored
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")

@@ -11,7 +11,7 @@ MACHINE = "4b1d0c6e9f2a47d38e5560b7a1c3f290"
 OTHER_MACHINE = "77e0a9c41b8d4f6292d3b5c6e8f01a2b"
 NAMES: dict[str, Any] = {"vendor": "Acme", "product_name": "Studio"}
 USER = "1000"
-CONTEXT = context(**NAMES, user=USER)
+CONTEXT = context(USER, **NAMES)
 DERIVED = derive(MACHINE, CONTEXT)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Union
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -126,17 +125,16 @@ def test_every_element_written_wrongly(tree: Tree, wrong: str) -> None:
             assert wrong == "empty"
             continue
         refused(pem(bad))
-        refused(pem(bad, "RSA PUBLIC KEY"))
         seen += 1
     assert seen >= 4
 
 
-@pytest.mark.parametrize("changed", range(8 * len(OID)))
-def test_another_object_identifier(changed: int) -> None:
+def test_another_object_identifier() -> None:
     """Every one that is a bit away from rsaEncryption: sha256WithRSA, PSS and OAEP are among the neighbours."""
-    oid = bytearray(OID)
-    oid[changed // 8] ^= 1 << changed % 8
-    refused(pem(spki(RSA_2048.pkcs1, sequence(der(6, bytes(oid)), b"\5\0"))))
+    for changed in range(8 * len(OID)):
+        oid = bytearray(OID)
+        oid[changed // 8] ^= 1 << changed % 8
+        refused(pem(spki(RSA_2048.pkcs1, sequence(der(6, bytes(oid)), b"\5\0"))))
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -148,7 +146,6 @@ EXPONENTS += [2**256 + 1, N - 2, N, N + 2, 2**16_000 + 1]
 @pytest.mark.parametrize("e", EXPONENTS, ids=lambda e: "%d bits" % e.bit_length())
 def test_an_exponent_that_is_none(e: int) -> None:
     refused(pem(spki(sequence(integer(N), integer(e)))))
-    refused(pem(sequence(integer(N), integer(e)), "RSA PUBLIC KEY"))
 
 
 @pytest.mark.parametrize("value", [-1, -3, -65_537, -(2**64), -N, -(2**2048) + 1])
@@ -156,17 +153,14 @@ def test_a_negative_number(value: int) -> None:
     written = der(2, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     for key in (sequence(integer(N), written), sequence(written, integer(E))):
         refused(pem(spki(key)))
-        refused(pem(key, "RSA PUBLIC KEY"))
 
 
-@pytest.mark.parametrize("bits", [1, 8, 512, 1024, 2047, 8193, 16_384, 40_000])
-def test_a_modulus_of_another_size(bits: int) -> None:
-    key = spki(sequence(integer((1 << bits) - 1), integer(E)))
-    assert "2048 to 8192 bits" in refused(pem(key))
+MODULI = [(1 << bits) - 1 for bits in (1, 8, 512, 1024, 2047, 8193, 16_384, 40_000, 60_000)]
+MODULI += [N + 1, N - 1, 2 * N, 1 << 2048, (1 << 8192) - 2]  # even ones
 
 
-@pytest.mark.parametrize("n", [N + 1, N - 1, 2 * N, 1 << 2048, (1 << 8192) - 2])
-def test_an_even_modulus(n: int) -> None:
+@pytest.mark.parametrize("n", MODULI, ids=lambda n: "%d bits" % n.bit_length())
+def test_a_modulus_that_is_none(n: int) -> None:
     refused(pem(spki(sequence(integer(n), integer(E)))))
 
 
@@ -186,11 +180,8 @@ def test_what_is_accepted_is_what_another_implementation_reads(bits: int, e: int
 # -- huge ----------------------------------------------------------------------------------------
 
 MB = 1 << 20
-HUGE: dict[str, Callable[[], Union[str, bytes]]] = {
-    "64 MB of one line": lambda: "-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----"
-    % ("A" * 64 * MB),
-    "64 MB of white space": lambda: RSA_2048.pem + " \n" * 32 * MB,
-    "a modulus of 60,000 bits": lambda: pem(spki(sequence(integer((1 << 60_000) - 1), integer(E)))),
+HUGE: dict[str, Callable[[], str]] = {
+    "64 MB of one line": lambda: RSA_2048.pem.replace("A", "A" * MB, 64),
     "a modulus of a million bits": lambda: pem(spki(der(2, b"\x7f" * 125_000))),
     "nested as deep as there is room": lambda: pem(b"\x30\x80" * 6_000),
     "a claim of 4 GB": lambda: pem(b"\x30\x84\xff\xff\xff\xff" + RSA_ALGORITHM),
@@ -199,5 +190,4 @@ HUGE: dict[str, Callable[[], Union[str, bytes]]] = {
 
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_input_is_refused_soon_and_clearly(name: str) -> None:
-    message = refused(HUGE[name]())
-    assert "larger than 16384 bytes" in message or "bits" in message or "DER" in message
+    refused(HUGE[name]())

@@ -24,12 +24,10 @@ def key_of(public: bytes) -> PublicKey:
     return PublicKey.from_pem(pem(spki(public, ED25519_ALGORITHM)))
 
 
-def test_a_signed_answer_verifies() -> None:
+def test_a_signed_answer_verifies_and_a_flipped_bit_does_not() -> None:
     assert verify(envelope(signer=SIGNER), (SIGNER.key,)).code == 830
-
-
-def test_a_flipped_bit_is_refused() -> None:
     good = SIGNER.sign(MESSAGE)
+    SIGNER.key.verify(bytearray(MESSAGE), memoryview(good))  # type: ignore[arg-type]
     for bit in range(0, 512, 5):
         signature = bytearray(good)
         signature[bit // 8] ^= 1 << bit % 8
@@ -54,13 +52,13 @@ def test_a_small_order_key_signs_nothing(public: str) -> None:
             key_of(bytes.fromhex(public)).verify(MESSAGE, bytes.fromhex(start) + bytes(32))
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 65, 128, 256])
 def test_a_signature_of_another_length_is_refused_without_pynacl(
-    size: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block(monkeypatch, ImportError("blocked"))
-    with pytest.raises(SignatureInvalid):
-        SIGNER.key.verify(MESSAGE, bytes(size))
+    for size in (0, 1, 63, 65, 128, 256):
+        with pytest.raises(SignatureInvalid):
+            SIGNER.key.verify(MESSAGE, bytes(size))
 
 
 def block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -79,7 +77,6 @@ def block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 BROKEN = (
     ImportError("no module"),
     OSError("libsodium.so.23: cannot open shared object file"),
-    SystemError("subinterpreter"),
     AttributeError("half a package"),
 )
 
@@ -140,21 +137,6 @@ def test_something_else_called_nacl_neither_accepts_nor_refuses(
     for signature in signatures:
         with pytest.raises(Unverifiable, match="PyNaCl fails"):
             SIGNER.key.verify(MESSAGE, signature)
-
-
-def test_the_known_answers_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nacl.bindings import crypto_sign_open
-
-    asked: list[bytes] = []
-
-    def counting(signed: bytes, key: bytes) -> bytes:
-        asked.append(signed)
-        return bytes(crypto_sign_open(signed, key))
-
-    replace(monkeypatch, counting)
-    for _ in range(3):
-        SIGNER.key.verify(MESSAGE, SIGNER.sign(MESSAGE))
-    assert [one[64:] for one in asked] == [b"r", b"s", MESSAGE, MESSAGE, MESSAGE]
 
 
 def test_importing_and_checking_rsa_loads_nothing_heavy() -> None:

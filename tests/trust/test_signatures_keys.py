@@ -20,7 +20,6 @@ from support.signatures import (
     RSA_4096,
     RSA_ALGORITHM,
     Ed25519Signer,
-    RsaSigner,
     der,
     integer,
     pem,
@@ -48,43 +47,32 @@ def refusal(text: Any, **name: Any) -> str:
     return message
 
 
-@pytest.mark.parametrize("signer", [RSA_2048, RSA_3072, RSA_4096], ids=["2048", "3072", "4096"])
-def test_both_rsa_forms_are_the_same_key(signer: RsaSigner) -> None:
-    key = PublicKey.from_pem(signer.pem)
-    assert PublicKey.from_pem(pem(signer.pkcs1, "RSA PUBLIC KEY")) == key
-    other = serialization.load_pem_public_key(signer.pem.encode())
-    content = other.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    assert key.fingerprint == hashlib.sha256(content).hexdigest()
-    assert (key.name, key.algorithm) == ("global", "rsa-pkcs1v15-sha256")
+@pytest.mark.parametrize("text", [RSA_2048.pem, RSA_3072.pem, RSA_4096.pem, ED.pem])
+def test_a_key_is_what_others_read(text: str) -> None:
+    key = PublicKey.from_pem(text, name="next")
+    other = serialization.load_pem_public_key(text.encode())
+    assert key.fingerprint == hashlib.sha256(der_of(other)).hexdigest()
+    is_rsa = isinstance(other, rsa.RSAPublicKey)
+    assert (key.name, key.algorithm) == ("next", "rsa-pkcs1v15-sha256" if is_rsa else "ed25519")
 
 
-def test_ed25519() -> None:
-    key = PublicKey.from_pem(ED.pem, name="next")
-    assert (key.name, key.algorithm) == ("next", "ed25519")
-    assert key.fingerprint == hashlib.sha256(ED_SPKI).hexdigest()
+def der_of(key: Any) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return bytes(key.public_bytes(serialization.Encoding.DER, form))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text,
-        lambda text: text.encode(),
-        lambda text: text.rstrip("\n"),
-        lambda text: text.replace("\n", "\r\n"),
-        lambda text: "\n\n" + text.replace("\n", "\n        ") + "\t\n",
-        lambda text: text.replace("\n", "\n\n"),
-        lambda text: text[:-26]
-        .replace("KEY-----\n", "KEY-----")
-        .replace("\n", "")
-        .replace("KEY-----", "KEY-----\n")
-        + text[-26:],
-    ],
-    ids=["str", "bytes", "no newline", "CRLF", "indented", "blank lines", "one line"],
-)
-def test_spellings_that_people_paste(change: Any) -> None:
-    assert PublicKey.from_pem(change(RSA_2048.pem)) == RSA_2048.key
+def test_spellings_that_people_paste() -> None:
+    text = RSA_2048.pem
+    one_line = text.replace("\n", "")
+    for spelt in (
+        text.encode(),
+        text.rstrip("\n"),
+        text.replace("\n", "\r\n"),
+        "\n\n" + text.replace("\n", "\n        ") + "\t\n",
+        text.replace("\n", "\n\n"),
+        one_line,
+    ):
+        assert PublicKey.from_pem(spelt) == RSA_2048.key  # type: ignore[arg-type]
 
 
 def cut(text: str, start: int, count: int = 1) -> str:
@@ -102,7 +90,9 @@ BAD_TEXTS = {
     "four dashes": P.replace("KEY-----\n", "KEY----\n"),
     "lower-case label": P.replace("PUBLIC KEY", "public key"),
     "no content": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
-    "inner space": P.replace(BODY, BODY[:9] + " " + BODY[9:]),
+    "PKCS#1": pem(RSA_2048.pkcs1, "RSA PUBLIC KEY"),
+    "PKCS#1 under this label": pem(RSA_2048.pkcs1),
+    "another label": P.replace("PUBLIC", "RSA PUBLIC"),
     "a character missing": cut(P, 100),
     "padding missing": ED.pem.replace("=", ""),
     "unused bits": ED.pem.replace("=", "").replace("\n-----END", "A\n-----END"),
@@ -120,18 +110,15 @@ def test_a_text_that_is_not_exactly_one_block_is_refused(name: str) -> None:
     refusal(BAD_TEXTS[name])
 
 
-def test_something_that_is_no_text_is_refused_by_its_type() -> None:
-    for value in (None, 5, Path("key.pem"), bytearray(b"x"), ["x"]):
-        assert type(value).__name__ in refusal(value)
-
-
-def test_a_name_that_cannot_be_shown_is_refused() -> None:
+def test_a_mistake_is_named() -> None:
+    for value in (None, 5, Path("key.pem"), ["x"]):
+        assert type(value).__name__ in refusal(value) or str(value) in refusal(value)
     for name in (None, 5, b"global", "", "x" * 65, "a\nb", "a\x1b[2J", "\ud800"):
         refusal(RSA_2048.pem, name=name)
-
-
-def key_of(n: int = N, e: int = E) -> bytes:
-    return spki(sequence(integer(n), integer(e)))
+    for time_ in (-1, True, 1.5, "0"):
+        assert "Unix seconds" in refusal(RSA_2048.pem, valid_from=time_)
+        assert "Unix seconds" in refusal(RSA_2048.pem, valid_until=time_)
+    refusal(RSA_2048.pem, valid_from=2, valid_until=1)
 
 
 def rsa_bits(content: bytes, unused: bytes = b"\0") -> bytes:
@@ -166,25 +153,22 @@ BAD_DER = {
 @pytest.mark.parametrize("name", BAD_DER)
 def test_der_with_a_second_reading_is_refused(name: str) -> None:
     refusal(pem(BAD_DER[name]))
-    refusal(pem(BAD_DER[name], "RSA PUBLIC KEY"))
 
 
-def private_keys() -> dict[str, bytes]:
+def private_keys() -> dict[str, str]:
     found = {}
     keys: dict[str, Any] = {
         "rsa": rsa.generate_private_key(65537, 2048),
         "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes(b"\1" * 32),
         "ec": ec.derive_private_key(5, ec.SECP256R1()),
     }
+    locks = serialization.NoEncryption(), serialization.BestAvailableEncryption(b"x")
     for name, key in keys.items():
-        locks = serialization.NoEncryption(), serialization.BestAvailableEncryption(b"x")
         for form, lock in (("PKCS8", 0), ("PKCS8", 1), ("TraditionalOpenSSL", 0)):
-            if name == "ed25519" and form != "PKCS8":
-                continue
-            kind = getattr(serialization.PrivateFormat, form)
-            found["%s %s %d" % (name, form, lock)] = key.private_bytes(
-                serialization.Encoding.PEM, kind, locks[lock]
-            )
+            if name != "ed25519" or form == "PKCS8":
+                kind = getattr(serialization.PrivateFormat, form)
+                text = key.private_bytes(serialization.Encoding.PEM, kind, locks[lock])
+                found["%s %s %d" % (name, form, lock)] = text.decode()
     return found
 
 
@@ -193,25 +177,15 @@ PRIVATE_KEYS = private_keys()
 
 @pytest.mark.parametrize("name", PRIVATE_KEYS)
 def test_a_private_key_is_refused_by_that_name_and_never_quoted(name: str) -> None:
-    text = PRIVATE_KEYS[name].decode()
+    text = PRIVATE_KEYS[name]
     disguised = text
     for label in ("ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY"):
         disguised = disguised.replace(label, "PUBLIC KEY")
-    texts = [text, P + text, text.replace("PRIVATE", "Private")]
-    if name[-1] == "0":  # what is encrypted does not show what it is
-        texts += [disguised, disguised.replace("PUBLIC", "RSA PUBLIC")]
-    for given_text in texts:
+    for given_text in (text, P + text, text.replace("PRIVATE", "Private"), disguised):
         message = refusal(given_text)
         assert ("private key" in message) is ("PRIVATE" in given_text.upper())
         for line in text.split("\n")[1:-2]:
             assert line not in message and line[:8] not in message
-    refusal(disguised)
-
-
-def test_a_form_under_the_other_form_s_label_is_refused() -> None:
-    refusal(pem(RSA_2048.pkcs1))
-    refusal(pem(GOOD, "RSA PUBLIC KEY"))
-    refusal(pem(ED_SPKI, "RSA PUBLIC KEY"))
 
 
 def test_a_key_of_another_algorithm_is_refused() -> None:
@@ -220,10 +194,7 @@ def test_a_key_of_another_algorithm_is_refused() -> None:
         x25519.X25519PrivateKey.from_private_bytes(b"\1" * 32),
         ed448.Ed448PrivateKey.from_private_bytes(b"\1" * 57),
     ):
-        data = private.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        assert "not Ed25519, nor RSA" in refusal(pem(data))
+        assert "Ed25519, or RSA" in refusal(pem(der_of(private.public_key())))
 
 
 @settings(max_examples=150)
@@ -240,11 +211,7 @@ def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject
     # Accepted: then it is the one encoding of the key that it holds.
     assert key.fingerprint == hashlib.sha256(changed).hexdigest()
     assert (key == PublicKey.from_pem(pem(good))) is (changed == good)
-    other: Any = serialization.load_der_public_key(changed)
-    again = other.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    assert again == changed
+    assert der_of(serialization.load_der_public_key(changed)) == changed
 
 
 @settings(max_examples=40)
@@ -253,27 +220,17 @@ def test_no_text_breaks_the_reader(text: Any) -> None:
     refusal(text)
 
 
-def test_a_key_is_a_value() -> None:
-    key, same = RSA_2048.key, PublicKey.from_pem(RSA_2048.pem)
-    renamed = PublicKey.from_pem(RSA_2048.pem, name="next")
-    assert key == same and hash(key) == hash(same) and key != renamed and key != RSA_3072.key
-    assert len({key, same, renamed, ED.key}) == 3
-    assert key != "global" and key is not None
+@pytest.mark.parametrize("signer", [RSA_2048, ED], ids=["rsa", "ed25519"])
+def test_a_key_is_a_value(signer: Any) -> None:
+    key = signer.key
+    copies = [copy.copy(key), copy.deepcopy(key), PublicKey.from_pem(key.pem)]
+    copies += [pickle.loads(pickle.dumps(key, p)) for p in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+    for copied in copies:
+        assert copied == key and hash(copied) == hash(key)
+        copied.verify(b"m", signer.sign(b"m"))
+    for other in (PublicKey.from_pem(signer.pem, name="next"), RSA_3072.key, "global", None):
+        assert key != other
     for attribute in ("name", "algorithm", "fingerprint", "_material", "other"):
         with pytest.raises(AttributeError):
             setattr(key, attribute, "x")
-        with pytest.raises(AttributeError):
-            delattr(key, attribute)
-    assert not hasattr(key, "__dict__")
-    assert key.fingerprint[:16] in repr(key) and key.fingerprint not in repr(key)
-
-
-@pytest.mark.parametrize("signer", [RSA_2048, ED], ids=["rsa", "ed25519"])
-def test_a_key_survives_pickling_and_copying(signer: Any) -> None:
-    key = signer.key
-    copies = [copy.copy(key), copy.deepcopy(key)]
-    copies += [pickle.loads(pickle.dumps(key, p)) for p in range(2, pickle.HIGHEST_PROTOCOL + 1)]
-    for copied in copies:
-        assert copied == key and copied.fingerprint == key.fingerprint
-        assert PublicKey.from_pem(copied.pem) == key
-        copied.verify(b"m", signer.sign(b"m"))
+    assert key.fingerprint[:16] in repr(key) and len(repr(key)) < 300

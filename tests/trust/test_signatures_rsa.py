@@ -83,15 +83,15 @@ def test_bleichenbacher_2006_against_exponent_three() -> None:
     assert not accepts(key, MESSAGE, low.to_bytes(384, "big"))
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_fixed_points_are_refused(number: int) -> None:
-    assert not accepts(RSA_2048.key, MESSAGE, number.to_bytes(256, "big"))
+def test_fixed_points_are_refused() -> None:
+    for number in (0, 1):
+        assert not accepts(RSA_2048.key, MESSAGE, number.to_bytes(256, "big"))
 
 
 def test_text_is_a_mistake_not_a_bad_signature() -> None:
-    with pytest.raises(TypeError, match="message"):
+    with pytest.raises(TypeError):
         RSA_2048.key.verify("text", b"")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="signature"):
+    with pytest.raises(TypeError):
         RSA_2048.key.verify(b"", None)  # type: ignore[arg-type]
     signature = RSA_2048.sign(MESSAGE)
     RSA_2048.key.verify(bytearray(MESSAGE), memoryview(signature))  # type: ignore[arg-type]
