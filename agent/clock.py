@@ -47,6 +47,8 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
     """
     if sys.is_finalizing():
         raise RuntimeError("the interpreter is shutting down")
+    # Loaded first on a thread of ours it would take that for the main one, and wait for it at the interpreter's end.
+    __import__("threading")
     mask = getattr(_signal, "pthread_sigmask", None)
     if mask is None:  # Windows
         _thread.start_new_thread(main, given)
