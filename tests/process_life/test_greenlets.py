@@ -32,7 +32,7 @@ if when == "after the import":
     exec(patch)
 config = agent.Config(
     vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=state_dir, deliver=deliver, start_delay_s=0, endpoints=(
+    state_dir=state_dir, deliver=deliver, start_delay_s=0, request_timeout_s=2, endpoints=(
         agent.GetKeyManager(base_url=url, api_key="demo-api-key", keys=(agent.PublicKey.from_pem(pem),)),
         agent.Reo(base_url=url, api_key="demo-api-key", domain="acme.example")))
 t = agent.Agent(config, ("demo-license-key", "a"))
@@ -126,7 +126,10 @@ def test_a_silent_server_stops_no_greenlet_and_no_exit(at: Desk, library: str, w
 
 
 def test_gevent_that_comes_in_the_middle_of_a_pass_does_not_end_delivery(at: Desk) -> None:
-    """The thread's name for itself changes under it. What gevent prints about that is the host's affair."""
+    """The thread's name for itself changes under it, and a request may be a greenlet that nobody lets run: it is late.
+
+    What gevent prints about that is the host's affair.
+    """
     at.collector.answer_delay_s = 0.2
-    run(at, "gevent", "in the first pass", deliver="thread", flushes=1, flush_s=2)
+    run(at, "gevent", "in the first pass", deliver="thread", flushes=1, flush_s=10)
     assert {"0-0", "1-0", "2-0"} <= set(at.texts())
