@@ -501,7 +501,8 @@ class World:
         if before in (0, epoch) and epoch:
             for activity, n in process.counting.items():
                 self.sums.setdefault((run, activity, epoch), Sums()).added += n
-        process.counting.clear()  # under another consent they were refused by somebody
+        if epoch:
+            process.counting.clear()  # under another consent they were refused by somebody
         if not whole or self.step.faulty:
             return
         for rec in records:
