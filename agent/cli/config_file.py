@@ -168,8 +168,8 @@ def public_key(pem: Union[str, bytes], name: Any, place: str, **validity: Any) -
         begins = text.count("-----BEGIN ")
         if begins == 0:
             reason = "holds no PEM public key (-----BEGIN PUBLIC KEY-----)"
-        elif begins > 1 or "PEM block" in reason:
-            reason = "holds not exactly one whole PEM block of a public key"
+        elif begins > 1:
+            reason = "holds more than one PEM block"
         elif type(name) is str and "name" not in reason and "valid_" not in reason:
             reason = "holds no usable public key: " + reason
         raise ConfigError("%s: %s" % (place, reason), place) from None

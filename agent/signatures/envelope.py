@@ -51,13 +51,13 @@ def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = No
         text, signature = _ascii(answer, "response_base64"), _ascii(answer, "signature")
         signature = decode_base64(signature)
     except ValueError as error:
-        raise errors.EnvelopeMalformed("the answer %s" % error) from None
+        raise errors.EnvelopeMalformed("the answer: %s" % error) from None
     key = _signer(text, signature, trusted)
     try:
         signed = read_json(decode_base64(text))
         code, timestamp = _natural(signed, "code"), _natural(signed, "timestamp")
     except ValueError as error:
-        raise errors.EnvelopeMalformed("the signed text %s" % error) from None
+        raise errors.EnvelopeMalformed("the signed text: %s" % error) from None
     if not key.covers(timestamp):
         raise errors.SignatureInvalid("signed by the key %r outside of its validity" % key.name)
     if code not in KNOWN_CODES:
@@ -81,7 +81,7 @@ def read_json(data: bytes) -> dict[str, Any]:
         found = json.loads(text.decode(), object_pairs_hook=_unambiguous, parse_constant=int)
         return {**found}
     except (ValueError, TypeError, RecursionError):
-        raise ValueError("is no JSON object of at most 64 KB that everybody reads alike") from None
+        raise ValueError("not JSON that everybody reads alike") from None
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _ascii(answer: dict[str, Any], name: str) -> bytes:
     value = answer.get(name)
     if type(value) is str and value.isascii():
         return value.encode("ascii")
-    raise ValueError("has no `%s`, in ASCII" % name)
+    raise ValueError("no `%s` in ASCII" % name)
 
 
 def _signer(text: bytes, signature: bytes, keys: tuple[PublicKey, ...]) -> PublicKey:
@@ -118,7 +118,7 @@ def _natural(signed: dict[str, Any], name: str) -> int:
         return int(value[:4])
     if type(value) is int and 0 <= value <= MAX_INTEGER:  # a bool is not a number here
         return value
-    raise ValueError("has no proper `%s`" % name)
+    raise ValueError("no proper `%s`" % name)
 
 
 def _errors(value: Any) -> Errors:

@@ -53,19 +53,19 @@ TIMES = {
     "true": "true",
     "negative": "-1",
     "2^64 + now": "%d" % (START + 2**64),
-    "of 40,000 digits": "9" * 40_000,
+    "of 4,000 digits": "9" * 4_000,
 }
 CODES = {
     "830.0": "830.0",
     "8.3e2": "8.3e2",
     "in a list": "[830]",
     "2^64 + 830": "%d" % (2**64 + 830),
-    "of 40,000 digits": "8" * 40_000,
+    "of 4,000 digits": "8" * 4_000,
     "true": "true",
 }
 NOT_JSON = "NaN Infinity -Infinity 0x68E78E00 01760000000 +1760000000 ١٧٦٠٠٠٠٠٠٠".split()
 SIGNED: dict[str, dict[str, bytes]] = {
-    "the signed text is not JSON that everybody reads alike": {
+    "the signed text: not JSON that everybody reads alike": {
         "duplicate code, 830 last": b'{"code":831,' + GOOD[1:],
         "duplicate code, 830 first": GOOD[:-1] + b',"code":100}',
         "duplicate code, one escaped": GOOD[:-1] + b',"\\u0063ode":100}',
@@ -89,8 +89,6 @@ SIGNED: dict[str, dict[str, bytes]] = {
         "lists, 20,000 deep": with_("extra", "[" * 20_000 + "]" * 20_000),
         "objects, 6,000 deep": with_("extra", '{"a":' * 6_000 + "1" + "}" * 6_000),
         "deep and never closed": b"[" * 45_000,
-    },
-    "not a JSON object": {
         "a list": b"[" + GOOD + b"]",
         "a text that holds JSON": json.dumps(GOOD.decode()).encode(),
     },
@@ -130,14 +128,14 @@ def test_a_signed_text_in_base64_that_is_not_canonical(line: Scene, name: str) -
     text = NOT_CANONICAL[name]
     signature = text64(TRUSTED.sign(text.encode()))
     line.says(signed(GOOD, response_base64=text, signature=signature))
-    line.withstands("untrusted", "`response_base64` is not canonical base64")
+    line.withstands("untrusted", "the signed text: ")
 
 
 @pytest.mark.parametrize("change", ["", "=", "\n", " ", "\0", "*"], ids=repr)
 def test_a_signature_in_base64_that_is_not_canonical(line: Scene, change: str) -> None:
     signature = text64(TRUSTED.sign(PADDED.encode()))
     line.says(signed(GOOD, signature=signature + change if change else signature.rstrip("=")))
-    line.withstands("untrusted", "`signature` is not canonical base64")
+    line.withstands("untrusted", "the answer: ")
 
 
 # -- the envelope --------------------------------------------------------------------------------
@@ -153,20 +151,20 @@ def member(envelope: bytes, name: str) -> bytes:
 
 TWICE = member(FORGED, "response_base64")
 ENVELOPES: dict[str, dict[str, bytes]] = {
-    "`response_base64` is not there once": {
-        "the text twice, the forged one last": ENVELOPE[:-1] + b"," + TWICE + b"}",
-        "the text twice, the forged one first": b"{" + TWICE + b"," + ENVELOPE[1:],
-        "the same text twice": b"{" + member(ENVELOPE, "response_base64") + b"," + ENVELOPE[1:],
+    "no `response_base64` in ASCII": {
         "an envelope in an envelope": b'{"response": ' + ENVELOPE + b"}",
         "names in capitals": ENVELOPE.replace(b"response_base64", b"Response_Base64"),
         "a text that is a number": signed(GOOD, response_base64=10**30),
         "a text that is a list": signed(GOOD, response_base64=[text64(GOOD)]),
         "a text in full-width letters": signed(GOOD, response_base64="ｅ" + text64(GOOD)[1:]),
     },
-    "`signature` is not there once": {
+    "the answer: not JSON that everybody reads alike": {
+        "the text twice, the forged one last": ENVELOPE[:-1] + b"," + TWICE + b"}",
+        "the text twice, the forged one first": b"{" + TWICE + b"," + ENVELOPE[1:],
+        "the same text twice": b"{" + member(ENVELOPE, "response_base64") + b"," + ENVELOPE[1:],
         "the signature twice": ENVELOPE[:-1] + b"," + member(FORGED, "signature") + b"}",
-    },
-    "the answer is not JSON that everybody reads alike": {
+        "a second outer response": b'{"response": {"code": 1e999}, ' + ENVELOPE[1:],
+        "an envelope in a list": b"[" + ENVELOPE + b"]",
         "a whole second envelope": ENVELOPE + FORGED,
         "a second envelope in front": FORGED + ENVELOPE,
         "two byte order marks": b"\xef\xbb\xbf" * 3 + ENVELOPE,
@@ -176,7 +174,6 @@ ENVELOPES: dict[str, dict[str, bytes]] = {
         "a callback around it": b"callback(" + ENVELOPE + b")",
         "HTML in front": b"<!-- -->" + ENVELOPE,
     },
-    "the answer is not a JSON object": {"an envelope in a list": b"[" + ENVELOPE + b"]"},
     "the answer is incomplete": {"more than 64 KiB": ENVELOPE + b" " * 66_000},
 }
 
@@ -193,8 +190,7 @@ ODD: dict[str, Callable[[bytes], bytes]] = {
     "escapes": lambda found: found.replace(b"signature", b"\\u0073ignature"),
     "slashes escaped, as PHP does": lambda found: found.replace(b"/", b"\\/"),
     "unknown members": lambda found: found[:-1] + b', "other": 5, "": null}',
-    "60,000 digits beside it": lambda found: found[:-1] + b', "x": %b}' % (b"7" * 60_000),
-    "a second outer response": lambda found: b'{"response": {"code": 1e999}, ' + found[1:],
+    "4,000 digits beside it": lambda found: found[:-1] + b', "x": %b}' % (b"7" * 4_000),
 }
 
 

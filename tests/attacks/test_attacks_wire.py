@@ -62,7 +62,7 @@ def test_a_redirect_to_the_same_server(line: Scene, header: str) -> None:
 
 def test_a_redirect_in_a_page(line: Scene) -> None:
     line.says(b'<meta http-equiv="refresh" content="0; url=http://127.0.0.1:9/">', 200)
-    line.withstands("untrusted", "HTTP 200, not proven: the answer is not JSON")
+    line.withstands("untrusted", "HTTP 200, not proven: the answer: not JSON")
 
 
 def test_a_switch_to_another_protocol(line: Scene) -> None:

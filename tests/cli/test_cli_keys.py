@@ -146,7 +146,7 @@ def test_verify_uses_the_keys_that_are_in_force(at: Path) -> None:
         (["--version", "1", "--key", "next.pub", "k.json"], "--root FILE is missing"),
         (["--version", "1", "--root", "root-1", "k.json"], "both --version N and --key"),
         (["--key", "next.pub", "--root", "root-1", "k.json"], "both --version N and --key"),
-        (["--version", "0", "--key", "next.pub", "--root", "root-1", "k.json"], "version: an int"),
+        (["--version", "0", "--key", "next.pub", "--root", "root-1", "k.json"], "version: got 0"),
         (["--version", "1", "--key", "none", "--root", "root-1", "k.json"], "none cannot be read"),
         (["--version", "1", "--key", "root-1", "--root", "root-1", "k.json"], "a private key"),
         (["--version", "1", "--key", "next.pub", "--root", "next.pub", "k.json"], "no Ed25519"),

@@ -100,8 +100,8 @@ def test_a_wrong_file_is_wrong_usage(site: Site, typed: str, words: str) -> None
     [
         ("not a key", "holds no PEM public key"),
         ("", "holds no PEM public key"),
-        (PEM * 2, "holds not exactly one whole PEM block"),
-        (PEM[:90], "holds not exactly one whole PEM block"),
+        (PEM * 2, "holds more than one PEM block"),
+        (PEM[:90], "holds no usable public key: "),
         ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----", "holds no usable public key: "),
     ],
 )
