@@ -299,6 +299,8 @@ class _Line:
         """Close the connection; not beside the thread."""
         if self.connection is not None:
             self.connection.close()
+        # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
+        self._manager = self.connection = None
 
 
 _Base: Any = object  # urllib3's and http.client's own come in with the first request
