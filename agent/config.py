@@ -16,14 +16,11 @@ from .errors import SECRETS, ConfigError, Missing, mistake, part
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, ClassVar, Union
+    from typing import Any, ClassVar
 
     from typing_extensions import Self, dataclass_transform
 
-    Consent = Union[bool, None, Callable[[], object]]
-    Domain = Union[str, None, Callable[[], object]]
     Kind = tuple[Callable[[Any], object], str]
-    Path = Union[str, os.PathLike[str], None]
 
 # Waits of threading are limited to 4,294,967 s on Windows; beyond 2^53 JSON numbers are not exact everywhere.
 _WAIT_MAX_S, _INT_MAX = 4_000_000, 2**53
@@ -111,11 +108,11 @@ def _words(value: Any) -> object:
 
 
 def _keys(value: Any) -> object:
-    """A tuple of keys; a keyring as it is."""
+    """A tuple of keys; a keyring as it is. Keys of another copy of this package raise errors of that copy."""
     ring = hasattr(value, "trusted")
     found = _items(value.keys if ring else value)
-    fit = all(hasattr(key, "fingerprint") and hasattr(key, "verify") for key in found)
-    return (value if ring else found) if fit else None
+    own = all(type(key).__module__.startswith("%s.signatures" % __package__) for key in found)
+    return (value if ring else found) if own else None
 
 
 def _endpoints(value: Any) -> object:
@@ -153,28 +150,20 @@ def _https(value: Any) -> str | None:
 
 def _proxy(value: Any) -> str | None:
     scheme, _, _, path = _parts(value) if value != "direct" else ("http", "", "", "")
-    if scheme.startswith("socks"):
-        __import__("socks")
     fits = scheme in ("http", "https", "socks5", "socks5h") and not path
     return str.__str__(value) if fits else None
 
 
 _LINE = _text("a non-empty, printable str of at most 1024 characters", _is_line)
 _KEY = _text("printable ASCII without spaces", _ASCII.issuperset)
-_SLUG = _text(
-    "1 to 64 of A-Z a-z 0-9 . _ -", lambda text: len(text) <= 64 and _HOST.issuperset(text)
-)
 _WAIT, _SPAN = _number(0, _WAIT_MAX_S), _number(0.001, _WAIT_MAX_S)
 _PLACE = _path, "a non-empty str, or os.PathLike"
-_HTTPS = (
-    _https,
-    "https://HOST[:PORT][/PREFIX] (http:// for this machine only), without user and query",
-)
+_HTTPS = _https, "https://HOST[:PORT][/PREFIX], or http:// for this machine; without user and query"
 _PROXY = (
     _proxy,
-    'None, "direct", http[s]://[USER:PASSWORD@]HOST[:PORT], or socks5[h]:// with PySocks',
+    'None, "direct" or SCHEME://[USER:PASSWORD@]HOST[:PORT], http, https, socks5 or socks5h',
 )
-_KEYS = _keys, "a tuple of PublicKey (see PublicKey.from_pem) or a Keyring"
+_KEYS = _keys, "a tuple of PublicKey (of this very package; see PublicKey.from_pem) or a Keyring"
 _ENDPOINTS = _endpoints, "a tuple of GetKeyManager and Reo, each of its own name"
 _CONSENT = _flag_or_call, "True, False, None (not asked yet) or a callable"
 _DOMAIN = _host_or_call, "a domain name, a callable that gives one, or None"
@@ -254,11 +243,9 @@ class Settings(Table):
         return type(other) is type(self) and vars(other) == vars(self)
 
     def __repr__(self) -> str:
-        shown = {**vars(self)}
-        for name in shown:
-            if shown[name] and (name in SECRETS or (name == "proxy" and "@" in shown[name])):
-                shown[name] = "****"
-        return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % one for one in shown.items()))
+        hidden = {name: "****" for name in SECRETS if vars(self).get(name)}
+        shown = ["%s=%r" % one for one in {**vars(self), **hidden}.items()]
+        return "%s(%s)" % (type(self).__name__, ", ".join(shown))
 
 
 def kept(field: str, value: object, check: Callable[[Any], object], allowed: str) -> Any:
@@ -299,7 +286,7 @@ class GetKeyManager(Settings):
     data_group: str = setting(_LINE, default="call-home")
     keys: Any = setting(_KEYS, default=())
     product_id: str | None = setting(_LINE, default=None)
-    name: str = setting(_SLUG, default="getkeymanager")
+    name: str = setting(_LINE, default="getkeymanager")
     allow_unsigned: bool = setting((_flag, "True or False"), default=False)
 
     def _agree(self, given: dict[str, Any]) -> None:
@@ -323,9 +310,9 @@ class Reo(Settings):
     product_id: str | None = setting(_LINE, default=None)
     environment: str | None = setting(_LINE, default=None)
     source: str = setting(_one_of("PRODUCT_CLOUD", "TELEMETRY"), default="PRODUCT_CLOUD")
-    domain: Domain = setting(_DOMAIN, default=None)
+    domain: str | Callable[[], object] | None = setting(_DOMAIN, default=None)
     ip_addr: str | None = setting(_text("None or an IP address", is_ip), default=None)
-    name: str = setting(_SLUG, default="reo")
+    name: str = setting(_LINE, default="reo")
 
 
 class Config(Settings):
@@ -344,8 +331,8 @@ class Config(Settings):
     product_id: str = setting(_LINE)
     product_version: str = setting(_LINE)
     endpoints: tuple[GetKeyManager | Reo, ...] = setting(_ENDPOINTS, default=())
-    usage_consent: Consent = setting(_CONSENT, default=None)
-    state_dir: Path = setting(_PLACE, default=None)
+    usage_consent: bool | Callable[[], object] | None = setting(_CONSENT, default=None)
+    state_dir: str | os.PathLike[str] | None = setting(_PLACE, default=None)
     identity_name: str | None = setting(_LINE, default=None)
     deliver: str = setting(_one_of("thread", "manual", "detached"), default="thread")
     detached_command: tuple[str, ...] = setting(_COMMAND, default=())
@@ -360,7 +347,7 @@ class Config(Settings):
     max_records: int = setting(_number(1, _INT_MAX, int), default=10_000)
     proxy: str | None = setting(_PROXY, default=None)
     proxy_auth: str | None = setting(_LOGIN, default=None)
-    ca_bundle: Path = setting(_PLACE, default=None)
+    ca_bundle: str | os.PathLike[str] | None = setting(_PLACE, default=None)
 
     def _agree(self, given: dict[str, Any]) -> None:
         if "usage_consent" not in given and any(type(one) is Reo for one in self.endpoints):

@@ -129,7 +129,7 @@ class _Meta:
         try:
             mapping = hasattr(value, "keys")
             holds = mapping or (hasattr(value, "__len__") and hasattr(value, "__iter__"))
-            if not holds or issubclass(type(value), (str, bytes, bytearray)):
+            if not holds or issubclass(type(value), str):
                 return self.charged(_scalar(value))
             for key, part in value.items() if mapping else enumerate(value):
                 self.left_bytes -= 4
@@ -158,8 +158,6 @@ def _scalar(value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or issubclass(kind, str):
         return value
-    if issubclass(kind, (bytes, bytearray)):
-        return value[:STRING_MAX_CHARS].decode("utf-8", "replace")
     if issubclass(kind, float):
         return float.__float__(value) if value - value == 0 else None
     if issubclass(kind, int) and -(2**63) <= value < 2**63:  # more bits are no number to most

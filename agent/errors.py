@@ -71,18 +71,14 @@ class Unverifiable(VerificationError):
 
 
 # What is put into these, however wrong, may be a secret.
-SECRETS = ("api_key", "license_key", "activation_identifier", "proxy_auth")
+SECRETS = ("api_key", "license_key", "activation_identifier", "proxy", "proxy_auth")
 
 
 def mistake(field: str, value: Any, allowed: str, error: Any = ConfigError) -> Any:
     """The error for a wrong ``value``: numbers as they are, of anything else the type, for it may be a secret."""
-    came = type(value).__name__
-    if issubclass(
-        type(value), str
-    ):  # a caller's object may raise when it is asked for its ``__class__``
-        came += " of %d characters" % str.__len__(value)
-    elif type(value) in (int, float) and abs(value) < 2**63 and field not in SECRETS:
-        came = repr(value)
+    kind = type(value)
+    shown = kind in (int, float) and abs(value) < 2**63 and field not in SECRETS
+    came = repr(value) if shown else kind.__name__
     return error("%s: got %s, allowed is %s" % (field, came, allowed), field)
 
 
@@ -124,7 +120,7 @@ class Missing:
 def debug(text: str, *args: object) -> None:
     """Tell the host's DEBUG log, or stderr where ``AGENT_DEBUG`` is set; only under no lock of ours.
 
-    ``text`` is one of a fixed set and ``args`` hold no secret; they are cut and made printable here. Nothing is loaded
+    ``text`` is one of a fixed set and ``args`` hold no secret; the line is cut and printable ASCII. Nothing is loaded
     or configured for it: the logger is called like this package, where the host has ``logging``.
     """
     logging: Any = sys.modules.get("logging")
@@ -133,8 +129,7 @@ def debug(text: str, *args: object) -> None:
     try:
         logged = logger is not None and logger.isEnabledFor(10)
         if logged or os.environ.get("AGENT_DEBUG", "") not in ("", "0"):
-            line = text % tuple(str(arg)[:400] for arg in args)
-            line = "".join(char if char.isprintable() else " " for char in line)
+            line = ascii(text % args)[1:500]
             logger.debug("%s", line) if logged else _print(line)
     except (Exception, SystemExit):  # a handler is the host's code
         pass
@@ -146,4 +141,4 @@ def _print(line: str) -> None:
 
     line = "%s %s[%d] %s\n" % (strftime("%H:%M:%S"), __package__, os.getpid(), line)
     stream: Any = sys.stderr  # None in a program without a console
-    os.write(stream.fileno(), line.encode("ascii", "backslashreplace"))
+    os.write(stream.fileno(), line.encode())

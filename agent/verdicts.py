@@ -23,24 +23,22 @@ if TYPE_CHECKING:
 
 DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled"
 OFFLINE, SKEWED, UNTRUSTED, RETRY = "offline", "skewed", "untrusted", "retry"
-# The server refuses this record; delivery makes it a dead letter, if that counts.
-REFUSED, REJECTED = "refused", "rejected"
-# Nothing was sent: consent was withdrawn, or the product ends.
-WITHHELD = "withheld"
+# The server refuses this record; delivery makes it a dead letter, if that counts. Nothing was sent: consent was
+# withdrawn, or the product ends.
+REFUSED, REJECTED, WITHHELD = "refused", "rejected", "withheld"
 # The record is on the server; the record has ended; answers that may speak against their record.
 SETTLED = frozenset((DELIVERED, FLAGGED))
 ENDED = SETTLED | {REJECTED}
 SUSPICIOUS = frozenset((REFUSED, UNTRUSTED, RETRY))
 
-PAUSE_MAX_S = 24 * 3600
 # Unproven where proof is possible: no longer than our own longest backoff.
-PAUSE_UNPROVEN_MAX_S = 6 * 3600
+PAUSE_MAX_S, PAUSE_UNPROVEN_MAX_S = 24 * 3600, 6 * 3600
 # Somebody has to act (key, subscription, address, law) before this can succeed; the record is not to blame.
 HELD_STATUSES = frozenset((401, 402, 403, 404, 405, 410, 451))
 # This very request was read and refused.
 REFUSED_STATUSES = frozenset((400, 413, 415, 422))
 # In a server's own words: about the key, whatever the status.
-_OF_THE_KEY = ("authenticat", "authori", "api key", "apikey", "credential", "permission")
+_OF_THE_KEY = ("authenticat", "authori", "api key", "api_key", "api-key", "credential", "permis")
 TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX = 200, 32, 8
 NOT_REPEATED = "(the server repeats a secret)"
 FOREIGN, WRONG_ADDRESS = "not an answer of this server", "wrong address, check base_url"
@@ -103,7 +101,7 @@ def by_claim(response: Response, claim: Claim | None, now: float, secrets: Secre
         return Verdict(RETRY, reason="HTTP %d: %s" % (response.status, stranger(response)))
     code, text = claim
     said = {response.status, code if type(code) is int else 0}
-    words = text.lower().replace("-", " ").replace("_", " ") if isinstance(text, str) else ""
+    words = text.lower() if type(text) is str else ""
     outcome = REFUSED if said & REFUSED_STATUSES else RETRY
     if said & HELD_STATUSES or any(word in words for word in _OF_THE_KEY):
         outcome = HELD
@@ -152,10 +150,9 @@ def json_of(response: Response) -> dict[str, Any]:
     from .signatures.envelope import read_json
 
     try:
-        found: Any = read_json(response.body) if response.complete else {}
+        return read_json(response.body) if response.complete else {}
     except ValueError:
         return {}
-    return found if type(found) is dict else {}
 
 
 def brief(value: Any, secrets: Secrets = ()) -> str:

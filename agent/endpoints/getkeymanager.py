@@ -8,7 +8,7 @@ vendor allowed unsigned answers.
 from __future__ import annotations
 
 from .. import verdicts
-from ..errors import AnswerStale, VerificationError, mistake
+from ..errors import AnswerStale, VerificationError
 from ..values import Verdict, post
 from ..verdicts import DELIVERED, FLAGGED, HELD, SKEWED, UNTRUSTED, Adapter
 
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
     from ..values import Capture, Request, Response
 
 PATH = "/api/v1/send-telemetry-data"
-HELD_CODES = {
-    100: "the API key is invalid",
-    101: "the API key is inactive",
-    102: "the API key lacks the capability to send telemetry",
-    103: "the API key may not be used from this address",
-    150: "access denied: this address or identifier is blocked",
-}
+# The API key is invalid, inactive, lacks the capability, may not be used from this address; access is denied.
+HELD_CODES = frozenset((100, 101, 102, 103, 150))
 
 
 class GetKeyManagerAdapter(Adapter):
@@ -40,11 +35,6 @@ class GetKeyManagerAdapter(Adapter):
         self.trust = endpoint.keys.trusted() if hasattr(endpoint.keys, "trusted") else None
         self._holder: Any = self.trust or endpoint  # of the keys in force
         self._data_group, self._product_version = endpoint.data_group, config.product_version
-        for key in self.keys:
-            from ..signatures.keys import PublicKey
-
-            if not isinstance(key, PublicKey):  # one of another copy raises errors of that copy
-                raise mistake("keys", key, "PublicKey of the very package that Agent is from")
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:  # type: ignore[override]
@@ -53,26 +43,27 @@ class GetKeyManagerAdapter(Adapter):
 
     def value(self, source: Capture, value: str, data_group: str) -> dict[str, str]:
         """The body for one number, given as text."""
-        data = {"data_type": "numeric-single-value", "numeric_data_single_value": value}
-        return self._body(source, data, data_group)
+        return self._body(
+            source, data_group, "numeric-single-value", numeric_data_single_value=value
+        )
 
     def point(self, source: Capture, x: str, y: str, data_group: str) -> dict[str, str]:
         """The body for two numbers, given as texts."""
-        data = {"data_type": "numeric-xy-axis", "numeric_data_x": x, "numeric_data_y": y}
-        return self._body(source, data, data_group)
+        return self._body(source, data_group, "numeric-xy-axis", numeric_data_x=x, numeric_data_y=y)
 
     def text(self, source: Capture, text: str, data_group: str) -> dict[str, str]:
         """The body for a text."""
-        return self._body(source, {"data_type": "text", "text_data": text}, data_group)
+        return self._body(source, data_group, "text", text_data=text)
 
     def call_home(self, source: Capture) -> dict[str, str]:
         """The body of a call home, in the endpoint's own data group."""
         return self.text(source, verdicts.CALL_HOME, self._data_group)
 
-    def _body(self, source: Capture, data: dict[str, str], data_group: str) -> dict[str, str]:
+    def _body(self, source: Capture, group: str, kind: str, **data: str) -> dict[str, str]:
         return {
+            "data_type": kind,
             **data,
-            "data_group": data_group,
+            "data_group": group,
             "product_id": self.product_id,
             "product_version": self._product_version,
             "user_identifier": source.user_identifier,
@@ -116,18 +107,19 @@ class GetKeyManagerAdapter(Adapter):
             why = verdicts.stranger(response, str(error))
             reason = verdicts.brief("HTTP %d, not proven: %s" % (response.status, why))
             return hint or Verdict(UNTRUSTED, reason=reason)
-        verdict = _by_code(receipt.code, receipt.errors, secrets)
+        verdict = _by_code(receipt.code, receipt.message, receipt.errors, secrets)
         verdict.timestamp, verdict.proven = receipt.timestamp, True
         return verdict
 
 
-def _by_code(code: int, errors: Any, secrets: tuple[str, ...]) -> Verdict:
+def _by_code(code: int, message: Any, errors: Any, secrets: tuple[str, ...]) -> Verdict:
     if code == 830:
         return Verdict(DELIVERED, code=code)
     if code == 831:
         found = verdicts.bounded_errors(errors, secrets)
         return Verdict(FLAGGED, reason="saved with red flags", code=code, errors=found)
-    return Verdict(HELD, reason="%s (code %d)" % (HELD_CODES[code], code), code=code)
+    reason = "%s (code %d)" % (verdicts.brief(message, secrets), code)
+    return Verdict(HELD, reason=reason, code=code)
 
 
 def _judge_unsigned(response: Response, now: float, secrets: tuple[str, ...]) -> Verdict:
@@ -136,6 +128,6 @@ def _judge_unsigned(response: Response, now: float, secrets: tuple[str, ...]) ->
     claim = said if type(said) is dict else {}
     code: Any = verdicts.number_of(claim.get("code"))
     if code in (830, 831) or code in HELD_CODES:
-        return _by_code(int(code), claim.get("errors"), secrets)
+        return _by_code(int(code), claim.get("message"), claim.get("errors"), secrets)
     own = None if code is None else (None, claim.get("message"))
     return verdicts.by_claim(response, own, now, secrets)

@@ -116,7 +116,7 @@ def test_a_refusal_replayed_holds_us_once(line: Scene) -> None:
     with line.agent() as product:
         line.record(product, "first")
         assert product.flush().held == 1
-        line.says_so(product, "held", "the API key is inactive")
+        line.says_so(product, "held", "Inactive API Key (code 101)")
         assert endpoint(product)["retry_in_s"] == HOUR_S
         work_until(product, line.clock, START + DAY_S)
         assert [a["verdict"] for a in product.history()].count("held") == 1

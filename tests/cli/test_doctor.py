@@ -145,7 +145,7 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
         ("portal", "reo", "FAIL", ("not an answer of this server", "captive portal")),
         ("redirect", "getkeymanager", "FAIL", ("HTTP 307", "may have moved")),
         ("stale", "getkeymanager", "FAIL", ("too far from the local clock", "set the clock")),
-        ("403-150", "getkeymanager", "FAIL", ("not for the made-up API key", "blocked")),
+        ("403-150", "getkeymanager", "FAIL", ("not for the made-up API key", "Access denied")),
         ("429-retry-after", "reo", "FAIL", ("asked to wait", "asked for it")),
         ("500", "reo", "FAIL", ("HTTP 500", "server has trouble")),
         ("unsigned-400", "reo", "warn", ("refuses the request", "empty")),

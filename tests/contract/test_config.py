@@ -7,7 +7,6 @@ import itertools
 import pathlib
 import pickle
 import sys
-import types
 from typing import Any, Callable
 
 import pytest
@@ -90,7 +89,7 @@ WRONG: list[tuple[list[Any], str, list[Any]]] = [
     ([getkeymanager], "allow_unsigned", [1, None, "yes"]),
     ([getkeymanager], "data_group", [None, *NO_LINES]),
     ([getkeymanager, reo], "product_id", NO_LINES),
-    ([getkeymanager, reo], "name", ["", "a b", "\u00e9", "x" * 65, None, 5]),
+    ([getkeymanager, reo], "name", [None, *NO_LINES]),
     ([getkeymanager, reo], "api_key", [None, " k", "k\u00e9y", "", "k\n", 42]),
 ]
 
@@ -155,14 +154,10 @@ def test_addresses_that_are_refused(address: str) -> None:
         assert error.field == "base_url" and SECRET not in str(error)
 
 
-@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1080", "socks5h://proxy"])
-def test_a_socks_proxy_needs_its_library(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "socks", types.ModuleType("socks"))
-    for used in (address, "direct", "http://proxy:8080", "https://p/", "http://u:p%40@[::1]:1"):
-        assert config(proxy=used).proxy == used
-    monkeypatch.setitem(sys.modules, "socks", None)
-    error = refusal(config, proxy=address)
-    assert error.field == "proxy" and "PySocks" in str(error)
+def test_proxies_that_are_used() -> None:
+    used = "direct http://proxy:8080 https://p/ http://u:p%40@[::1]:1 socks5://127.0.0.1:1080 socks5h://p"
+    for address in used.split():
+        assert config(proxy=address).proxy == address
 
 
 # --- endpoints ----------------------------------------------------------------------------------
@@ -235,7 +230,7 @@ def test_a_secret_in_the_wrong_field_is_in_no_exception(field: str) -> None:
 
 def test_a_refusal_says_what_came_as_far_as_it_is_no_secret() -> None:
     came = {"deliver": "threads", "start_delay_s": -1, "max_bytes": 1, "endpoints": {}}
-    for (field, value), text in zip(came.items(), ("str of 7 characters", "-1", "1", "dict")):
+    for (field, value), text in zip(came.items(), ("str", "-1", "1", "dict")):
         error = refusal(config, **{field: value})
         assert str(error).startswith("%s: got %s, allowed is " % (field, text))
     assert "7319" not in str(refusal(reo, api_key=73191234))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from agent.errors import AnswerStale, VerificationError
-from agent.signatures import Receipt, verify
+from agent.signatures.envelope import Receipt, verify
 
 from . import sealing, strict
 from .target import Target, promise, wording
@@ -42,8 +42,10 @@ class Envelope(Target):
         except VerificationError as error:
             promise(expected == (type(error).__name__,), "%r, not %r" % (error, expected))
             return wording(error)
-        found = receipt.code, receipt.message, receipt.errors, receipt.timestamp, receipt.key_name
+        found = receipt.code, receipt.timestamp, receipt.key_name
         promise(repr(found) == repr(expected), "%r, not %r" % (found, expected))
+        for text in [receipt.message, *sum(receipt.errors.items(), ())]:
+            promise("".join(text).encode("utf-8") is not None, "a text that nobody can print")
         self._judge_time(data, receipt)
         return "receipt %d: %d errors by %s" % (receipt.code, len(receipt.errors), receipt.key_name)
 

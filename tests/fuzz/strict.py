@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -152,71 +152,43 @@ class Unproven(Exception):
 Check = Callable[[bytes, bytes], bool]
 
 
-def receipt(data: bytes, keys: Iterable[tuple[str, Check]]) -> tuple[Any, ...]:
-    """(code, message, errors, timestamp, key name) of an answer's bytes; raises ``Unproven``."""
+def receipt(data: bytes, keys: Iterable[tuple[str, Check]]) -> tuple[int, int, str]:
+    """(code, timestamp, key name) of an answer's bytes, what decides; raises ``Unproven``."""
     try:
-        text, signature = _outer(data)
+        outer = _object(data)
+        text = _ascii(outer.get("response_base64"))
+        signature = base64_bytes(_ascii(outer.get("signature")).decode())
     except ValueError:
         raise Unproven("EnvelopeMalformed") from None
-    names = [name for name, check in keys if check(text.encode("ascii"), signature)]
+    names = [name for name, check in keys if check(text, signature)]
     if not names:
         raise Unproven("SignatureInvalid")
     try:
-        code, message, errors, timestamp = _inner(base64_bytes(text))
+        signed = _object(base64_bytes(text.decode()))
+        code: Any = signed.get("code")
+        timestamp = _natural(signed.get("timestamp"))
+        digits = isinstance(code, str) and code.isascii() and code.isdigit()
+        code = int(code[:4]) if digits else _natural(code)  # none of ours is longer
     except ValueError:
         raise Unproven("EnvelopeMalformed") from None
     if code not in CODES:
         raise Unproven("CodeUnknown")
-    return code, message, errors, timestamp, names[0]
+    return code, timestamp, names[0]
 
 
-def _json(data: bytes) -> Any:
-    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
-        raise ValueError("too many brackets")
-    # So many digits are no time and no code, and more than Python's int takes.
-    return read(data, whole=lambda digits: (int if len(digits) < 4000 else float)(digits))
-
-
-def _outer(data: bytes) -> tuple[str, bytes]:
-    if len(data) > MAX_BYTES:
+def _object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_BYTES or data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
         raise ValueError("too large")
-    pairs = _json(data)
-    found = []
-    for wanted in ("response_base64", "signature"):
-        values = [value for name, value in pairs if name == wanted] if _is_object(pairs) else []
-        if len(values) != 1 or not isinstance(values[0], str) or not values[0].isascii():
-            raise ValueError(wanted)
-        found.append(values[0])
-    return found[0], base64_bytes(found[1])
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, Pairs)
-
-
-def _inner(data: bytes) -> tuple[int, str, dict[str, list[str]], int]:
-    signed = _json(data)
-    if not _is_object(signed):
+    pairs = read(data[3:] if data.startswith(b"\xef\xbb\xbf") else data)
+    if not isinstance(pairs, Pairs):
         raise ValueError("no object")
-    fields = as_dict(signed, once=True)
-    errors: Optional[Any] = fields.get("errors", {})
-    if errors == []:
-        errors = {}
-    if not isinstance(errors, dict) or not all(map(_is_field, errors.items())):
-        raise ValueError("errors")
-    message = fields.get("message")
-    if not _is_text(message):
-        raise ValueError("message")
-    return _natural(fields.get("code")), message, errors, _natural(fields.get("timestamp"))
+    return dict(as_dict(pairs, once=True))
 
 
-def _is_field(field: tuple[str, Any]) -> bool:
-    name, messages = field
-    return _is_text(name) and isinstance(messages, list) and all(map(_is_text, messages))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not any(0xD800 <= ord(char) < 0xE000 for char in value)
+def _ascii(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value.encode("ascii")
 
 
 def _natural(value: Any) -> int:
