@@ -36,8 +36,8 @@ LEFT_MIN_S = 0.05
 PARKED_S, REFUSED_S = 3600.0, 30.0
 # 2025: nothing of ours is older. A clock that said less was not set yet, so the record's age is unknown.
 EARLIEST_AT = 1_735_689_600.0
-# How long a refusal of consent waits for a request that is being broken off.
-CALL_OFF_S = 0.2
+# How long a refusal of consent waits for a request that is being broken off, and a pass for a product's ``domain``.
+CALL_OFF_S, ORIGIN_S = 0.2, 1.0
 
 
 class Totals:
@@ -282,7 +282,7 @@ class Delivery:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
             aside = getattr(self._ready(), "aside", None)
             try:
-                lane.origin = ask() if aside is None else aside(ask, limit_s)
+                lane.origin = ask() if aside is None else aside(ask, min(limit_s, ORIGIN_S))
             except Unreachable:
                 lane.origin = {}
         record.body = {**record.body, **(lane.origin or {})}
