@@ -1,8 +1,7 @@
-"""Fuzzing of everything that reads what others wrote: answers, keys, key documents and the spool's own lines.
+"""Fuzzing of everything that reads what others wrote: answers, keys, key documents, the spool's own lines and its book.
 
-``python -m tests.fuzz --help``, from the top of the tree. With Atheris (``pip install atheris``; nothing else needs
-it) coverage guides the mutations, without it a plain mutator does what it can. The suite replays the inputs that
-were kept in ``tests/golden/fuzz``.
+``python -m tests.fuzz --help``, from the top of the tree. A mutator that knows the formats does what it can, seeded;
+the suite replays the inputs that were kept in ``tests/golden/fuzz``.
 """
 
 import sys

@@ -29,6 +29,9 @@ from agent.signatures.keys import PublicKey
 from . import mutate, sealing
 from .target import Target, promise, wording
 
+# Spellings of a length.
+LENGTHS = [b"\x80", b"\x81\x01", b"\x82\0\x01", b"\x83\0\x01\0"]
+LENGTHS += [b"\x84" + bytes(4), b"\0", b"\xff"]
 LABELS = {b"\0": "PUBLIC KEY", b"\1": "RSA PUBLIC KEY"}
 
 
@@ -100,11 +103,13 @@ class Key(Target):
         return "key: " + key.algorithm
 
     def _judge_spelling(self, data: bytes, der: bytes) -> None:
-        """Between the two lines of its PEM stands the one base64 text of the key, whatever the white space."""
-        first, *lines = [line.strip() for line in data.splitlines() if line.strip()]
-        body = b"".join(lines[:-1])
-        content = der[24:] if b"RSA" in first else der  # behind the head of a SubjectPublicKeyInfo
-        promise(body == base64.b64encode(content), "accepted in another spelling: %r" % data)
+        """But for white space there is one PEM text of a key, or two where it is RSA."""
+        texts = [
+            pem(der),
+            pem(der[24:], "RSA PUBLIC KEY"),
+        ]  # behind the head of a SubjectPublicKeyInfo
+        bare = ["".join(text.split()) for text in (data.decode("latin-1"), *texts)]
+        promise(bare[0] in bare[1:], "accepted in another spelling: %r" % data)
 
     def _compare(self, key: PublicKey, known: Any) -> None:
         if key.algorithm == "ed25519":
@@ -159,17 +164,7 @@ def _of_der(data: bytes, rnd: random.Random) -> bytes:
     if not heads:
         return mutate.of_bytes(data, rnd)
     at = rnd.choice(heads)
-    new = rnd.choice(
-        (
-            b"\x80",
-            b"\x81\x01",
-            b"\x82\x00\x01",
-            b"\x83\x00\x01\x00",
-            b"\x84" + bytes(4),
-            b"\0",
-            b"\xff",
-        )
-    )
+    new = rnd.choice(LENGTHS)
     cut = at + 1 + rnd.choice((0, 0, 1, 2, 3))
     return data[: at + 1] + new + data[cut:]
 

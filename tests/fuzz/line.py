@@ -16,14 +16,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from support.endpoints import API_KEY, config
+from support.endpoints import API_KEY, reo, unsigned
 from support.shared import PROJECT_ROOT
 
-from agent import endpoints, jsonline
-from agent.config import GetKeyManager, Reo
-from agent.spool import records
-from agent.spool.records import Record
-from agent.spool.view import SegmentView
+from agent import lines
+from agent.spool import record as records
+from agent.spool.record import Record
+from agent.spool.segment import Reading
 
 from . import mutate, sealing, strict
 from .target import Target, promise
@@ -33,8 +32,10 @@ GOLDEN = PROJECT_ROOT / "tests" / "golden"
 _LINE = re.compile(rb"([0-9a-f]{8}) ([\x00-\x7f]+)", re.DOTALL)
 
 
-class Line(Target):
-    name = "line"
+class Lined(Target):
+    """A file of checksummed lines, in memory where that can be."""
+
+    file = ""
 
     def __init__(self, *, shared: bool = True) -> None:
         super().__init__(shared=shared)
@@ -42,14 +43,40 @@ class Line(Target):
         where = memory if os.access(memory, os.W_OK) else None
         self._directory = tempfile.mkdtemp(prefix="fuzz-", dir=where)
         atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
-        self._path = os.path.join(self._directory, NAME)
-        licence: Any = GetKeyManager(
-            base_url="https://keys.acme.example", api_key=API_KEY, allow_unsigned=True
-        )
-        usage: Any = Reo(api_key=API_KEY, domain="acme.example")
-        self._licence, self._usage = (
-            endpoints.adapter(one, config(one)) for one in (licence, usage)
-        )
+        self._path = Path(self._directory, self.file)
+
+    def _put(self, data: bytes, mode: str = "wb") -> None:
+        with open(self._path, mode) as file:
+            file.write(data)
+        self._path.chmod(0o600)
+
+    def mutate(self, data: bytes, rnd: random.Random) -> bytes:
+        mark = data[:1] if data[:1] == b"\0" else b""
+        found = data[len(mark) :].split(b"\n")
+        at, to = rnd.randrange(len(found)), rnd.randrange(len(found))
+        change = rnd.randrange(10)
+        if change < 5:
+            text = mutate.of_json(found[at] if mark else found[at][9:], rnd)
+            found[at] = text if mark else checked(text)
+        elif change == 5:
+            found.insert(to, found[at])
+        elif change == 6:
+            found[at], found[to] = found[to], found[at]
+        elif change == 7:
+            del found[at]
+        elif change == 8:
+            found[at] += rnd.choice((b"\r", b"\0", b" ", b"\r\r"))
+        else:
+            return mutate.of_bytes(data, rnd)
+        return mark + b"\n".join(found)
+
+
+class Line(Lined):
+    name, file = "line", NAME
+
+    def __init__(self, *, shared: bool = True) -> None:
+        super().__init__(shared=shared)
+        self._licence, self._usage = unsigned(), reo(domain="acme.example")
 
     def seeds(self) -> list[bytes]:
         found = []
@@ -59,101 +86,74 @@ class Line(Target):
         return [*found, b"", b"\n\r\n", b"\0{}\n[]\n1"]
 
     def run(self, data: bytes) -> str:
-        if data[:1] == b"\0":
-            data = b"\n".join(_checked(text) for text in data[1:].split(b"\n"))
-        Path(self._path).write_bytes(data)
-        view = SegmentView(self._directory, NAME)
-        view.refresh()
-        promise(not view.trouble, view.trouble)
-        kinds = self._judge_lines(data, view)
-        for record in view.records.values():
-            self._judge_record(record)
-        self._judge_in_two(data, view)
-        return "%s: %d records" % (" ".join(sorted(kinds)) or "nothing", min(len(view.records), 3))
+        data = unmarked(data)
+        whole = self._read(data)
+        kinds = self._judge_lines(data, whole)
+        for stub in whole.records.values():
+            self._judge_record(data, stub)
+        cut = zlib.crc32(data) % (len(data) + 1)
+        two = self._read(data[:cut], data[cut:])
+        promise(repr(_all(two)) == repr(_all(whole)), "read in two, cut at %d, it differs" % cut)
+        return "%s: %d records" % (" ".join(sorted(kinds)) or "nothing", min(len(whole.records), 3))
 
-    def _judge_lines(self, data: bytes, view: SegmentView) -> set[str]:
-        """Compare each line's value, and the view with all of them; what was seen."""
-        *lines, rest = data.split(b"\n")
-        lines = [
-            line.rstrip(b"\r") for line in (*lines, *([rest] if _whole(rest) is not None else []))
-        ]
-        kinds, damaged, newer, keys = set(), [], 0, set()
-        for line in filter(None, lines):
-            value, expected = jsonline.decode(line), _whole(line)
+    def _read(self, *parts: bytes) -> Reading:
+        found = Reading(str(self._path))
+        for number, part in enumerate(parts):
+            self._put(part, "ab" if number else "wb")
+            found.refresh()
+        return found
+
+    def _judge_lines(self, data: bytes, found: Reading) -> set[str]:
+        """Compare each line's value, and the reading with all of them; what was seen."""
+        kinds, counts, keys = set(), {records.DAMAGED: 0, records.NEWER: 0}, set()
+        for line in data.split(b"\n")[:-1]:
+            line = line.rstrip(b"\r")
+            if not line.strip():
+                continue
+            value, expected = lines.decode(line), _whole(line)
             promise(repr(value) == repr(expected), "%r is not %r" % (value, expected))
-            entry = records.parse(value, NAME)
-            if isinstance(entry, (Record, dict)):
-                promise(value.get("v") == records.FORMAT_VERSION, "of another version")
+            entry = records.parse(value)
             if isinstance(entry, Record):
+                promise(value.get("v") == records.FORMAT_VERSION, "of another version")
                 keys.add(entry.key)
                 kinds.add(entry.kind)
-            elif isinstance(entry, dict):
-                kinds.add("total")
             else:
-                promise(entry in (records.NEWER, records.DAMAGED), "parse: %r" % entry)
                 kinds.add(entry)
-                newer += entry == records.NEWER
-                damaged += [line[:1024]] if entry == records.DAMAGED else []
-        promise(view.damaged == damaged, "damaged: %r" % view.damaged)
-        promise(view.newer == newer, "newer: %d" % view.newer)
-        promise(set(view.records) == keys, "records: %r" % list(view.records))
+                counts[entry] += 1
+        seen = {records.DAMAGED: found.damaged, records.NEWER: found.newer}
+        promise(seen == counts, "%r instead of %r" % (seen, counts))
+        promise(set(found.records) == keys, "records: %r" % list(found.records))
         return kinds
 
-    def _judge_record(self, record: Record) -> None:
-        promise(record.kind in records.KINDS and abs(record.at) < 1e12, "%r" % vars(record))
+    def _judge_record(self, data: bytes, stub: Record) -> None:
+        _, at, length = stub.place
+        record = records.parse(lines.decode(data[at : at + length].rstrip(b"\r")))
+        promise(isinstance(record, Record) and record.key == stub.key, "not at its place")
+        promise(record.kind in records.KINDS and abs(record.at) < 1e12, "%r" % record.to_json())
         promise(type(record.weight) is int and record.weight >= 0, "weight %r" % record.weight)
-        promise(record.stub().weight == record.weight, "a stub of another weight")
-        line = jsonline.encode(record.to_json())
+        promise((stub.weight, stub.total) == (record.weight, record.total), "a stub of another")
+        line = lines.encode(record.to_json())
         promise(line.endswith(b"\n") and line.count(b"\n") == 1, "not one line: %r" % line)
         promise(_whole(line[:-1]) is not None, "no valid checksum: %r" % line)
-        again = records.parse(jsonline.decode(line[:-1]), NAME)
+        again = records.parse(lines.decode(line[:-1]))
         promise(isinstance(again, Record), "not read back: %r" % line)
-        promise(repr(_facts(again)) == repr(_facts(record)), "read back otherwise: %r" % line)
+        promise(repr(again.to_json()) == repr(record.to_json()), "read back otherwise: %r" % line)
         adapter: Any = self._usage if record.usage else self._licence
+        given = (record.kind, record.body)
         for mask in (False, True):
-            request = adapter.request(
-                record.kind, record.body, event_id=record.id, now=sealing.NOW, mask=mask
-            )
+            request = adapter.request(*given, event_id=record.id, now=sealing.NOW, mask=mask)
             promise(type(request.body) is bytes and request.body.isascii(), "a body to send")
         promise(API_KEY.encode() not in request.body, "the API key in a preview")
 
-    def _judge_in_two(self, data: bytes, whole: SegmentView) -> None:
-        """Read a part, then the rest."""
-        cut = zlib.crc32(data) % (len(data) + 1)
-        rest = data[:cut].rpartition(b"\n")[2]
-        if _whole(rest) is not None and data[cut : cut + 1] != b"\n":
-            return  # a line that its writer finished but for the newline, and then went on
-        Path(self._path).write_bytes(data[:cut])
-        view = SegmentView(self._directory, NAME)
-        view.refresh()
-        with open(self._path, "ab") as file:
-            file.write(data[cut:])
-        view.refresh()
-        promise(repr(_all(view)) == repr(_all(whole)), "read in two, cut at %d, it differs" % cut)
 
-    def mutate(self, data: bytes, rnd: random.Random) -> bytes:
-        mark = data[:1] if data[:1] == b"\0" else b""
-        lines = data[len(mark) :].split(b"\n")
-        at, to = rnd.randrange(len(lines)), rnd.randrange(len(lines))
-        change = rnd.randrange(10)
-        if change < 5:
-            text = lines[at] if mark else lines[at][9:]
-            text = mutate.of_json(text, rnd)
-            lines[at] = text if mark else _checked(text)
-        elif change == 5:
-            lines.insert(to, lines[at])
-        elif change == 6:
-            lines[at], lines[to] = lines[to], lines[at]
-        elif change == 7:
-            del lines[at]
-        elif change == 8:
-            lines[at] += rnd.choice((b"\r", b"\0", b" ", b"\r\r"))
-        else:
-            return mutate.of_bytes(data, rnd)
-        return mark + b"\n".join(lines)
+def unmarked(data: bytes) -> bytes:
+    """Every line with its checksum, where a mark asks for it."""
+    if data[:1] != b"\0":
+        return data
+    return b"\n".join(checked(text) for text in data[1:].split(b"\n"))
 
 
-def _checked(text: bytes) -> bytes:
+def checked(text: bytes) -> bytes:
     return b"%08x %b" % (zlib.crc32(text), text) if text else b""
 
 
@@ -177,13 +177,9 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or value - value == 0
 
 
-def _facts(record: Record) -> list[tuple[str, Any]]:
-    names = ("kind", "endpoint", "id", "at", "body", "run", "epoch", "ended_at", "why", "revived")
-    return [(name, getattr(record, name)) for name in names]
-
-
-def _all(view: SegmentView) -> Any:
-    return [*map(_facts, view.records.values())], view.damaged, view.newer
+def _all(found: Reading) -> Any:
+    stubs = [(stub.to_json(), stub.place) for stub in found.records.values()]
+    return stubs, found.damaged, found.newer
 
 
 TARGET = Line

@@ -18,87 +18,20 @@ class Raw(str):
 
 
 # Where readers disagree, and the words that decide in the protocols.
-VALUES: list[Any] = [
-    *(None, True, False, 0, -1, 1, 100, 102, 150, 200, 400, 401, 422, 429, 830, 831, 1708999200),
-    *(2**31, 2**53, 2**53 + 1, -(2**63), 10**16, 10**17, 10**40, 0.5, 830.0, 1e300),
-    *(
-        "",
-        "success",
-        "failure",
-        "Authentication Failure",
-        "830",
-        "1e3",
-        "\0",
-        "\ud800",
-        "é",
-        "\u2028",
-    ),
-    *("x" * 300, "licence", "usage", "aggregate", "count", [], [[]], Pairs(), Pairs([("", None)])),
-    *map(Raw, ("NaN", "-Infinity", "1e999", "-1e999", "-0", "01", "1.", "8.3e2", "+1", "0x1")),
-    *map(Raw, ("'a'", '"\\ud83d\\ude00"', '"\\ud800"', '"\\x"', '"\t"', "nul", "", "[" * 20)),
-    *map(Raw, ("[" * 201 + "]" * 201, "9" * 18, "9" * 4400, "/**/1", "1,", '"\\u00e9"', "\ufeff1")),
-]
-NAMES = [
-    *(
-        "code",
-        "message",
-        "errors",
-        "timestamp",
-        "response",
-        "response_base64",
-        "signature",
-        "status",
-    ),
-    *(
-        "response_code",
-        "retry_after",
-        "v",
-        "k",
-        "e",
-        "id",
-        "at",
-        "b",
-        "r",
-        "c",
-        "end",
-        "why",
-        "g",
-        "n",
-    ),
-    *("count", "meta", "numeric_data_single_value", "domain", "", "\ud800", "__class__"),
-]
-TOKENS = [
-    *(
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b'"',
-        b":",
-        b",",
-        b"\\",
-        b"\\u",
-        b"\n",
-        b"\r",
-        b"\r\n",
-        b"\0",
-        b"=",
-        b"==",
-    ),
-    *(
-        b"\xff",
-        b"\xc0\x80",
-        b"\xed\xa0\x80",
-        b"\xef\xbb\xbf",
-        b"\x7f",
-        b" ",
-        b"\t",
-        b"-",
-        b"e9",
-        b"null",
-    ),
-    *(b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----", b"PRIVATE KEY", b"\x0b", b"\x85"),
-]
+_NUMBERS = [0, -1, 1, 100, 102, 150, 200, 400, 401, 422, 429, 830, 831, 1708999200, 2**31, 2**53]
+_NUMBERS += [2**53 + 1, -(2**63), 10**16, 10**17, 10**40]
+_TEXTS = "success|failure|Authentication Failure|830|1e3|\0|\ud800|é|\u2028|licence|usage|aggregate"
+_RAW = "NaN|-Infinity|1e999|-1e999|-0|01|1.|8.3e2|+1|0x1|'a'|nul||/**/1|1,|\ufeff1"
+_RAW += '|"\\ud83d\\ude00"|"\\ud800"|"\\x"|"\t"|"\\u00e9"'
+VALUES: list[Any] = [None, True, False, *_NUMBERS, 0.5, 830.0, 1e300, *_TEXTS.split("|"), ""]
+VALUES += ["x" * 300, [], [[]], Pairs(), Pairs([("", None)]), *map(Raw, _RAW.split("|"))]
+VALUES += map(Raw, ("[" * 20, "[" * 201 + "]" * 201, "9" * 18, "9" * 4400))
+NAMES = """code message errors timestamp response response_base64 signature status response_code
+    retry_after v k e id at b r c end tag count meta numeric_data_single_value domain
+    __class__""".split() + ["", "\ud800"]
+TOKENS = [bytes([byte]) for byte in b'{}[]":,\\\n\r\0=\xff\x7f \t-\x0b\x85']
+TOKENS += b"\\u|\r\n|==|\xc0\x80|\xed\xa0\x80|\xef\xbb\xbf|e9|null|PRIVATE KEY".split(b"|")
+TOKENS += [b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"]
 
 
 def of_bytes(data: bytes, rnd: random.Random) -> bytes:

@@ -1,8 +1,7 @@
 """What a target is: seeds, mutations that know the format, and one execution that judges itself.
 
 ``run`` returns an outcome in words and raises for anything that must not happen, be it the code under test that
-raised or a promise that did not hold. Targets are in modules of their own, imported when they are asked for: under
-Atheris only what is imported late enough is measured.
+raised or a promise that did not hold. Targets are in modules of their own, imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ TARGETS = {
     "envelope": "an answer's bytes -> verify -> a receipt that an independent reader agrees with, or one reason",
     "key": "a PEM text -> PublicKey.from_pem -> a key in its one form, or ConfigError",
     "answer": "an HTTP answer -> the verdicts of the signed, the unsigned and the Reo adapter",
-    "line": "a segment's bytes -> SegmentView -> records that read back alike, and their requests",
+    "line": "a segment's bytes -> records that read back alike, and their requests",
+    "book": "a book's bytes -> what is known of records and lanes, the same in one reading as in two",
     "keyring": "a keyring document -> read_document -> a document that enough roots signed, or one reason",
 }
 
@@ -50,16 +50,6 @@ class Target:
         raise NotImplementedError
 
 
-def missing(name: str) -> str:
-    """Why a target cannot run here; "" where it can."""
-    if name == "keyring":
-        try:
-            importlib.import_module("agent.signatures.keyring")
-        except ImportError as error:
-            return "agent.signatures.keyring cannot be imported: %s" % error
-    return ""
-
-
 def make(name: str, *, shared: bool = True) -> Target:
     """The target of that name; its module is imported only now."""
     module = importlib.import_module("." + name, __package__)
@@ -76,7 +66,5 @@ def wording(error: BaseException) -> str:
     """An error's class and text, numbers left out; its text must be short and printable."""
     text = str(error)
     promise(len(text) < 400 and text.isprintable(), "an error that nobody can print: %r" % text)
-    return "%s: %s" % (
-        type(error).__name__,
-        "".join("9" if c.isdigit() else c for c in text).replace("99", "9"),
-    )
+    bare = "".join("9" if char.isdigit() else char for char in text).replace("99", "9")
+    return "%s: %s" % (type(error).__name__, bare)

@@ -1,0 +1,88 @@
+"""Target ``book``: any book is read without an error, and what is known then is the same read at once or in two.
+
+What it says of records and lanes goes on being said after it was rewritten, and a lane takes any of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from types import SimpleNamespace
+from typing import Any
+
+from support.endpoints import config, reo
+
+from agent import lines
+from agent.lanes import Lane
+from agent.spool.book import Book
+
+from .line import Lined, unmarked
+from .target import promise
+
+KEYS = [("server", "a"), ("reo", "b")]
+SEED = [
+    ["book", "0123456789abcdef", 0],
+    ["try", "server", "a", "1a2b3c4d", 2, 1],
+    ["end", "server", "a", 3, 1],
+    ["answer", "server", "a", "rejected", 9.5, 150, "no", {"field": ["wrong"]}, "licence"],
+    ["revive", "server", "a"],
+    ["origin", "reo", "b", {"domain": "acme.example"}],
+    ["answer", "reo", "b", "delivered", 9.5, 200, "", None, "aggregate", 7],
+    ["is", "reo", "b", "dropped"],
+    {
+        "v": 1,
+        "k": "lane",
+        "tag": "t",
+        "failures": 2,
+        "wait": "backoff",
+        "set_at": 1.0,
+        "delay_s": 5,
+    },
+    {"v": 1, "k": "floor", "tag": "t", "floor": 5, "doubtful": False, "proven_at": 5.0},
+    {"v": 2, "k": "moon"},
+]
+
+
+class Books(Lined):
+    name, file = "book", "agent.book"
+
+    def seeds(self) -> list[bytes]:
+        whole = b"".join(map(lines.encode, SEED))
+        bare = b"\0" + b"\n".join(lines.dumps(value).encode() for value in SEED) + b"\n"
+        return [whole, bare, b"", whole[:-20], b"\0{}\n[]\n1\n"]
+
+    def run(self, data: bytes) -> str:
+        data = unmarked(data)
+        whole = self._read(data)
+        cut = zlib.crc32(data) % (len(data) + 1)
+        promise(_said(self._read(data[:cut], data[cut:])) == _said(whole), "read in two it differs")
+        states = [whole.state(key) for key in KEYS]
+        for state in states:
+            promise(type(state.failed) is int and type(state.counted) is int, "numbers")
+            promise(not (state.settled and state.dead), "settled and dead")
+        kept: list[Any] = list(whole.answers.values())
+        spool: Any = SimpleNamespace(fact=lambda kind, tag: whole.fact(kind, "t"))
+        spool.note_fact = lambda kind, tag, **fields: kept.append(fields)
+        core: Any = SimpleNamespace(config=config(), user_identifier=lambda: "user")
+        lane = Lane(reo(), core)
+        lane.take(spool, 100.0)
+        promise(0 <= lane.remaining_s(100.0) <= 86400.0, "waits for %r s" % lane.remaining_s(100.0))
+        lane.keep(spool)
+        lines.dumps(kept)
+        seen = ("settled" * state.settled or "dead" * state.dead or "waits" for state in states)
+        return "%s: %d answers" % (" ".join(seen), min(len(whole.answers), 3))
+
+    def _read(self, *parts: bytes) -> Book:
+        found = Book(self._directory, "5e6f7a8b", 10_000_000)
+        for number, part in enumerate(parts):
+            self._put(part, "ab" if number else "wb")
+            found.refresh()
+        return found
+
+
+def _said(book: Book) -> Any:
+    states = [vars(book.state(key)) for key in KEYS]
+    facts = [book.fact(kind, "t") for kind in ("lane", "floor")]
+    return repr((states, facts, list(book.answers.values())))
+
+
+TARGET = Books
