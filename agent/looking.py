@@ -112,10 +112,13 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
         adapter = adapters.get(record.endpoint)
         if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
             continue
-        known = record.body.get("domain") or record.body.get("ip_addr")
-        if record.kind == "aggregate" and not known and not adapter.origin(ask=False):
-            continue  # it waits, and is no next request
-        requests.append(_request(agent, adapter, record.kind, record.body, record.id))
+        body = record.body
+        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
+            origin = adapter.origin(ask=False)
+            if not origin:
+                continue  # it waits, and is no next request
+            body = {**body, **origin}
+        requests.append(_request(agent, adapter, record.kind, body, record.id))
     return requests + (_samples(agent) if samples and adapters else [])
 
 
