@@ -200,6 +200,10 @@ class Delivery:
         now = self._clock.time()
         for lane in self.lanes.values():
             lane.begin()
+            if not lane.noticed and self._spool.left_open(lane.adapter.name):
+                lane.break_off(now)
+                lane.keep(self._spool)  # this run may end like the others
+            lane.noticed = True
             trust = lane.adapter.trust
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
@@ -258,11 +262,6 @@ class Delivery:
         if gate != "open":
             lane.parked = CONSENT
             return None
-        if self._spool.attempts(record).left_open and not lane.noticed:
-            is_broken = lane.is_broken(self._clock.time())
-            lane.keep(self._spool)  # this run may end like the others
-            if is_broken:
-                return None
         if not self._knows_origin(record, lane, limit_s):
             lane.parked = ORIGIN
             return None
@@ -327,7 +326,8 @@ class Delivery:
             spool.forget(record)
             return False
         if outcome == verdicts.WITHHELD or (outcome == verdicts.OFFLINE and self.stopping):
-            lane.broken += outcome == verdicts.OFFLINE
+            if outcome == verdicts.OFFLINE:
+                lane.break_off(now)
             spool.end(record, failed=False, counted=0)
             return False
         counted = lane.evidence(verdict)

@@ -66,7 +66,7 @@ class Lane:
         self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
         # When over-aged records were first seen, and by which run.
         self.overdue_at, self.overdue_run = 0.0, ""
-        # Of this process: kinds of waiting that do not hold until the next attempt; an open try was seen.
+        # Of this process: kinds of waiting that do not hold until the next attempt; open tries were looked for.
         self.pardoned: tuple[str, ...] = ()
         self.noticed = False
         # Of this pass: it settled a record; some of its records still wait; what of our own they wait for.
@@ -116,14 +116,11 @@ class Lane:
         """A pass ends."""
         self.overdue_at, self.overdue_run = self._noted or (self.overdue_at, self.overdue_run)
 
-    def is_broken(self, now: float) -> bool:
-        """Another run did not come to the end of a request; whether so many did that this one waits a while."""
-        self.noticed = True
+    def break_off(self, now: float) -> None:
+        """A run ended in the middle of a request: after a few in a row the next one waits a while."""
         self.broken += 1
-        if self.broken < BROKEN_AT:
-            return False
-        self.back_off(now, "the product ended %d times before an answer came" % self.broken)
-        return True
+        if self.broken >= BROKEN_AT:
+            self.back_off(now, "the product ended %d times before an answer came" % self.broken)
 
     def settle(self, outcome: str, verdict: Verdict, now: float) -> None:
         """Wait as an answer that settled nothing says."""

@@ -190,7 +190,8 @@ class Worker:
         if self._not_before is None:
             oldest_at = self._spool.oldest_at()
             soon = oldest_at is not None and self._clock.time() - oldest_at > OLD_S
-            soon = soon or any(lane.broken for lane in self._delivery.lanes.values())
+            lanes = self._delivery.lanes.items()
+            soon = soon or any(lane.broken or self._spool.left_open(name) for name, lane in lanes)
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)
 

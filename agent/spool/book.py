@@ -109,6 +109,10 @@ class Book:
         """What is known of a record; not to be changed."""
         return self._states.get(key, _UNTRIED)
 
+    def left_open(self, endpoint: str) -> bool:
+        """Whether another run began to send a record there, and did not come to an end of it."""
+        return any(s.left_open for key, s in list(self._states.items()) if key[0] == endpoint)
+
     def fact(self, kind: str, tag: str) -> dict[str, Any]:
         """The last line of this kind about ``tag``, {} for none."""
         return dict(self._facts.get((kind, tag), ()))

@@ -280,6 +280,10 @@ class Spool:
             if record in self.memory and not self._book.state(record.key).settled:
                 yield record
 
+    def left_open(self, endpoint: str) -> bool:
+        """Whether another run ended in the middle of a request there, as far as it is read."""
+        return self._book.left_open(endpoint)
+
     def attempts(self, record: Record) -> State:
         """How often a record was tried, and how that ended."""
         return self._book.state(record.key)
