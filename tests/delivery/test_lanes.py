@@ -1,0 +1,132 @@
+"""What ends a wait and what does not; what is kept of it on disk, and what somebody could plant there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent import Desk, desk, endpoint, pass_
+from support.attacks import OLD, Scene, scene
+from support.sockets import Authority
+from support.spool import look
+
+import agent
+from agent.lanes import Lane
+
+# A fault, what it makes of the lane, and what is left of it in the end.
+WAITS = {"403-150": "held", "429-retry-after": "pause", "500": "backoff"}
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state") as found:
+        yield found
+
+
+# What was wrong, and what is right; the rest is as ever.
+CHANGES: dict[str, tuple[Any, Any]] = {
+    "api_key": ("old-key", "demo-api-key"),
+    "keys": (slice(1), slice(9)),  # of the collector's
+    "proxy": (None, "direct"),
+    "proxy_auth": ("user:secret", "user:another"),
+    "ca_bundle": (None, "a bundle"),
+    "nothing": (None, None),
+}
+
+
+def settings(at: Desk, place: Path, name: str, value: Any) -> dict[str, Any]:
+    if name == "keys":
+        value = at.collector.public_keys[value]
+    if value == "a bundle":
+        value = str(Authority(place).path)
+    return {} if name == "nothing" else {name: value}
+
+
+@pytest.mark.parametrize("fault", WAITS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_whoever_corrects_what_may_have_caused_a_wait_ends_it(
+    at: Desk, tmp_path: Path, change: str, fault: str
+) -> None:
+    first, second = (settings(at, tmp_path, change, value) for value in CHANGES[change])
+    at.collector.fault(fault, count=1)
+    with at.agent(only="licence", **first) as product:
+        product.call_home()
+        product.flush()
+        assert endpoint(product)["waiting"] == WAITS[fault]
+    with at.agent(only="licence", **second) as product:
+        pass_(product)
+        assert product.status()["pending"] == (change == "nothing")
+
+
+def test_a_new_address_ends_a_wait(at: Desk) -> None:
+    at.collector.fault("403-150", count=1)
+    with at.agent(only="licence") as product:
+        product.call_home()
+        assert product.flush().held == 1
+    with desk(at.state_dir, at.clock) as elsewhere, elsewhere.agent(only="licence") as product:
+        assert product.flush().delivered == 1
+
+
+@pytest.mark.parametrize("change", [{"proxy": "direct"}, {"api_key": "another"}, {"ca_bundle": 1}])
+def test_the_floor_of_signed_times_stays_whatever_else_is_changed(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Else whoever changes the proxy could replay a day of captured answers."""
+    if "ca_bundle" in change:
+        change = {"ca_bundle": str(Authority(tmp_path).path)}
+    with scene(tmp_path / "state") as line:
+        with line.agent() as product:
+            captured = line.capture(product, "before")
+            line.wait(3600)
+            line.capture(product, "after")
+        line.replays(captured)
+        with line.agent(**change) as product:
+            line.record(product, "first")
+            line.fails(product, "skewed", OLD)
+
+
+PLANTED: list[dict[str, Any]] = [
+    {"wait": "held", "set_at": 1e12, "delay_s": 1e9, "failures": 10**30, "holds": -5},
+    {"wait": "for ever", "set_at": "now", "delay_s": None, "failures": True, "reason": 7},
+    {"wait": "pause", "set_at": 1_760_000_000.0, "delay_s": 86400.0, "holds": 10**9, "broken": 9},
+    {"wait": ["x"], "set_at": float("1e308"), "overdue_at": 5e11, "overdue_run": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_lane_that_somebody_plants_silences_for_a_day_at_most(
+    at: Desk, planted: dict[str, Any]
+) -> None:
+    with at.agent(only="licence") as product:
+        product.call_home()
+        lane: Lane = product._delivery.lanes["getkeymanager"]
+        spool = look(at.state_dir)
+        spool.note_fact("lane", lane.tag, **planted)
+        floor = {"floor": 10**15, "doubtful": 3, "proven_at": "never"}
+        spool.note_fact("floor", lane.floor_tag, **floor)
+        spool.release()
+    with at.agent(only="licence") as product:
+        pass_(product)
+        assert endpoint(product)["retry_in_s"] <= 86400
+        at.clock.advance(86401)
+        pass_(product)
+        at.clock.advance(61)
+        pass_(product)
+        assert product.status()["pending"] == 0, endpoint(product)
+
+
+def test_no_lane_tells_whose_it_is_or_what_a_usage_server_said(at: Desk) -> None:
+    with at.agent(only="usage", api_key="canary-api-key") as product:
+        product.track("EXPORT")
+        at.collector.fault("unsigned-400")
+        product.flush()
+        said = endpoint(product, "reo")["reason"]
+        assert "Bad Request" in said
+        book = b"".join(path.read_bytes() for path in at.state_dir.iterdir() if path.is_file())
+        assert b'"k":"lane"' in book
+        for secret in (b"Bad Request", b"canary-api-key", at.collector.url.encode()):
+            assert secret not in book
+    with at.agent(only="usage", api_key="canary-api-key") as product:
+        assert endpoint(product, "reo")["waiting"] == "backoff"
