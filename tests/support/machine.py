@@ -52,8 +52,6 @@ class Machine:
         self._place = Path(place)
         self.asked: list[tuple[str, int]] = []
         self.names: dict[str, str] = {}  # what the resolver knows
-        self.silent = threading.Event()
-        self._unanswered: list[tuple[bytes, Any]] = []
         for name in ("hosts", "resolv.conf", "nsswitch.conf"):
             (self._place / name).write_text("")
             if not os.path.exists("/etc/" + name):
@@ -77,18 +75,9 @@ class Machine:
         text = "nameserver 127.0.0.1\noptions timeout:20\n" + "search %s\n" % search * bool(search)
         (self._place / "resolv.conf").write_text(text)
 
-    def speak(self) -> None:
-        """Answer now, also what was asked before."""
-        self.silent.clear()
-        while self._unanswered:
-            self._answer(*self._unanswered.pop())
-
     def _serve(self) -> None:
         while True:
-            question, address = self._dns.recvfrom(4096)
-            if self.silent.is_set():
-                self._unanswered.append((question, address))
-            self._answer(question, address)
+            self._answer(*self._dns.recvfrom(4096))
 
     def _answer(self, question: bytes, address: Any) -> None:
         labels, at = [], 12
@@ -97,8 +86,6 @@ class Machine:
             at += 1 + question[at]
         name, kind = ".".join(labels).lower(), struct.unpack(">H", question[at + 1 : at + 3])[0]
         self.asked.append((name, kind))
-        if self.silent.is_set():
-            return
         found: Optional[str] = self.names.get(name)
         has = found is not None and kind == 1
         head = question[:2] + struct.pack(">HHHHH", 0x8180 | 3 * (found is None), 1, has, 0, 0)

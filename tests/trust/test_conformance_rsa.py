@@ -28,11 +28,8 @@ KEYS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "2048": ((0, 1), (), 65537),
     "2050": ((0, 1), (3,), 65537),
     "2056": ((0, 1), (251,), 257),
-    "2066, e = 65539": ((0, 1), (262_147,), 65539),
     "2560, e = 17": ((0, 2), (), 17),
-    "3072": ((2, 3), (), 65537),
     "3081, e = 2^33 - 9": ((2, 3), (509,), (1 << 33) - 9),
-    "4096": ((4, 5), (), 65537),
     "4101": ((4, 5), (31,), 65537),
     "5632": ((0, 1, 2, 4), (), 65537),
     "8192": ((0, 3, 4, 5), MERSENNE, 65537),
@@ -40,7 +37,7 @@ KEYS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
 }
 SHORT = 60
 # More of those that cost less.
-LONG = {name: 1_200 if name < "4" else 330 for name in KEYS}
+LONG = {name: 1_800 if name < "4" else 330 for name in KEYS}
 assert sum(LONG.values()) >= 10_000
 
 
@@ -119,12 +116,8 @@ def compare(name: str, count: int) -> dict[bool, int]:
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_the_sizes_are_what_they_are_called(name: str) -> None:
-    assert signer_of(name).n.bit_length() == int(name.partition(",")[0])
-
-
-@pytest.mark.parametrize("name", KEYS)
 def test_agreement(name: str) -> None:
+    assert signer_of(name).n.bit_length() == int(name.partition(",")[0])
     both = compare(name, SHORT)
     assert both[True] >= 1 and both[False] > both[True]
 

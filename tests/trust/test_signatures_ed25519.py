@@ -52,15 +52,6 @@ def test_a_small_order_key_signs_nothing(public: str) -> None:
             key_of(bytes.fromhex(public)).verify(MESSAGE, bytes.fromhex(start) + bytes(32))
 
 
-def test_a_signature_of_another_length_is_refused_without_pynacl(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    block(monkeypatch, ImportError("blocked"))
-    for size in (0, 1, 63, 65, 128, 256):
-        with pytest.raises(SignatureInvalid):
-            SIGNER.key.verify(MESSAGE, bytes(size))
-
-
 def block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     real = builtins.__import__
 
@@ -85,22 +76,17 @@ BROKEN = (
 def test_a_broken_pynacl_is_never_an_acceptance(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, forged = SIGNER.sign(MESSAGE), bytes(64)
-    answer = envelope(signer=SIGNER)
+    good, answer = SIGNER.sign(MESSAGE), envelope(signer=SIGNER)
     block(monkeypatch, error)
-    for signature in (good, forged):
+    for signature in (good, bytes(64)):
         with pytest.raises(Unverifiable, match=type(error).__name__):
             SIGNER.key.verify(MESSAGE, signature)
-    with pytest.raises(Unverifiable):
-        verify(answer, (SIGNER.key,))
+    with pytest.raises(SignatureInvalid):
+        SIGNER.key.verify(MESSAGE, good[:-1])  # whatever checks it
     with pytest.raises(Unverifiable):
         verify(answer, (RSA_2048.key, SIGNER.key, RSA_2048.key))
     # RSA does not need it, and a signature that fits is enough.
     assert verify(envelope(), (SIGNER.key, RSA_2048.key)).code == 830
-
-
-class BadSignatureError(Exception):
-    """Called as PyNaCl's own."""
 
 
 def replace(monkeypatch: pytest.MonkeyPatch, open_signed: Any) -> None:
@@ -110,15 +96,13 @@ def replace(monkeypatch: pytest.MonkeyPatch, open_signed: Any) -> None:
 
 
 def refuse(signed: bytes, key: bytes) -> Any:
+    from nacl.exceptions import BadSignatureError
+
     raise BadSignatureError
 
 
-def fail(signed: bytes, key: bytes) -> Any:
-    raise MemoryError
-
-
 OTHERS = {
-    "fails in the call": fail,
+    "fails in the call": lambda signed, key: signed.encode(),
     "opens nothing": lambda signed, key: None,
     "opens everything": lambda signed, key: signed[64:],
     "opens nothing but ours": lambda signed, key: signed[64:] if signed[64:] == MESSAGE else b"",

@@ -85,22 +85,17 @@ BAD_TEXTS = {
     "a file name": "/etc/ssl/key.pem",
     "text before": "key:\n" + P,
     "two blocks": P + P,
-    "two keys": P + RSA_3072.pem,
     "labels differ": P.replace("END PUBLIC", "END RSA PUBLIC"),
-    "four dashes": P.replace("KEY-----\n", "KEY----\n"),
     "lower-case label": P.replace("PUBLIC KEY", "public key"),
     "no content": "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----",
     "PKCS#1": pem(RSA_2048.pkcs1, "RSA PUBLIC KEY"),
     "PKCS#1 under this label": pem(RSA_2048.pkcs1),
     "another label": P.replace("PUBLIC", "RSA PUBLIC"),
     "a character missing": cut(P, 100),
-    "padding missing": ED.pem.replace("=", ""),
     "unused bits": ED.pem.replace("=", "").replace("\n-----END", "A\n-----END"),
     "padding added": P.replace("\n-----END", "=\n-----END"),
-    "padding in the middle": P.replace(BODY, BODY[:60] + "===="),
     "NUL": P.replace(BODY, BODY[:9] + "\0" + BODY[9:]),
     "byte order mark": "\ufeff" + P,
-    "UTF-16": P.encode("utf-16"),
     "huge": P.replace(BODY, "A" * 2_000_000),
 }
 
@@ -121,38 +116,24 @@ def test_a_mistake_is_named() -> None:
     refusal(RSA_2048.pem, valid_from=2, valid_until=1)
 
 
-def rsa_bits(content: bytes, unused: bytes = b"\0") -> bytes:
-    return sequence(RSA_ALGORITHM, der(3, unused + content))
-
-
-def algorithm(content: str) -> bytes:
-    return spki(RSA_2048.pkcs1, sequence(bytes.fromhex(content)))
-
-
-RSA_OID = "06092a864886f70d010101"
-GOOD = spki(RSA_2048.pkcs1)
-BAD_DER = {
+OTHERS = {
     "nothing": b"",
-    "trailing in the bits": rsa_bits(RSA_2048.pkcs1 + b"\0"),
-    "trailing in the key": rsa_bits(sequence(integer(N), integer(E), integer(0))),
-    "no exponent": rsa_bits(sequence(integer(N))),
-    "exponent first": rsa_bits(sequence(integer(E), integer(N))),
-    "key not a sequence": rsa_bits(integer(N) + integer(E)),
-    "bare bits": sequence(RSA_ALGORITHM, RSA_2048.pkcs1),
+    "exponent first": spki(sequence(integer(E), integer(N))),
+    "three numbers": spki(sequence(integer(N), integer(E), integer(0))),
     "octets, not bits": sequence(RSA_ALGORITHM, der(4, b"\0" + RSA_2048.pkcs1)),
-    "NULL missing": algorithm(RSA_OID),
-    "OID of RSA-PSS": algorithm("06092a864886f70d01010a0500"),
+    "OID of RSA-PSS": spki(RSA_2048.pkcs1, sequence(bytes.fromhex("06092a864886f70d01010a0500"))),
     "Ed25519 OID, RSA key": spki(RSA_2048.pkcs1, ED25519_ALGORITHM),
     "Ed25519 with NULL": spki(ED.public, sequence(bytes.fromhex("06032b65700500"))),
     "Ed25519 of 31 bytes": spki(ED.public[:-1], ED25519_ALGORITHM),
-    "X25519": spki(ED.public, sequence(bytes.fromhex("06032b656e"))),
-    "deeply nested": b"\x30\x82\x20\x00" * 2048,
+    "P-256": der_of(ec.derive_private_key(5, ec.SECP256R1()).public_key()),
+    "X25519": der_of(x25519.X25519PrivateKey.from_private_bytes(b"\1" * 32).public_key()),
+    "Ed448": der_of(ed448.Ed448PrivateKey.from_private_bytes(b"\1" * 57).public_key()),
 }
 
 
-@pytest.mark.parametrize("name", BAD_DER)
-def test_der_with_a_second_reading_is_refused(name: str) -> None:
-    refusal(pem(BAD_DER[name]))
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_key_is_refused(name: str) -> None:
+    assert "Ed25519, or RSA" in refusal(pem(OTHERS[name]))
 
 
 def private_keys() -> dict[str, str]:
@@ -188,19 +169,10 @@ def test_a_private_key_is_refused_by_that_name_and_never_quoted(name: str) -> No
             assert line not in message and line[:8] not in message
 
 
-def test_a_key_of_another_algorithm_is_refused() -> None:
-    for private in (
-        ec.derive_private_key(5, ec.SECP256R1()),
-        x25519.X25519PrivateKey.from_private_bytes(b"\1" * 32),
-        ed448.Ed448PrivateKey.from_private_bytes(b"\1" * 57),
-    ):
-        assert "Ed25519, or RSA" in refusal(pem(der_of(private.public_key())))
-
-
 @settings(max_examples=150)
 @given(st.data())
 def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject) -> None:
-    good = data.draw(st.sampled_from([GOOD, ED_SPKI]))
+    good = data.draw(st.sampled_from([spki(RSA_2048.pkcs1), ED_SPKI]))
     at = data.draw(st.integers(0, len(good)))
     gone = data.draw(st.integers(0, 4))
     changed = good[:at] + data.draw(st.binary(max_size=4)) + good[at + gone :]
@@ -215,7 +187,7 @@ def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject
 
 
 @settings(max_examples=40)
-@given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
+@given(st.text(max_size=200) | st.binary(max_size=200))
 def test_no_text_breaks_the_reader(text: Any) -> None:
     refusal(text)
 

@@ -9,32 +9,24 @@ from typing import Any
 import pytest
 from support.shared import shared_path
 
-from agent.errors import EnvelopeMalformed, SignatureInvalid, VerificationError
+from agent.errors import EnvelopeMalformed, SignatureInvalid
 from agent.signatures.envelope import verify
 from agent.signatures.keys import PublicKey
 
 CODES = [100, 101, 102, 103, 150, 830, 831]
 
 
-def real_key(name: str = "global") -> PublicKey:
-    path = shared_path("vectors", "getkeymanager", "demo_public_key.pem")
-    return PublicKey.from_pem(path.read_bytes(), name=name)
-
-
-def real_answers() -> dict[int, dict[str, Any]]:
-    path = shared_path("vectors", "getkeymanager", "signed_responses.json")
-    vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
-    return {int(vector["name"][:3]): vector["envelope"] for vector in vectors}
-
-
 @pytest.fixture(scope="module")
 def key() -> PublicKey:
-    return real_key()
+    path = shared_path("vectors", "getkeymanager", "demo_public_key.pem")
+    return PublicKey.from_pem(path.read_bytes())
 
 
 @pytest.fixture(scope="module")
 def answers() -> dict[int, dict[str, Any]]:
-    return real_answers()
+    path = shared_path("vectors", "getkeymanager", "signed_responses.json")
+    vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
+    return {int(vector["name"][:3]): vector["envelope"] for vector in vectors}
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -44,11 +36,8 @@ def test_a_real_answer_verifies_at_its_time(
     assert sorted(answers) == CODES
     inside = json.loads(base64.b64decode(answers[code]["response_base64"]))
     receipt = verify(json.dumps(answers[code]).encode(), (key,), now=inside["timestamp"])
-    assert receipt.code == code
-    assert receipt.message == inside["message"]
-    assert receipt.errors == (inside.get("errors") or {})
-    assert receipt.timestamp == inside["timestamp"]
-    assert receipt.key_name == "global"
+    told = inside["message"], inside.get("errors") or {}, inside["timestamp"], "global"
+    assert receipt.facts() == (code, *told)
 
 
 def test_a_flipped_bit_of_text_or_signature_is_refused(
@@ -87,15 +76,6 @@ def test_an_ascii_change_of_the_text_is_a_bad_signature_not_a_malformed_answer(
     for changed in ("!" + answer["response_base64"][1:], answer["response_base64"][:-1], ""):
         with pytest.raises(SignatureInvalid):
             verify(json.dumps(dict(answer, response_base64=changed)).encode(), (key,))
-
-
-def test_no_cut_of_a_real_answer_verifies_or_breaks_anything(
-    key: PublicKey, answers: dict[int, dict[str, Any]]
-) -> None:
-    raw = json.dumps(answers[830]).encode()
-    for length in range(0, len(raw), 3):
-        with pytest.raises(VerificationError):
-            verify(raw[:length], (key,))
 
 
 def flipped(data: bytes, bit: int) -> bytes:
