@@ -111,7 +111,7 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     assert found.failed == []
     licence = found.says("answer getkeymanager", "ok", "as it must", "code 100")
     assert licence["dry_run"] == {
-        **{"outcome": "held", "reason": "the API key is invalid (code 100)", "code": 100},
+        **{"outcome": "held", "reason": "Invalid API Key (code 100)", "code": 100},
         **{"proven": True, "signed_by": "global", "expected": True},
     }
     found.says("signature getkeymanager", "ok", '"global"')

@@ -153,7 +153,8 @@ def test_without_keys_any_answer_of_the_documented_kind_is_believed(at: Desk) ->
         assert product.flush().delivered == 1
         product.call_home()
         at.collector.fault("unsigned-401")
-        assert product.flush().held == 1
+        report = product.flush()
+        assert (report.held, report.pending) == (0, 1), "any gateway may say that"
 
 
 # -- how long an endpoint is left alone ----------------------------------------------------------
