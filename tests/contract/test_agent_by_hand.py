@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from support.agent import Desk, desk, endpoint, run_python, snapshot
-from support.collector import wait_until
 from support.spool import spool
 
 import agent
@@ -73,21 +72,6 @@ def test_moved_to_another_machine_once(at: Desk, tmp_path: Path) -> None:
     assert len(at.collector.records()) == 5
 
 
-def test_exported_and_kept_and_delivered_twice_is_the_persons_choice(
-    at: Desk, tmp_path: Path
-) -> None:
-    with at.agent() as product:
-        recorded(product)
-        product.export_spool(tmp_path / "copy")
-        product.flush()
-    with at.agent(state_dir=tmp_path / "elsewhere") as product:
-        assert product.import_spool(tmp_path / "copy") == 5
-        assert product.flush().delivered == 5
-    # The same event ids: a server can tell.
-    ids = [r["fields"]["event_id"] for r in at.collector.records() if "event_id" in r["fields"]]
-    assert len(ids) == 4 and len(set(ids)) == 2
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"not an export", b"\x00" * 500, b'00000000 {"k":"export"}\n']
 )
@@ -128,15 +112,6 @@ def test_megabytes_of_damage_behind_a_header_cost_nothing(at: Desk, tmp_path: Pa
             with pytest.raises(agent.EventError, match="damaged"):
                 product.import_spool(tmp_path / "damaged")
             assert time.monotonic() - began < 0.5
-
-
-def test_an_import_wakes_the_worker(at: Desk, tmp_path: Path) -> None:
-    with at.agent() as product:
-        recorded(product)
-        product.export_spool(tmp_path / "file", move=True)
-    with at.agent(deliver="thread", state_dir=tmp_path / "elsewhere") as product:
-        product.import_spool(tmp_path / "file")
-        wait_until(lambda: len(at.collector.records()) == 5)
 
 
 IMPORT = """
@@ -194,16 +169,6 @@ def test_an_import_that_the_quota_has_no_room_for_is_refused_before_it_begins(
         assert product.import_spool(tmp_path / "moved") == 300
         assert product.flush(timeout=60).delivered == 303
         assert product.status()["not_recorded"] == {}
-
-
-def test_nothing_is_carried_into_a_disabled_agent(at: Desk, tmp_path: Path) -> None:
-    with at.agent() as product:
-        recorded(product)
-        product.export_spool(tmp_path / "file")
-    with at.agent(endpoints=(), state_dir=tmp_path / "off") as product:
-        with pytest.raises(OSError):
-            product.import_spool(tmp_path / "file")
-    assert not (tmp_path / "off").exists()
 
 
 def test_erase_removes_all_and_says_so(at: Desk) -> None:

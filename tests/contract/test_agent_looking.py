@@ -11,7 +11,6 @@ import pytest
 from support.agent import Desk, desk, endpoint, run_python, snapshot
 
 import agent
-from agent.transport import HttpTransport
 
 API_KEY = "canary-api-key-7f3a"
 LICENCE = ("canary-licence-51c9", "activation-1")
@@ -147,40 +146,6 @@ def test_no_secret_anywhere_but_in_the_record_that_carries_it(at: Desk) -> None:
     assert API_KEY.encode() not in held
 
 
-def test_a_server_that_repeats_the_licence_key_gets_it_into_no_history(at: Desk) -> None:
-    from support.sockets import Server, answers, ok
-
-    body = json.dumps(
-        {
-            "response": {
-                "code": 831,
-                "message": "saved",
-                "errors": {"license_key": ["The key %s is unknown" % LICENCE[0]]},
-            }
-        }
-    )
-    with Server(answers(ok(body.encode()))) as server:
-        only = agent.GetKeyManager(
-            base_url="http://127.0.0.1:%d" % server.port, api_key=API_KEY, allow_unsigned=True
-        )
-        with at.agent(license_key=LICENCE, endpoints=(only,)) as product:
-            product.call_home()
-            assert product.flush().flagged == 1
-            assert LICENCE[0] not in json.dumps([product.history(), product.diagnostics()])
-            assert "repeats a secret" in json.dumps(product.history())
-
-
-def test_history_is_bounded_and_survives(at: Desk) -> None:
-    with at.agent(license_key=LICENCE, api_key=API_KEY, only="licence") as product:
-        for number in range(30):
-            product.record_text(str(number), data_group="g")
-        product.flush()
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
-        assert len(product.history()) == 30
-        assert len(product.history(limit=7)) == 7 and product.history(limit=0) == []
-        assert product.history(limit=1)[0]["at"] == at.clock.at
-
-
 def test_status_tells_what_is_pending_where(at: Desk) -> None:
     with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
         some_of_everything(product)
@@ -236,34 +201,3 @@ def test_diagnostics_with_the_network_asks_without_a_key(at: Desk) -> None:
     # The collector masks keys as well: that none was sent it says by its refusals.
     assert asked == [("api_key=****", None), ('{"payload":{}}', "****")]
     assert [record["answer"] for record in at.collector.records()] == [100, 401]
-
-
-def test_the_history_holds_what_is_being_told_and_what_came_before_a_server_that_hangs(
-    at: Desk,
-) -> None:
-    given: dict[str, Any] = {"license_key": LICENCE, "api_key": API_KEY, "only": "licence"}
-    seen = []
-
-    def look(outcome: agent.Outcome) -> None:
-        seen.append(outcome.event_id)
-        assert seen[-1] in [answer["event_id"] for answer in product.history()]
-
-    with at.agent(on_outcome=look, **given) as product:
-        ids = [product.record_value(1, data_group="g") for _ in range(3)]
-        assert product.flush().delivered == 3
-        assert seen == ids
-
-    class Hangs(HttpTransport):
-        sent = 0
-
-        def send(self, request: Any, *, timeout_s: float) -> Any:
-            self.sent += 1
-            if self.sent == 3:
-                found.extend(product.history(2))
-            return super().send(request, timeout_s=timeout_s)
-
-    found: list[dict[str, Any]] = []
-    with at.agent(transport=Hangs(), **given) as product:
-        ids = [product.record_value(1, data_group="g") for _ in range(3)]
-        product.flush()
-        assert [answer["event_id"] for answer in found] == ids[:2]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, run_python, snapshot
+from support.agent import Desk, desk, snapshot
 from support.spool import line, write_segment
 
 import agent
@@ -68,12 +65,6 @@ def test_a_link_in_its_place(at: Desk, tmp_path: Path) -> None:
     at.state_dir.symlink_to(treasure)
     goes_on(at, "is a link")
     assert snapshot(treasure) == {"agent.book": b"somebody's"}
-
-
-def test_a_dangling_link_in_its_place(at: Desk, tmp_path: Path) -> None:
-    at.state_dir.symlink_to(tmp_path / "nowhere")
-    goes_on(at, "is a link")
-    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.skipif(
@@ -189,60 +180,7 @@ def test_counting_at_a_full_quota_does_not_wake_the_worker_all_the_time(at: Desk
             for file in held:
                 file.close()
             assert product.flush().delivered == 1
-    (told,) = at.collector.records()
-    assert told["fields"]["count"] == 3
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    if not shutil.which("mount") or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("only root can mount a tiny file system")
-    place = tmp_path / "tiny"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("no tiny file system here: " + mounted.stderr.strip())
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def test_a_full_disk_raises_nothing_and_loses_nothing_it_acknowledged(
-    at: Desk, tiny_disk: Path
-) -> None:
-    with at.agent(state_dir=tiny_disk / "state", only="licence") as product:
-        kept = [product.record_text("%04d" % n * 100, data_group="g") for n in range(200)]
-        status = product.status()
-        assert None in kept and kept[0] is not None
-        assert "No space" in status["trouble"]["spool"]
-        assert status["in_memory"] == kept.count(None)
-        assert product.flush(timeout=30).pending == 0
-    assert {text[:4] for text in at.texts()} == {"%04d" % n for n in range(200)}
-    assert len(at.texts()) == 200
-
-
-def test_a_full_disk_is_silent_in_a_process_of_its_own(at: Desk, tiny_disk: Path) -> None:
-    (tiny_disk / "filler").write_bytes(b"x" * (60 << 10))
-    code = """
-import sys
-import agent
-t = agent.Agent(agent.Config(
-    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=sys.argv[1], start_delay_s=0, endpoints=(
-        agent.GetKeyManager(base_url="http://127.0.0.1:1", api_key="k", allow_unsigned=True),
-        agent.Reo(base_url="http://127.0.0.1:1", api_key="k", domain="acme.example"))))
-for number in range(300):
-    t.call_home(); t.track("A"); t.count("B")
-"""
-    found = run_python(code, str(tiny_disk / "state"))
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    assert at.sums() == {"RENDER": 3}
 
 
 @pytest.mark.parametrize(("max_bytes", "letter"), [(40_000, "x"), (500_000, "\U0001f600")])

@@ -159,22 +159,6 @@ def test_consent_given_later_wakes_what_waits_for_it(at: Desk) -> None:
         assert product._delivery.due_in_s() == 0
 
 
-def test_one_refuses_while_another_holds_usage(at: Desk) -> None:
-    """Two agents on one state directory, as two processes would be; see below for real ones."""
-    with at.agent() as one, at.agent() as other:
-        use(one, "CANARY")
-        one._counters.keep()
-        one.count("CANARY-MEMORY")
-        other.set_usage_consent(False)
-        assert one.flush().pending == 0
-        assert use(one, "NEW")
-        assert one.flush().pending == 0
-        other.set_usage_consent(True)
-        assert use(other, "NEWER")
-        other.flush()
-    assert usage(at) == ["NEW", "NEW-COUNT", "NEWER", "NEWER-COUNT"]
-
-
 def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
     """Consent was asked, and refused elsewhere before the record was written."""
     with at.agent() as other:
@@ -305,17 +289,6 @@ def test_an_export_made_before_a_refusal_is_not_taken_back_at_home(
     assert usage(at) == []
 
 
-def test_a_refusal_leaves_licence_records_and_their_places_alone(at: Desk) -> None:
-    with at.agent() as product:
-        ids = [product.record_text(str(n), data_group="g") for n in range(5)]
-        use(product)
-        product.set_usage_consent(False)
-        ids += [product.record_text(str(n), data_group="g") for n in range(5, 10)]
-        assert None not in ids
-        assert product.flush().delivered == 10
-    assert at.texts() == [str(n) for n in range(10)]
-
-
 @pytest.mark.parametrize("environ", [{}, {"DO_NOT_TRACK": "1"}])
 @pytest.mark.parametrize("consent", [lambda: False, lambda: None, raising, leaving, False])
 def test_usage_is_not_imported_where_consent_says_no(
@@ -333,21 +306,6 @@ def test_usage_is_not_imported_where_consent_says_no(
     with at.agent(state_dir=place) as product:
         assert product.flush().delivered == 0
     assert usage(at) == [] and at.texts() == ["CALL HOME"]
-
-
-@pytest.mark.parametrize("consent", [lambda: True, True, None])
-def test_do_not_track_takes_no_imported_usage_away(at: Desk, tmp_path: Path, consent: Any) -> None:
-    with at.agent() as product:
-        use(product, "ELSEWHERE")
-        assert product.export_spool(tmp_path / "moved", move=True) == 2
-    place = tmp_path / "elsewhere"
-    off = {"DO_NOT_TRACK": "1"}
-    with at.agent(state_dir=place, usage_consent=consent, environ=off) as product:
-        assert product.import_spool(tmp_path / "moved") == 2
-        assert product.flush().delivered == 0
-    assert usage(at) == []
-    with at.agent(state_dir=place) as product:
-        assert product.flush().delivered == 2
 
 
 def test_what_a_usage_endpoint_answered_leaves_with_the_usage(at: Desk) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import gc
@@ -24,7 +23,6 @@ from support.agent import Desk, FakeClock, desk
 import agent
 from agent import clock, files
 from agent.clock import Clock
-from agent.transport import HttpTransport
 from agent.values import Request, Response, Unreachable
 
 DAY_S = 86400.0
@@ -34,73 +32,6 @@ DAY_S = 86400.0
 def at(tmp_path: Path) -> Iterator[Desk]:
     with desk(tmp_path / "state") as found:
         yield found
-
-
-class Gateway:
-    """A real transport behind a gateway that drops every request but the first of a connection."""
-
-    def __init__(self) -> None:
-        self._real = HttpTransport(environ={})
-        self._used = False
-
-    def send(self, request: Request, *, timeout_s: float) -> Response:
-        if self._used:
-            raise Unreachable("the server closed the connection without an answer", "answer")
-        self._used = True
-        return self._real.send(request, timeout_s=timeout_s)
-
-    def rest(self) -> None:
-        self._used = False
-        self._real.rest()
-
-    def close(self) -> None:
-        self._real.close()
-
-    def interrupt(self) -> None:
-        self._real.interrupt()
-
-
-def test_a_gateway_that_ends_each_connection_makes_no_dead_letters(at: Desk) -> None:
-    with at.agent(only="licence", transport=Gateway()) as product:
-        for n in range(40):
-            product.record_text("r%d" % n, data_group="g")
-        for _ in range(80):
-            report = product.flush()
-            if report.drained:
-                break
-        assert report.drained and report.dead == 0
-    assert sorted(at.texts()) == sorted("r%d" % n for n in range(40))
-
-
-def test_a_clock_that_jumps_ahead_after_a_proof_ages_nothing_out(at: Desk) -> None:
-    with at.agent(only="licence") as product:
-        product.record_text("proves the clock", data_group="g")
-        assert product.flush().drained
-        for n in range(5):
-            product.record_text("r%d" % n, data_group="g")
-        at.clock.at += 3650 * DAY_S  # the wall clock alone
-        at.clock.since_boot += 60
-        at.collector.fault("500")
-        product.flush()
-        at.collector.fault(None)
-        at.clock.at -= 3650 * DAY_S
-        assert product.flush().drained
-        assert product.status()["not_recorded"] == {}
-    assert sorted(at.texts()[1:]) == ["r%d" % n for n in range(5)]
-
-
-@pytest.mark.parametrize("mode", ["thread", "manual"])
-def test_an_outcome_callback_that_cancels_stops_nothing(
-    at: Desk, mode: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def cancelled(outcome: agent.Outcome) -> None:
-        raise asyncio.CancelledError
-
-    with at.agent(only="licence", on_outcome=cancelled, deliver=mode) as product:
-        for n in range(3):
-            product.record_text("r%d" % n, data_group="g")
-        assert product.flush(10).drained
-    assert capsys.readouterr() == ("", "")
 
 
 class Rude:
@@ -173,35 +104,6 @@ def test_an_import_after_close_leaves_nothing_open(at: Desk, tmp_path: Path) -> 
         with at.agent() as other:
             assert other.flush().drained
     assert not [name for name in os.listdir(at.state_dir) if name.endswith(".seg")]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_fork_inside_an_outcome_callback_leaves_the_child_usable(at: Desk) -> None:
-    statuses: list[int] = []
-
-    def fork(outcome: agent.Outcome) -> None:
-        if statuses:
-            return
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(10)
-            try:
-                statuses.append(0)
-                product.record_text("child", data_group="g")
-                product.flush(0)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        statuses.append(os.waitpid(pid, 0)[1])
-
-    with at.agent(only="licence", on_outcome=fork) as product:
-        product.record_text("a", data_group="g")
-        product.record_text("b", data_group="g")
-        assert product.flush().pending == 1 or not statuses[0]
-        product.flush()
-    assert statuses == [0]
-    assert sorted(at.texts()) == ["a", "b", "child"]
 
 
 @pytest.mark.parametrize("repeated", [str, str.strip, str.lower, str.upper, str.title])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -228,7 +229,7 @@ t.call_home()
     with at.agent() as product:
         assert product.flush().pending == 0
     assert at.texts() == ["CALL HOME"]
-    assert [r["fields"]["count"] for r in at.collector.records() if "count" in r["fields"]] == [1]
+    assert at.sums() == {"RENDER": 1}
 
 
 def test_records_made_while_the_interpreter_ends(at: Desk) -> None:
@@ -269,7 +270,7 @@ atexit.register(lambda: (t.record_text("last words", data_group="g"), t.count("R
     with at.agent() as product:
         product.flush()
     assert at.texts() == ["last words"]
-    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 5
+    assert at.sums() == {"RENDER": 5}
 
 
 @pytest.mark.parametrize("first", ["t.call_home()", "t.track('A')", "t.count('A')", "t.flush(0)"])
@@ -377,18 +378,6 @@ os._exit(0)
     assert (found.returncode, found.stderr) == (0, "")
     loaded = {name.partition(".")[0] for name in found.stdout.split()}
     assert not loaded & set(HEAVY)
-
-
-def test_recording_opens_no_socket_on_the_callers_thread(at: Desk) -> None:
-    code = """
-me = threading.get_ident()
-sys.addaudithook(lambda event, args: event.startswith("socket.") and threading.get_ident() == me and os._exit(9))
-for _ in range(50):
-    t.call_home(); t.record_value(1, data_group="g"); t.track("A"); t.count("B")
-t.close()
-"""
-    found, _ = run(at, code, start_delay_s=0)
-    quiet(found)
 
 
 def test_old_records_do_not_wait_for_the_hosts_start(at: Desk) -> None:
@@ -534,7 +523,7 @@ def test_close_inside_an_outcome(at: Desk) -> None:
         assert later.flush().drained
 
 
-@pytest.mark.parametrize("what", [RuntimeError("x"), SystemExit(3)])
+@pytest.mark.parametrize("what", [RuntimeError("x"), SystemExit(3), asyncio.CancelledError()])
 def test_an_outcome_that_raises_stops_nothing(at: Desk, what: BaseException) -> None:
     def on_outcome(outcome: agent.Outcome) -> None:
         told.append(outcome)
@@ -595,7 +584,7 @@ t.flush(20)
     with at.agent() as product:
         assert product.flush(timeout=20).pending == 0
     assert len(at.texts()) == len(set(at.texts())) == 150
-    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 150
+    assert at.sums() == {"RENDER": 150}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs setitimer")
@@ -632,17 +621,8 @@ print(json.dumps([len(made), counted, handler.calls]))
         report = product.flush(timeout=30)
         assert (report.pending, report.dead) == (0, 0)
         assert product.status()["damaged"] == 0
-    sums: dict[str, int] = {}
-    single = 0
-    for record in at.collector.records():
-        fields = record["fields"]
-        if "count" in fields:
-            activity = fields["activity_type"]
-            sums[activity] = sums.get(activity, 0) + fields["count"]
-        else:
-            single += 1
-    assert single == made
-    assert sums == {"MAIN-COUNT": counted, "HANDLER-COUNT": calls}
+    assert len([r for r in at.collector.records() if "count" not in r["fields"]]) == made
+    assert at.sums() == {"MAIN-COUNT": counted, "HANDLER-COUNT": calls}
 
 
 COPIES = """
@@ -681,4 +661,4 @@ def test_two_copies_under_two_names_share_a_state_directory(at: Desk, tmp_path: 
     with at.agent() as product:
         assert product.flush().pending == 0
     assert sorted(at.texts()) == sorted("%s%d" % (x, n) for x in "ab" for n in range(5))
-    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 10
+    assert at.sums() == {"RENDER": 10}

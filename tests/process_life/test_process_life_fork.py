@@ -83,7 +83,7 @@ join(pid)
     found, _ = run(at, FORK + code, options=STRICT, start_delay_s=0)
     quiet(found)
     everything_arrived_once(at, ["parent before", "child", "parent after"])
-    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 7
+    assert at.sums() == {"RENDER": 7}
 
 
 def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk) -> None:
@@ -146,29 +146,7 @@ print(json.dumps(made))
     found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
     assert (found.returncode, found.stderr) == (0, "")
     everything_arrived_once(at, json.loads(found.stdout))
-    counts: Counter[str] = Counter()
-    for record in at.collector.records():
-        fields = record["fields"]
-        if "count" in fields:
-            counts[fields["activity_type"]] += fields["count"]
-    assert counts["CHILD"] == 15
-
-
-def test_a_child_has_empty_counters_and_the_parents_are_counted_once(at: Desk) -> None:
-    code = """
-t.count("RENDER", 5)
-def work():
-    t.close()
-for _ in range(3):
-    join(fork(work))
-t.count("RENDER", 6)
-t.close()
-"""
-    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=60)
-    quiet(found)
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    assert sum(r["fields"].get("count", 0) for r in at.collector.records()) == 11
+    assert at.sums()["CHILD"] == 15
 
 
 def test_a_child_that_exits_in_the_ordinary_way_keeps_its_counts(at: Desk) -> None:
@@ -186,12 +164,7 @@ t.count("PARENT", 3)
     quiet(found)
     with at.agent() as product:
         assert product.flush().pending == 0
-    sums = {
-        r["fields"]["activity_type"]: r["fields"]["count"]
-        for r in at.collector.records()
-        if "count" in r["fields"]
-    }
-    assert sums == {"CHILD": 2, "PARENT": 3}
+    assert at.sums() == {"CHILD": 2, "PARENT": 3}
 
 
 def test_an_outcome_that_forks(at: Desk) -> None:
@@ -210,28 +183,6 @@ join(children[0])
     found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
     quiet(found)
     everything_arrived_once(at, [str(n) for n in range(5)])
-
-
-def test_many_forks_beside_an_idle_worker(at: Desk) -> None:
-    """The worker parks and goes on; every record of parent and children arrives once."""
-    code = """
-for n in range(12):
-    t.record_text("p%d" % n, data_group="g")
-    assert t.flush(10).pending == 0
-    idle()
-    def work():
-        t.record_text("c%d" % n, data_group="g")
-        t.flush(10)  # a child that ends between an answer and its settlement has it sent again
-    join(fork(work))
-t.record_text("last", data_group="g")
-deadline = time.monotonic() + 10
-while t.status()["pending"]:
-    assert time.monotonic() < deadline, t.status()
-    time.sleep(0.01)
-"""
-    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=0)
-    quiet(found)
-    everything_arrived_once(at, ["%s%d" % (w, n) for w in "pc" for n in range(12)] + ["last"])
 
 
 def test_ctrl_c_while_a_fork_waits_for_the_worker_prints_nothing_and_stops_no_delivery(
@@ -331,33 +282,6 @@ for n, name in enumerate(%r):
     found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
     quiet(found)
     everything_arrived_once(at, ["CALL HOME", *("child-%d" % n for n in range(len(LOCKS)))])
-
-
-def test_while_another_thread_finds_out_who_the_user_is(at: Desk) -> None:
-    code = """
-from agent import identity
-resolve, resolving, done = identity.resolve, threading.Event(), threading.Event()
-def slow(**names):
-    if names["state_dir"] is not None and not done.is_set():
-        resolving.set()
-        done.wait(10)
-    return resolve(**names)
-identity.resolve = slow
-first = threading.Thread(target=t.call_home)
-first.start()
-resolving.wait(10)
-def work():
-    done.set()
-    t.call_home()
-    assert t._identity.stored
-t._worker.hook()
-pid = fork(work)
-join(pid)
-done.set()
-first.join(10)
-"""
-    found, _ = run(at, FORK + code, options=LAX, deliver="manual")
-    quiet(found)
 
 
 def test_beside_a_flush_that_waits_for_a_server(at: Desk) -> None:
@@ -565,9 +489,4 @@ if __name__ == "__main__":
     quiet(found)
     with at.agent() as product:
         assert product.flush().pending == 0
-    sums = {
-        r["fields"]["activity_type"]: r["fields"]["count"]
-        for r in at.collector.records()
-        if "count" in r["fields"]
-    }
-    assert sums == {"CHILD": 2, "PARENT": 3}
+    assert at.sums() == {"CHILD": 2, "PARENT": 3}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,18 @@ class Desk:
             for record in self.collector.records()
             if record["endpoint"] == "getkeymanager"
         ]
+
+    def sums(self) -> Counter[str]:
+        """What the usage collector was told of counters, by activity; each event once."""
+        told = {
+            r["fields"]["event_id"]: r["fields"]
+            for r in self.collector.records()
+            if "count" in r["fields"]
+        }
+        found: Counter[str] = Counter()
+        for fields in told.values():
+            found[fields["activity_type"]] += fields["count"]
+        return found
 
 
 @contextmanager
