@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz import corpus, findings, mutate, plain, strict, target as targets
+from fuzz import engine, mutate, strict, target as targets
 from fuzz.__main__ import main
 
 pytestmark = pytest.mark.once
@@ -17,37 +17,30 @@ pytestmark = pytest.mark.once
 EXECUTIONS = 100
 
 
-def made(name: str) -> targets.Target:
-    reason = targets.missing(name)
-    if reason:
-        pytest.skip(reason)
-    return targets.make(name, shared=False)
-
-
 def kept() -> list[str]:
-    return sorted(path.stem for path in corpus.KEPT.glob("*.txt"))
+    return sorted(path.stem for path in engine.KEPT.glob("*.txt"))
 
 
 def test_inputs_are_kept_for_known_targets_and_small() -> None:
-    assert {"answer", "envelope", "key", "line"} <= set(kept()) <= set(targets.TARGETS)
+    assert set(kept()) == set(targets.TARGETS)
     for name in kept():
-        inputs = [data for _, data in corpus.kept(name)]
-        assert 5 < len(inputs) <= corpus.KEPT_MAX and len(set(inputs)) == len(inputs)
-        assert max(map(len, inputs)) <= corpus.KEPT_MAX_BYTES
+        inputs = [data for _, data in engine.kept(name)]
+        assert 5 < len(inputs) <= engine.KEPT_MAX and len(set(inputs)) == len(inputs)
+        assert max(map(len, inputs)) <= engine.KEPT_MAX_BYTES
 
 
 @pytest.mark.parametrize("name", kept())
 def test_a_kept_input_has_the_outcome_it_had(name: str) -> None:
-    target = made(name)
-    for outcome, data in corpus.kept(name):
+    target = targets.make(name, shared=False)
+    for outcome, data in engine.kept(name):
         assert targets.kind(target.run(data)) == outcome, data
 
 
 @pytest.mark.parametrize("name", sorted(targets.TARGETS))
 def test_a_moment_of_fuzzing_finds_nothing(name: str) -> None:
-    found = findings.Finding(name, "plain", seed=1)
-    plain.run(made(name), found, seconds=20, executions=EXECUTIONS)
-    assert not found.crashes, findings.table([found])
+    found = engine.Finding(name, seed=1)
+    engine.run(targets.make(name, shared=False), found, seconds=20, executions=EXECUTIONS)
+    assert not found.crashes, engine.table([found])
     assert found.executions > EXECUTIONS and found.corpus > 5
 
 
@@ -70,27 +63,27 @@ class Breaking(targets.Target):
 
 
 def test_what_breaks_is_reported_once_each_with_a_small_input() -> None:
-    found = findings.Finding("breaking", "plain", seed=1)
-    plain.run(Breaking(), found, seconds=20, executions=3000)
+    found = engine.Finding("breaking", seed=1)
+    engine.run(Breaking(), found, seconds=20, executions=3000)
     assert sorted(crash.where.split()[0] for crash in found.crashes) == ["Broken", "SystemExit"]
     assert all(len(crash.input_base64) <= 8 for crash in found.crashes)
     assert all(crash.times > 1 and "in run" in crash.traceback for crash in found.crashes)
-    assert findings.Finding.from_json(json.loads(json.dumps(found.to_json()))) == found
-    assert "FAILED" in findings.table([found])
+    assert json.loads(json.dumps(found.to_json()))["crashes"][0]["times"] > 1
+    assert "FAILED" in engine.table([found])
 
 
-def test_a_seed_repeats_a_run(tmp_path: Path) -> None:
-    runs = [findings.Finding("key", "plain", seed=7) for _ in range(2)]
-    for found, place in zip(runs, ("1", "2")):
-        plain.run(made("key"), found, seconds=20, executions=300, directory=tmp_path / place)
-    assert runs[0].new == runs[1].new
-    assert corpus.load(tmp_path / "1") == corpus.load(tmp_path / "2") != []
+def test_a_seed_repeats_a_run() -> None:
+    runs = []
+    for _ in range(2):
+        found = engine.Finding("key", seed=7)
+        runs.append(engine.run(targets.make("key"), found, seconds=20, executions=300))
+    assert runs[0] == runs[1]
 
 
 def test_what_is_kept_is_as_small_as_it_may_be(tmp_path: Path) -> None:
-    target = made("envelope")
-    corpus.keep(target, [b"{}", b"{ }", b"[]", b"[ ]", b"x" * 5000], tmp_path)
-    assert [data for _, data in corpus.kept("envelope", tmp_path)] == [b"[]", b"{}"]
+    target = targets.make("envelope")
+    engine.keep(target, [b"{ }", b"{}", b"x" * 5000], tmp_path)
+    assert [data for _, data in engine.kept("envelope", tmp_path)] == [b"{}"]
 
 
 @pytest.mark.parametrize(
@@ -112,11 +105,11 @@ def test_the_second_reader_refuses_what_is_no_json(text: str) -> None:
 
 def test_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "result.json"
-    arguments = ["key", "--seconds", "0.1", "--seed", "1", "--engine", "plain", "--quiet"]
+    arguments = ["key", "--seconds", "0.1", "--seed", "1", "--quiet"]
     assert main([*arguments, "--json", str(file)]) == 0
     shown = capfd.readouterr()
     assert not shown.err
-    assert "--seed 1 --engine plain" in shown.out and "key    plain" in shown.out
+    assert "--seed 1" in shown.out and "key " in shown.out
     result = json.loads(file.read_text("utf-8"))
     assert result["ok"] and result["targets"][0]["executions"] > 0
 
@@ -131,7 +124,6 @@ def test_a_wrong_use_is_told_apart_from_a_crash() -> None:
         ["nothing"],
         ["--input", "e30="],
         ["key", "--input", "?"],
-        ["--engine", "magic"],
     ):
         with pytest.raises(SystemExit) as raised:
             main(arguments)
@@ -140,6 +132,6 @@ def test_a_wrong_use_is_told_apart_from_a_crash() -> None:
 
 def test_help_loads_nothing_of_the_package() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "tests.fuzz", "--help"]
-    done = subprocess.run(command, cwd=corpus.ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=engine.ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and "examples:" in done.stdout
     assert "| agent" not in done.stderr.replace("|   ", "| ")

@@ -37,15 +37,14 @@ class Figure:
     low: float  # the quartiles
     high: float
     n: int
-    unit: str
 
     @classmethod
-    def of(cls, values: Iterable[float], unit: str = "") -> Figure:
+    def of(cls, values: Iterable[float]) -> Figure:
         found = sorted(values)
         low, median, high = found[0], found[0], found[-1]
         if len(found) > 1:
             low, median, high = statistics.quantiles(found, n=4, method="inclusive")
-        return cls(median, low, high, len(found), unit)
+        return cls(median, low, high, len(found))
 
     def __str__(self) -> str:
         if self.n == 1 or self.low == self.high:

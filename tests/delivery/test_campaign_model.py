@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from campaign import model, report
+
+pytest.importorskip("fcntl")
+
+from campaign import model, report  # noqa: E402 - needs flock
 
 pytestmark = pytest.mark.once
 

@@ -129,21 +129,23 @@ def kept(name: str, directory: Path = KEPT) -> list[tuple[str, bytes]]:
 
 
 def keep(target: Target, found: Iterable[bytes], directory: Path = KEPT) -> int:
-    """Write anew what is kept of a target: the smallest input of each outcome; how many.
+    """Write anew what is kept of a target: what was, and the smallest input of each further outcome; how many.
 
     The target must not depend on anything that others may not have.
     """
-    outcomes: dict[str, bytes] = {}
-    for data in sorted({*(data for _, data in kept(target.name, directory)), *found}, key=len):
+    before = [data for _, data in kept(target.name, directory)]
+    outcomes: dict[bytes, str] = {}
+    for data in [*before, *sorted(found, key=len)]:
         try:
             outcome = target.run(data)
         except Exception:
             continue  # a finding, kept once it is mended
-        if len(data) <= KEPT_MAX_BYTES and len(outcomes) < KEPT_MAX:
-            outcomes.setdefault(outcome, data)
+        wanted = data in before or outcome not in outcomes.values()
+        if wanted and len(data) <= KEPT_MAX_BYTES and len(outcomes) < KEPT_MAX:
+            outcomes[data] = outcome
     directory.mkdir(parents=True, exist_ok=True)
     lines = ["# python -m tests.fuzz %s --keep; outcome, tab, input in base64" % target.name]
-    for outcome, data in outcomes.items():
+    for data, outcome in outcomes.items():
         lines.append("%s\t%s" % (kind(outcome), base64.b64encode(data).decode("ascii")))
     path = directory / (target.name + ".txt")
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
