@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .values import Outcome, Transport
     from .verdicts import Adapter
 
-    Body = Callable[[Any, Capture], Any]
     Consent = Union[None, bool, Callable[[], object]]
 
 
@@ -124,7 +123,7 @@ class Agent:
             return self._lost("child process")
         epoch = self._usage_epoch() if self._collectors else 0
         adapters = [one for one in self._adapters if epoch or not one.usage]
-        return self._keep(adapters, lambda one, at: one.call_home(at), epoch) if adapters else None
+        return self._keep(adapters, epoch, "call_home") if adapters else None
 
     def record_value(self, value: Any, *, data_group: str) -> Optional[str]:
         """Record one number under ``data_group`` for the licence servers (``numeric-single-value``).
@@ -147,7 +146,7 @@ class Agent:
             return self._lost("unusable content")
         if self._ignored(self._servers, "licence endpoint"):
             return None
-        return self._keep(self._servers, lambda one, at: getattr(one, how)(at, *given, group))
+        return self._keep(self._servers, 0, how, *given, group)
 
     def track(
         self,
@@ -175,7 +174,7 @@ class Agent:
         if not epoch:
             return None
         more = {"user_id": user, "user_id_type": kind, "ip_addr": address, "meta": extra}
-        return self._keep(self._collectors, lambda one, at: one.track(at, activity, **more), epoch)
+        return self._keep(self._collectors, epoch, "track", activity, **more)
 
     def count(self, activity_type: str, n: int = 1) -> None:
         """Add ``n`` to a usage counter, if there is consent; 0 counts nothing.
@@ -203,16 +202,19 @@ class Agent:
             return False
         return True
 
-    def _keep(self, adapters: list[Any], body: Body, epoch: int = 0) -> Optional[str]:
-        """Capture now, and keep a record for each adapter; the event id if one survives the process."""
+    def _keep(
+        self, adapters: list[Any], epoch: int, how: str, *given: Any, **more: Any
+    ) -> Optional[str]:
+        """Capture now, and keep what each adapter makes of it; the event id if one record survives the process."""
         self._worker.hook()
-        given, kept = ("", ""), False
+        licence, kept = ("", ""), False
         if adapters is not self._collectors:
-            given = self._last_licence = self._licence.read()
+            licence = self._last_licence = self._licence.read()
         id, user = os.urandom(16).hex(), self._user or self._identify(store=True).value
-        capture = Capture(id, self._clock.time(), user, *given)
+        capture = Capture(id, self._clock.time(), user, *licence)
         for adapter in adapters:
-            kept |= self._put(adapter, capture, body(adapter, capture), epoch)
+            body = getattr(adapter, how)(capture, *given, **more)
+            kept |= self._put(adapter, capture, body, epoch)
         self._worker.wake(recorded=True)
         return id if kept else None
 

@@ -19,9 +19,9 @@ from support.agent import child_environ, desk, run_python
 import agent
 from agent.transport import HttpTransport
 
-# Of a class what makes it; "usage_consent" is required with a usage endpoint, so it has a mark for "not given".
+# Of a class what makes it; "usage_consent" is required with a usage endpoint.
 SIGNATURES = """
-Config(*, vendor, product_name, product_id, product_version, endpoints=(), usage_consent=nothing, state_dir=None, \
+Config(*, vendor, product_name, product_id, product_version, endpoints=(), usage_consent=None, state_dir=None, \
 identity_name=None, deliver='thread', detached_command=(), durability='power', start_delay_s=1.0, exit_timeout_s=0.25, \
 request_timeout_s=10.0, count_window_s=3600, max_age_days=90, max_bytes=10000000, max_records=10000, proxy=None, \
 proxy_auth=None, ca_bundle=None)
