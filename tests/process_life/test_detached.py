@@ -96,20 +96,6 @@ def test_counts_of_a_program_that_ends_at_once(at: Desk) -> None:
     assert at.sums() == {"RENDER": 3}
 
 
-def test_many_short_runs_behind_a_dead_server_shrink_to_nothing_once_it_is_back(at: Desk) -> None:
-    at.collector.fault("refuse")
-    for _ in range(4):
-        ended(at, "t.call_home()")
-    wait_until(lambda: not living(Path(os.environ[MARK])))
-    at.collector.fault(None)
-    with at.agent(clock=Clock()) as later:  # what a later hour would find
-        assert later.status()["pending"] == 8
-        assert later.flush().drained
-    found = [record["endpoint"] for record in at.collector.records() if record["answer"] == 830]
-    ids = {r["fields"]["event_id"] for r in at.collector.records() if r["endpoint"] != found[0]}
-    assert (len(found), len(ids)) == (4, 4)
-
-
 def test_a_server_that_asks_for_rest_is_not_asked_by_a_process_for_each_run(at: Desk) -> None:
     at.collector.fault("500")
     ended(at, "t.call_home()")
@@ -322,19 +308,6 @@ def test_a_path_of_modules_that_means_something_else_in_another_directory(
 ) -> None:
     how = how % (str(ROOT), str(ROOT)) if "%" in how else how
     ended(at, "import tempfile; %s; t.call_home()" % how)
-    wait_until(lambda: at.seen() == 2)
-
-
-def test_a_command_that_is_named_by_a_relative_path(at: Desk, tmp_path: Path) -> None:
-    helper = tmp_path / "bin" / "helper"
-    helper.parent.mkdir()
-    helper.write_text(
-        "#!%s\nimport sys; sys.path.insert(0, %r)\nimport agent\nagent.deliver_detached()\n"
-        % (sys.executable, str(ROOT))
-    )
-    helper.chmod(0o700)
-    code = "os.chdir(%r); t = agent.Agent(config, 'demo-license-key'); os.chdir('/'); t.call_home()"
-    ended(at, code % str(tmp_path), detached_command=("bin/helper",))
     wait_until(lambda: at.seen() == 2)
 
 

@@ -21,7 +21,7 @@ import pytest
 from support.agent import Desk, FakeClock, desk
 
 import agent
-from agent import clock, files
+from agent import clock
 from agent.clock import Clock
 from agent.values import Request, Response, Unreachable
 
@@ -61,15 +61,6 @@ def test_a_vendors_transport_that_raises_costs_no_record(
     with at.agent(only="licence") as product:
         assert product.flush().drained
     assert at.texts() == ["kept"]
-
-
-def test_a_domain_callable_that_ends_the_program_ends_no_flush(at: Desk) -> None:
-    def leave() -> str:
-        raise SystemExit(3)
-
-    with at.agent(only="usage", domain=leave) as product:
-        product.count("RENDER")
-        assert product.flush().pending == 1
 
 
 def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(
@@ -132,25 +123,6 @@ def test_a_licence_key_that_a_server_repeats_is_repeated_nowhere(
         assert "repeats a secret" in shown
         for text in (shown, repr(said)):
             assert key.strip()[:8].lower() not in text.lower()
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
-# A socket that was being opened is left to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_lock_that_ctrl_c_left_behind_is_waited_for_once(tmp_path: Path) -> None:
-    """Between two calls of ours an interrupt leaves it taken; each later file cost 0.2 s, in every other thread."""
-    interrupted = threading.Thread(target=files.hold_still)
-    interrupted.start()
-    interrupted.join()
-    left = files._still
-    files.write_new(str(tmp_path / "file"), b"x")
-    assert files._still is not left
-    others = []
-    other = threading.Thread(target=lambda: others.append(files._still.acquire(False)))
-    other.start()
-    other.join()
-    assert others == [True]
-    files._still = type(left)()  # that thread has it still
 
 
 def interrupted(call: Callable[[], object], at: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, child_environ, desk
+from support.agent import Desk, FakeClock, child_environ, desk
 from support.collector import wait_until
 from test_process_life import PRODUCT, UNDER_WAY, quiet, run
 
@@ -149,24 +148,6 @@ print(json.dumps(made))
     assert at.sums()["CHILD"] == 15
 
 
-def test_a_child_that_exits_in_the_ordinary_way_keeps_its_counts(at: Desk) -> None:
-    code = """
-t.call_home()
-idle()
-pid = os.fork()
-if pid == 0:
-    t.count("CHILD", 2)
-    sys.exit(0)
-join(pid)
-t.count("PARENT", 3)
-"""
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
-    quiet(found)
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    assert at.sums() == {"CHILD": 2, "PARENT": 3}
-
-
 def test_an_outcome_that_forks(at: Desk) -> None:
     """In the child the pass is over: it sends nothing of the parent's."""
     code = """
@@ -185,51 +166,9 @@ join(children[0])
     everything_arrived_once(at, [str(n) for n in range(5)])
 
 
-def test_ctrl_c_while_a_fork_waits_for_the_worker_prints_nothing_and_stops_no_delivery(
-    at: Desk,
-) -> None:
-    code = """
-inside, done = threading.Event(), threading.Event()
-def on_outcome(outcome):
-    inside.set()
-    done.wait(20)  # the pass lasts for as long as the fork would wait for its end
-t = agent.Agent(config, on_outcome=on_outcome)
-t.record_text("first", data_group="g")
-assert inside.wait(20)
-t.record_text("second", data_group="g")
-from agent import worker
-worker.PARK_S = 20
-signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.2)
-try:
-    join(fork(lambda: None))
-except KeyboardInterrupt:  # it came to nobody, or to the fork itself
-    pass
-done.set()
-deadline = time.monotonic() + 20
-while t.status()["pending"]:
-    assert time.monotonic() < deadline, t.status()
-    time.sleep(0.01)
-"""
-    found, took_s = run(at, FORK + code, options=LAX, start_delay_s=0)
-    quiet(found)
-    assert took_s < 15
-    everything_arrived_once(at, ["first", "second"])
-
-
 # -- locks ---------------------------------------------------------------------------------------
 
 
-# Every lock of the core, by module: whoever adds one says here, and in LOCKS, what becomes of it in a child.
-KNOWN = {
-    "counters.py": 1,
-    "files.py": 3,  # and the same again for a child, and in place of one that nobody gives back
-    "spool/backlog.py": 1,
-    "spool/book.py": 1,
-    "spool/store.py": 1,
-    "transport.py": 2,  # what a caller waits for, and the way to a server: a child has its own
-    "worker.py": 3,  # the bell that a thread sleeps on, its life, a caller of flush: a child has no thread
-}
 # (what is taken, by a thread, while the main thread forks)
 LOCKS = [
     "t._spool._lock",
@@ -238,18 +177,6 @@ LOCKS = [
     "t._counters._writing",
     "files._still",
 ]
-
-
-def test_every_lock_is_known() -> None:
-    found = {}
-    for path in sorted((ROOT / "agent").rglob("*.py")):
-        name = path.relative_to(ROOT / "agent").as_posix()
-        made = re.findall(
-            r"\b(?:R?Lock|allocate_lock|Condition|Event|Semaphore)\(", path.read_text("utf-8")
-        )
-        if made and not name.startswith(("collector/", "cli/", "extras/")):
-            found[name] = len(made)
-    assert found == KNOWN
 
 
 def test_while_each_lock_is_held(at: Desk) -> None:
@@ -282,41 +209,6 @@ for n, name in enumerate(%r):
     found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
     quiet(found)
     everything_arrived_once(at, ["CALL HOME", *("child-%d" % n for n in range(len(LOCKS)))])
-
-
-def test_beside_a_flush_that_waits_for_a_server(at: Desk) -> None:
-    """The worker, and the thread that waits for it, are the parent's: the child has neither, nor their flush."""
-    code = """
-t.record_text("before", data_group="g")
-while t.flush(20).pending:  # what is being loaded during a fork, a child would wait for in vain
-    pass
-idle()
-print("ready", flush=True)
-sys.stdin.readline()
-t.record_text("parent", data_group="g")
-waiting = threading.Thread(target=t.flush, args=(20,))
-waiting.start()
-%s
-told, told_w = os.pipe()
-def work():
-    assert t.record_text("child", data_group="g")
-    os.read(told, 1)
-    began = time.monotonic()
-    while t.flush(5).pending:
-        assert time.monotonic() < began + 30
-    t.close()
-pid = fork(work)
-waiting.join(20)
-t.close()
-os.write(told_w, b"x")
-join(pid)
-""" % UNDER_WAY
-    with start(at, code, start_delay_s=0, request_timeout_s=0.5) as parent:
-        assert line(parent.stdout) == "ready"
-        at.collector.fault("blackhole", count=1)
-        parent.communicate("go\n", timeout=50)
-        assert parent.returncode == 0
-    everything_arrived_once(at, ["before", "child", "parent"])
 
 
 # -- what a child holds --------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 import threading
@@ -19,10 +18,8 @@ from support.attacks import http_answer
 from support.collector import wait_until
 from support.sockets import Server, answers
 from test_process_life import PRODUCT, quiet, run
-from test_process_life_fork import FORK
 
 import agent
-from agent import errors
 
 WATCHED = "import os; os.environ['AGENT_DEBUG'] = '1'\n"
 # As AGENT_DEBUG prints it.
@@ -159,18 +156,6 @@ def test_a_handler_that_raises_costs_its_lines_and_no_record(at: Desk, error: An
     assert threading.get_ident() not in handler.threads  # the delivering thread alone
 
 
-def test_ctrl_c_in_a_handler_is_the_users(at: Desk) -> None:
-    def act() -> None:
-        raise KeyboardInterrupt
-
-    with at.agent(only="licence") as product:
-        product.call_home()
-        with logged(act), pytest.raises(KeyboardInterrupt):
-            product.flush()
-        product.flush()
-        assert product.status()["pending"] == 0
-
-
 def test_a_handler_that_blocks_holds_up_no_recording_and_no_exit(at: Desk) -> None:
     inside, done = threading.Event(), threading.Event()
 
@@ -237,37 +222,3 @@ sys.stderr = sys.__stderr__  # else the interpreter itself fails to flush it
 """
     found, _ = run(at, code, product=WATCHED + PRODUCT, start_delay_s=0)
     assert (found.returncode, found.stdout, found.stderr) == (0, "fine\n", "")
-
-
-def test_what_cannot_be_encoded_is_printed_all_the_same(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AGENT_DEBUG", "1")
-    monkeypatch.setattr("sys.stderr", __import__("sys").__stderr__)
-    errors.debug("the path %s", "/srv/\udce9\u20ac/ \n")
-    assert "the path /srv/" in capfd.readouterr().err
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_handler_that_forks(at: Desk) -> None:
-    """The child is in the middle of a handler, and records all the same."""
-    code = """
-import logging
-class Handler(logging.Handler):
-    def emit(self, record):
-        if not children:
-            children.append(0)
-            children[0] = fork(lambda: t.record_text("child", data_group="g") or 1 / 0)
-children = []
-logging.getLogger(agent.__name__).setLevel(logging.DEBUG)
-logging.getLogger(agent.__name__).addHandler(Handler())
-t.call_home()
-while t.flush(10).pending:
-    pass
-join(children[0])
-"""
-    found, _ = run(at, FORK + code, options=("-W", "ignore::DeprecationWarning"), start_delay_s=60)
-    quiet(found)
-    with at.agent() as product:
-        product.flush()
-    assert sorted(at.texts()) == ["CALL HOME", "child"]
