@@ -82,9 +82,8 @@ class Counters:
     def due_in_s(self) -> float | None:
         """Seconds until something is to be written or a window ends; None while nothing is counted."""
         if not self._changed():
-            self._rung = (
-                False  # from here on who adds rings; who added before is seen by the second look
-            )
+            # From here on who adds rings; who added before is seen by the second look.
+            self._rung = False
         waits = [self._ends_in_s(window) for window in list(self._windows.values())]
         if self._changed():
             waits.append(0.0)

@@ -52,9 +52,8 @@ class Backlog:
         self._directory, self._book, self._epoch = directory or "", book, epoch
         self._lock = RLock()
         self._readings: dict[str, Reading] = {}
-        self._complete: set[str] = (
-            set()
-        )  # counters' segments that were read after their writer's end
+        # Counters' segments that were read after their writer's end.
+        self._complete: set[str] = set()
         self.trouble = ""
 
     # -- reading ---------------------------------------------------------------------------------

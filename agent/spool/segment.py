@@ -92,9 +92,8 @@ class Segment:
     def __init__(self, file: File, size: int = 0, count: int = 0) -> None:
         self.name, self._file = os.path.basename(file.path), file
         self.size, self.count = size, count
-        self.failed = (
-            False  # a write or a sync was refused: the next sync of this file proves nothing
-        )
+        # A write or a sync was refused: the next sync of this file proves nothing.
+        self.failed = False
         self.lockless = file.held is None
         self._unsynced = self._unsynced_name = True
 
