@@ -60,15 +60,15 @@ class Counters:
         self.unsynced = False  # usage was recorded and not synced
         self._rung = False
 
-    def begin(self, epoch: int) -> None:
-        """Count under this consent, where none is known: what somebody refuses from here on is not sent."""
-        self._epoch = self._epoch or epoch
-
     def discard(self) -> None:
         """Forget what is counted (consent refused)."""
         self._added.clear()
         self._windows.clear()
         self._epoch = 0  # of consent; 0 while none is known
+
+    def begin(self, epoch: int) -> None:
+        """Count under this consent, where none is known: what somebody refuses from here on is not sent."""
+        self._epoch = self._epoch or epoch
 
     def add(self, activity: str, n: int) -> bool:
         """Count; True when somebody should be woken to write."""
