@@ -51,5 +51,5 @@ def document(value: Any = None, by: Sequence[Ed25519Signer] = ROOTS[:1], **outer
 
 def ring(at: Any, source: Any = None, **given: Any) -> agent.Keyring:
     """What the product at a desk (``support.agent``) has: the old key, three roots, and where a document may be."""
-    given.setdefault("document", source)
-    return agent.Keyring(at.collector.public_keys[:1], roots=KEYS, **given)
+    found = {"document": source, "roots": KEYS, **given}
+    return agent.Keyring(at.collector.public_keys[:1], **found)

@@ -7,7 +7,7 @@ held against ``cryptography``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -179,15 +179,9 @@ def test_what_is_accepted_is_what_another_implementation_reads(bits: int, e: int
 
 # -- huge ----------------------------------------------------------------------------------------
 
-MB = 1 << 20
-HUGE: dict[str, Callable[[], str]] = {
-    "64 MB of one line": lambda: RSA_2048.pem.replace("A", "A" * MB, 64),
-    "a modulus of a million bits": lambda: pem(spki(der(2, b"\x7f" * 125_000))),
-    "nested as deep as there is room": lambda: pem(b"\x30\x80" * 6_000),
-    "a claim of 4 GB": lambda: pem(b"\x30\x84\xff\xff\xff\xff" + RSA_ALGORITHM),
-}
 
-
-@pytest.mark.parametrize("name", HUGE)
-def test_a_huge_input_is_refused_soon_and_clearly(name: str) -> None:
-    refused(HUGE[name]())
+def test_a_huge_input_is_refused_soon() -> None:
+    refused(RSA_2048.pem.replace("A", "A" * (1 << 20), 64))
+    refused(pem(spki(der(2, b"\x7f" * 125_000))))
+    refused(pem(b"\x30\x80" * 6_000))
+    refused(pem(b"\x30\x84\xff\xff\xff\xff" + RSA_ALGORITHM))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,17 +91,12 @@ def test_an_answer_is_no_document_and_a_document_no_answer() -> None:
 MALFORMED: dict[str, bytes] = {
     "nothing": b"",
     "a list": b"[]",
-    "followed": document() + b"{}",
-    "UTF-16": document().decode().encode("utf-16"),
     "too large": document(pad="x" * 65536),
-    "deep": b"[" * 60_000,
     "no text": document(signed=...),
-    "text that is none": document().replace(b'"signed": "', b'"signed": {"a": "', 1),
     "text not ASCII": document().replace(b"keyring/1", b"keyring/\\u00e9"),
     "no signatures": document(signatures=...),
     "signatures as an object": document(signatures={"root": "signature"}),
     "a signature not canonical": document(TEXT, signatures=[{"root": ROOT, "signature": "AA="}]),
-    "a signature that is a number": document(TEXT, signatures=[{"root": ROOT, "signature": 7}]),
     "a signature without a root": document(TEXT, signatures=[{"signature": "AAAA"}]),
 }
 
@@ -117,25 +110,17 @@ def test_what_is_no_document_is_refused_in_no_time(name: str) -> None:
 
 BAD: tuple[dict[str, Any], ...] = (
     {"format": "keyring/2"},
-    {"format": ...},
     {"version": 0},
     {"version": True},
     {"version": 1 << 60},
     {"issued": ...},
-    {"issued": "today"},
     {"expires": "never"},
     {"threshold": 0},
-    {"threshold": 33},
-    {"keys": ...},
     {"keys": []},
     {"keys": [None]},
-    {"keys": [entry(NEW, RSA_3072.pem, name="")]},
     {"keys": [entry(NEW, RSA_3072.pem, name=...)]},
     {"keys": [entry(NEW, RSA_3072.pem, algorithm="ed25519")]},
-    {"keys": [entry(NEW, ROOTS[0].pem)]},
     {"keys": [entry(NEW, "x")]},
-    {"keys": [entry(NEW, RSA_3072.pem, public_key=...)]},
-    {"keys": [entry(NEW, RSA_3072.pem, valid_from="x")]},
     {"keys": [entry(NEW, RSA_3072.pem, valid_from=2, valid_until=1)]},
     {"keys": [entry(NEW, RSA_3072.pem, name=str(n)) for n in range(33)]},
 )
@@ -149,11 +134,8 @@ def test_signed_nonsense_is_refused(signed: Any) -> None:
     assert "is signed, but" in refused(document(signed), EnvelopeMalformed)
 
 
-def test_unsigned_nonsense_is_not_even_read() -> None:
+def test_what_is_not_signed_is_not_read_and_new_names_are_left_alone() -> None:
     refused(document(b"nonsense", by=[STRANGER]), SignatureInvalid)
-
-
-def test_names_that_a_later_version_adds_are_left_alone() -> None:
     assert read(document(content(comment="hello"), note="outer"))["version"] == 2
 
 
@@ -233,10 +215,7 @@ def test_versions_only_go_up() -> None:
     assert (trust.version, trust.keys) == (0, (OLD,)) and "older than 3" in trust.trouble
     trust = offered(version(2), version(3), newest=2)
     assert (trust.version, trust.trouble) == (3, "")
-
-
-def test_a_document_that_the_product_has_overtaken_is_left() -> None:
-    trust = offered(version(2), version=2)
+    trust = offered(version(2), version=2)  # the product has overtaken it
     assert trust.keys == (OLD,) and "not newer than the product's own" in trust.trouble
 
 
@@ -252,36 +231,9 @@ def test_an_expired_document_works_and_says_so() -> None:
     assert [trust.report(at)["expired"] for at in (NOW, NOW + 1)] == [False, True]
 
 
-BLOCKED = """
-import sys
-sys.modules["nacl"] = None
-sys.path.insert(0, sys.argv[1])
-from support.signatures import PublicKey
-from agent.errors import Unverifiable
-from agent.extras.keyring import Keyring, read_document
-roots = tuple(PublicKey.from_pem(pem, name=str(n)) for n, pem in enumerate(sys.argv[3:]))
-data = open(sys.argv[2], "rb").read()
-try:
-    read_document(data, roots, 1)
-except Unverifiable as error:
-    trust = Keyring(roots[:1], roots=roots).trusted()
-    trust.offer(data, "here")
-    print(trust.version, trust.trouble)
-"""
-
-
-def test_without_pynacl_the_embedded_keys_stay(tmp_path: Path) -> None:
-    (tmp_path / "keyring.json").write_bytes(document())
-    here = Path(__file__).resolve().parents[1]
-    found = subprocess.run(
-        [sys.executable, "-c", BLOCKED, str(here), str(tmp_path / "keyring.json")]
-        + [root.pem for root in ROOTS],
-        capture_output=True,
-        text=True,
-        cwd=here.parent,
-        env={"PYTHONPATH": str(here.parent)},
-        check=False,
-    )
-    assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith("0 here: PyNaCl fails")
-    assert issubclass(Unverifiable, agent.VerificationError)
+def test_without_pynacl_the_embedded_keys_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = document()
+    monkeypatch.setitem(sys.modules, "nacl.bindings", None)
+    refused(data, Unverifiable)
+    trust = offered(data)
+    assert (trust.version, trust.keys) == (0, (OLD,)) and "PyNaCl fails" in trust.trouble

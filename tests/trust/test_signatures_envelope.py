@@ -172,10 +172,12 @@ def test_a_signed_member_is_there_once_as_ascii_text(name: str) -> None:
 # The signature comes first.
 
 
-@pytest.mark.parametrize("signature", ["", "AA==", SIGNATURE[:-4] + "AAA=", "AAAA" * 1000])
-def test_a_signature_that_fits_no_key(signature: str) -> None:
-    refused(envelope(signature=signature), SignatureInvalid)
+def test_a_signature_that_fits_no_key() -> None:
+    for signature in ("", "AA==", SIGNATURE[:-4] + "AAA=", "AAAA" * 1000):
+        refused(envelope(signature=signature), SignatureInvalid)
     refused(GOOD, SignatureInvalid, ())
+    for signature in (SIGNATURE + "\n", SIGNATURE + "====", "*" + SIGNATURE):
+        refused(envelope(signature=signature), EnvelopeMalformed)
 
 
 def test_unsigned_content_is_not_even_read() -> None:
@@ -206,23 +208,6 @@ def test_a_code_may_be_text_and_a_time_may_not() -> None:
 
 # What explains may have any shape.
 
-MESSAGES = {
-    "...": "",
-    "null": "",
-    '"caf\u00e9\\n"': "caf\u00e9\n",
-    "5": "5",
-    "[]": "",
-    '["x",["y"]]': "x; y",
-    '{"a":"x"}': "x",
-    '"\\ud800"': "?",
-}
-
-
-@pytest.mark.parametrize("value", MESSAGES)
-def test_a_message_of_any_shape_refuses_no_receipt(value: str) -> None:
-    assert verify(signed(message=value), (KEY,)).message == MESSAGES[value]
-
-
 ERRORS: dict[str, dict[str, list[str]]] = {
     "...": {},
     "null": {},
@@ -230,7 +215,7 @@ ERRORS: dict[str, dict[str, list[str]]] = {
     '"x"': {"": ["x"]},
     "5": {"": ["5"]},
     '[{"a":"x"},[["y"]]]': {"": ["x", "y"]},
-    "[" * 200 + '"x"' + "]" * 200: {"": ["x"]},
+    "[" * 100 + '"x"' + "]" * 100: {"": ["x"]},
     '{"a":null,"b":"x","c":7}': {"a": [], "b": ["x"], "c": ["7"]},
     '{"a":["x","y"],"b":["\u00e9\\n"]}': {"a": ["x", "y"], "b": ["\u00e9\n"]},
     '{"a":{"b":["x",{"c":"y"}]}}': {"a": ["x", "y"]},
@@ -239,36 +224,34 @@ ERRORS: dict[str, dict[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("value", ERRORS, ids=lambda text: ascii(text)[:24])
-def test_errors_of_any_shape_refuse_no_receipt(value: str) -> None:
-    assert verify(signed(errors=value, more='{"a":[1.5,1e999]}'), (KEY,)).errors == ERRORS[value]
+def test_errors_and_message_of_any_shape_refuse_no_receipt(value: str) -> None:
+    answer = signed(errors=value, message=value, more='{"a":[1.5,1e999]}')
+    receipt, texts = verify(answer, (KEY,)), ERRORS[value]
+    assert receipt.errors == texts
+    assert receipt.message == "; ".join(text for some in texts.values() for text in some)
 
 
-@pytest.mark.parametrize("code", [830, 831, 100, 101, 102, 103, 150])
-def test_known_codes(code: int) -> None:
-    assert verify(envelope(content(code=code)), (KEY,)).code == code
-
-
-@pytest.mark.parametrize("code", [0, 99, 104, 151, 829, 832, 1 << 53])
-def test_a_signed_code_that_is_no_receipt_is_unknown(code: int) -> None:
-    with pytest.raises(CodeUnknown) as caught:
-        verify(envelope(content(code=code, timestamp=1)), (KEY,), now=NOW)
-    assert caught.value.code == code and str(code) in str(caught.value)
+def test_codes() -> None:
+    for code in (830, 831, 100, 101, 102, 103, 150):
+        assert verify(envelope(content(code=code)), (KEY,)).code == code
+    for code in (0, 99, 104, 151, 829, 832, 1 << 53):
+        with pytest.raises(CodeUnknown) as caught:
+            verify(envelope(content(code=code, timestamp=1)), (KEY,), now=NOW)
+        assert caught.value.code == code and str(code) in str(caught.value)
 
 
 # Time.
 
 
-@pytest.mark.parametrize("skew", [-86400, 0, 86400.0])
-def test_an_answer_within_a_day_of_now(skew: float) -> None:
-    assert verify(envelope(), (KEY,), now=NOW - skew).timestamp == NOW
-
-
-@pytest.mark.parametrize("skew", [-86401, 86401, 86400.5, -315360000, NOW])
-def test_an_answer_more_than_a_day_from_now_is_stale(skew: float) -> None:
-    with pytest.raises(AnswerStale) as caught:
-        verify(envelope(), (KEY,), now=NOW - skew)
-    assert caught.value.skew_s == int(skew) and type(caught.value.skew_s) is int
-    assert "%+d s" % skew in str(caught.value)
+def test_an_answer_more_than_a_day_from_now_is_stale() -> None:
+    for skew in (-86400, 0, 86400.0):
+        assert verify(envelope(), (KEY,), now=NOW - skew).timestamp == NOW
+    for skew in (-86401, 86401, 86400.5, -315360000, NOW):
+        with pytest.raises(AnswerStale) as caught:
+            verify(envelope(), (KEY,), now=NOW - skew)
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert error.skew_s == int(skew) and type(error.skew_s) is int
+        assert "%+d s" % skew in str(error)
 
 
 def test_a_mistake_is_no_verdict() -> None:
@@ -327,18 +310,6 @@ def test_a_receipt_is_a_value() -> None:
         receipt.code = 830
     assert receipt != verify(GOOD, (KEY,)) and receipt != 831
     assert "831" in repr(receipt) and "'a': ['x']" in repr(receipt)
-
-
-def test_errors_survive_pickling_with_their_facts() -> None:
-    unknown = envelope(content(code=7))
-    for data, now in ((b"", None), (envelope(signature=""), None), (unknown, None), (GOOD, 0)):
-        with pytest.raises(VerificationError) as caught:
-            verify(data, (KEY,), now=now)
-        error = caught.value
-        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            again = pickle.loads(pickle.dumps(error, protocol))
-            assert type(again) is type(error)
-            assert str(again) == str(error) and vars(again) == vars(error)
 
 
 def test_errors_quote_nothing_of_the_answer() -> None:

@@ -23,58 +23,46 @@ def fresh(memory: Freshness, timestamp: int, now: float, monotonic: float) -> bo
     return True
 
 
-Y, N = True, False
-# what is tested: floor from disk, [(timestamp, local clock, monotonic, accepted)], floor afterwards, agreed
-RULES: dict[str, Any] = {
-    "a day ahead": (None, [(T + DAY, T, 0, Y)], T + DAY, Y),
-    "more than a day ahead": (None, [(T + DAY + 1, T, 0, N)], None, N),
-    "more than a day behind": (None, [(T - DAY - 1, T, 0, N)], None, N),
-    "at the floor minus the slack": (T, [(T - 300, T, 50, Y)], T, Y),
-    "one second before that": (T, [(T - 301, T, 50, N)], T, N),
-    "the floor from disk starts ageing here": (T, [(T, T, 10**6, Y)], T, Y),
-    "the same one later": (
-        None,
-        [(T, T, 0, Y), (T, T, 200, Y), (T, T, 300, Y), (T, T, 301, N)],
-        T,
-        Y,
-    ),
-    "a refused answer leaves the floor alone": (
-        *(None, [(T, T, 0, Y), (T + 2 * DAY, T, 10, N), (T - 301, T, 10, N), (T + 10, T, 10, Y)]),
-        *(T + 10, Y),
-    ),
-    "a tick": (None, [(T, 0, 0, N), (T + 20, 0, 20, Y)], None, N),
-    "too early for a tick": (None, [(T, 0, 0, N), (T + 19, 0, 19.9, N)], None, N),
-    "a quarter fast": (None, [(T, 0, 0, N), (T + 50, 0, 40, Y)], None, N),
-    "more than a quarter fast": (None, [(T, 0, 0, N), (T + 51, 0, 40, N)], None, N),
-    "more than a quarter slow": (None, [(T, 0, 0, N), (T + 29, 0, 40, N)], None, N),
-    "no tick: measured from here next time": (
-        *(None, [(T, 0, 0, N), (T + 999, 0, 40, N), (T + 1039, 0, 80, Y)], None, N),
-    ),
-    "a tick moves the floor in memory": (
-        *(None, [(T, 0, 0, N), (T + 1000, 0, 1000, Y), (T + 1000, 0, 1200, Y)], None, N),
-    ),
-    "and no further than it is": (
-        *(None, [(T, 0, 0, N), (T + 1000, 0, 1000, Y), (T + 1000, 0, 1301, N)], None, N),
-    ),
-    "the local clock jumps away: the earlier answer is the base": (
-        *(None, [(T, T, 0, Y), (T + 100, T + 9 * DAY, 100, Y)], T, Y),
-    ),
-    "a captured answer before the floor does not become the base": (
-        *(T, [(T, 0, 0, N), (T - 5000, 0, 30, N), (T + 60, 0, 60, Y)], T, N),
-    ),
-    "a suspended machine: no tick, then one": (
-        *(None, [(T, 0, 0, N), (T + 9 * DAY, 0, 60, N), (T + 9 * DAY + 30, 0, 90, Y)], None, N),
-    ),
+# What is tested: floor from disk, "timestamp local-clock monotonic accepted, ...", floor afterwards, whether the clocks
+# agreed. Times are seconds or days from T; the local clock may say 1970.
+RULES: dict[str, tuple[Optional[int], str, Optional[int], bool]] = {
+    "a day ahead": (None, "1d 0 0 yes", DAY, True),
+    "more than a day ahead": (None, "86401 0 0 no", None, False),
+    "more than a day behind": (None, "-86401 0 0 no", None, False),
+    "at the floor minus the slack": (0, "-300 0 50 yes", 0, True),
+    "one second before that": (0, "-301 0 50 no", 0, False),
+    "the floor from disk starts ageing here": (0, "0 0 1000000 yes", 0, True),
+    "the same one again": (None, "0 0 0 yes, 0 0 200 yes, 0 0 300 yes, 0 0 301 no", 0, True),
+    "refused ones": (None, "0 0 0 yes, 2d 0 10 no, -301 0 10 no, 10 0 10 yes", 10, True),
+    "ahead once": (None, "1d 0 0 yes, 99 99 99 no, 86501 86501 86501 yes", 86501, True),
+    "a tick": (None, "0 1970 0 no, 20 1970 20 yes", None, False),
+    "too early for a tick": (None, "0 1970 0 no, 19 1970 19.9 no", None, False),
+    "a quarter fast": (None, "0 1970 0 no, 50 1970 40 yes", None, False),
+    "more than a quarter fast": (None, "0 1970 0 no, 51 1970 40 no", None, False),
+    "more than a quarter slow": (None, "0 1970 0 no, 29 1970 40 no", None, False),
+    "from here next time": (None, "0 1970 0 no, 999 1970 40 no, 1039 1970 80 yes", None, False),
+    "a floor in memory": (None, "0 1970 0 no, 999 1970 999 yes, 999 1970 1299 yes", None, False),
+    "and its end": (None, "0 1970 0 no, 999 1970 999 yes, 999 1970 1300 no", None, False),
+    "the local clock jumps away": (None, "0 0 0 yes, 100 9d 100 yes", 0, True),
+    "a captured answer is no base": (0, "0 1970 0 no, -5000 1970 30 no, 60 1970 60 yes", 0, False),
+    "a suspended machine": (None, "0 1970 0 no, 9d 1970 60 no, 777630 1970 90 yes", None, False),
 }
+
+
+def at(text: Any) -> Any:
+    if text in (None, "1970"):
+        return None if text is None else 0
+    return T + (int(text[:-1]) * DAY if str(text).endswith("d") else int(text))
 
 
 @pytest.mark.parametrize("what", RULES)
 def test_the_rule(what: str) -> None:
     floor, steps, floor_after, agreed = RULES[what]
-    memory = Freshness(floor)
-    for timestamp, now, monotonic, accepted in steps:
-        assert fresh(memory, timestamp, now, monotonic) is accepted, (timestamp, now, monotonic)
-    assert (memory.floor, memory.agreed) == (floor_after, agreed)
+    memory = Freshness(at(floor))
+    for step in steps.split(", "):
+        timestamp, now, monotonic, answer = step.split()
+        assert fresh(memory, at(timestamp), at(now), float(monotonic)) is (answer == "yes"), step
+    assert (memory.floor, memory.agreed) == (at(floor_after), agreed)
 
 
 def test_the_skew_is_told_and_says_which_way() -> None:
@@ -82,6 +70,16 @@ def test_the_skew_is_told_and_says_which_way() -> None:
         with pytest.raises(AnswerStale) as caught:
             Freshness(T).judge(timestamp, now=T, monotonic=0)
         assert caught.value.skew_s == skew_s and "%+d s" % skew_s in str(caught.value)
+
+
+def test_while_the_clock_is_doubtful_an_answer_has_to_tick() -> None:
+    memory = Freshness()
+    memory.doubtful = True
+    assert not fresh(memory, T, T, 7) and fresh(memory, T + 20, T + 20, 27)
+    assert memory.agreed and not memory.doubtful
+    assert memory.corroborates(T + 93, 100) and not memory.corroborates(T + 9 * DAY, 100)
+    memory.raise_floor(T + 1000)  # by another process
+    assert not fresh(memory, T + 40, T + 40, 47) and memory.floor == T + 1000
 
 
 def test_a_monotonic_clock_that_goes_back_breaks_nothing() -> None:
