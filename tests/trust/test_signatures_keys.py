@@ -186,12 +186,6 @@ def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject
     assert der_of(serialization.load_der_public_key(changed)) == changed
 
 
-@settings(max_examples=40)
-@given(st.text(max_size=200) | st.binary(max_size=200))
-def test_no_text_breaks_the_reader(text: Any) -> None:
-    refusal(text)
-
-
 @pytest.mark.parametrize("signer", [RSA_2048, ED], ids=["rsa", "ed25519"])
 def test_a_key_is_a_value(signer: Any) -> None:
     key = signer.key

@@ -73,7 +73,7 @@ def test_an_ascii_change_of_the_text_is_a_bad_signature_not_a_malformed_answer(
     key: PublicKey, answers: dict[int, dict[str, Any]]
 ) -> None:
     answer = answers[830]
-    for changed in ("!" + answer["response_base64"][1:], answer["response_base64"][:-1], ""):
+    for changed in ("!" + answer["response_base64"][1:], ""):
         with pytest.raises(SignatureInvalid):
             verify(json.dumps(dict(answer, response_base64=changed)).encode(), (key,))
 
