@@ -192,6 +192,10 @@ def test_a_writer_that_died_in_a_line_swallows_no_later_entry(place: Path) -> No
         assert deliver(spool(place), limit=1) == [id]
         with open(place / "agent.book", "ab") as file:
             file.write(b'0badc0de ["answer","server","b"')
+        spool(place).note_fact("fact", id)
+        fresh = look(place)
+        fresh.refresh_facts()
+        assert fresh.fact("fact", id)
     assert segments(place) == []
 
 
@@ -273,7 +277,7 @@ def test_what_can_neither_be_written_nor_removed_is_not_sent(
 def test_a_dead_letter_keeps_its_place_and_its_reason_and_may_come_back(place: Path) -> None:
     target = spool(place)
     keep(target, "a", "b")
-    for n in range(3):
+    for _ in range(3):
         attempt(target, "a", counted=1)
         assert deliver(target, outcome="rejected") == ["b", "a"]
         assert waiting(place) == [] and waiting(place, dead=True) == ["b", "a"]

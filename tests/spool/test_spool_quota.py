@@ -195,6 +195,14 @@ def test_what_is_nothing_is_not_counted_when_it_goes(place: Path) -> None:
     assert dropped[0][0] == 10
 
 
+def test_lines_of_a_newer_format_count_when_they_go(place: Path) -> None:
+    dropped = Dropped()
+    newer = [lines.encode({"v": 2, "k": "licence", "pad": "x" * 9000}) for _ in range(3)]
+    write_segment(place, [*newer, line("a")], ms=1)
+    fill(spool(place, max_bytes=40_000, report=dropped), 20)
+    assert dropped[0][0] == 4
+
+
 def test_the_evicted_report_hands_its_count_on(place: Path) -> None:
     target = spool(place, max_bytes=20_000)
     fill(target, 500)

@@ -181,23 +181,26 @@ def test_a_failed_sync_puts_the_record_once_more_elsewhere_and_adopts_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The next sync of a file may succeed without the pages that were lost."""
-    for name in "xyz":
-        one = spool(place)
-        keep(one, name)
-        one.seal()
-        write_segment(place, [line("spare " + name)], ms=2**43)
-    target = spool(place)
-    real = os.fsync
-    monkeypatch.setattr(os, "fsync", failing(real, *[0] * (what == "directory"), 5))
-    before = {path: path.read_bytes() for path in segments(place)}
+    write_segment(place, [line("old")], ms=2**43)
+    target, other, real = spool(place), spool(place), os.fsync
+    keep(other, "theirs")  # in the old one
+    later = write_segment(place, [line("later")], ms=2**43 + 9)
+    errors = [0] * (what == "directory") + [5]
+
+    def fsync(fd: int) -> None:
+        if errors and errors.pop(0):
+            other.seal()  # and so there is something to adopt
+            write_segment(place, [line("latest")], ms=2**43 + 99)
+            raise OSError(5, "the disk is ill")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     keep(target, "b")
     keep(target, "c")
-    changed = [path for path in segments(place) if before.get(path) != path.read_bytes()]
-    fresh = [path for path in changed if path not in before]
-    assert len(fresh) == 1 and fresh[0].read_bytes().count(b"\n") == 2
-    assert sorted(waiting(place)) == sorted(
-        ["x", "y", "z", *("spare " + n for n in "xyz"), "b", "c"]
-    )
+    assert later.read_bytes().count(b'"id"') == 2  # adopted, before the failure
+    (fresh,) = [path for path in segments(place) if b'"c"' in path.read_bytes()]
+    assert fresh.read_bytes().count(b'"id"') == 2
+    assert sorted(waiting(place)) == ["b", "c", "later", "latest", "old", "theirs"]
 
 
 def test_a_record_whose_disk_refuses_twice_stays_in_memory_and_is_sent_once(

@@ -149,7 +149,7 @@ def untouched(files_: dict[str, bytes], place: Path) -> None:
 
 
 def test_what_a_newer_version_wrote_is_left_alone(at: Desk) -> None:
-    """Start, recording, delivery, ageing: byte for byte. A quota may evict it, a refusal takes usage; so does ``erase``."""
+    """Start, recording, delivery, ageing: byte for byte. A quota may evict it, a refusal takes usage, ``erase`` all."""
     before = unpack("spool_newer", at.state_dir)
     with at.agent() as product:
         assert product.status()["newer"] == 6 and product.status()["damaged"] == 0
