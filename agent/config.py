@@ -140,7 +140,7 @@ def _parts(value: Any) -> tuple[str, str, str, str]:
 
 
 def _https(value: Any) -> str | None:
-    """Plain http only where a host cannot mean another machine: short forms (127.1) may."""
+    """Without its trailing slash; plain http only where a host can mean no other machine: short forms (127.1) may."""
     scheme, userinfo, place, path = _parts(value)
     host = place[:5] if place[:1] == "[" else place.partition(":")[0]
     here = host in ("localhost", "[::1]") or (host.startswith("127.") and is_ip(host))
@@ -159,10 +159,7 @@ _KEY = _text("printable ASCII without spaces", _ASCII.issuperset)
 _WAIT, _SPAN = _number(0, _WAIT_MAX_S), _number(0.001, _WAIT_MAX_S)
 _PLACE = _path, "a non-empty str, or os.PathLike"
 _HTTPS = _https, "https://HOST[:PORT][/PREFIX], or http:// for this machine; without user and query"
-_PROXY = (
-    _proxy,
-    'None, "direct" or SCHEME://[USER:PASSWORD@]HOST[:PORT], http, https, socks5 or socks5h',
-)
+_PROXY = _proxy, 'None, "direct" or (http|https|socks5|socks5h)://[USER:PASSWORD@]HOST[:PORT]'
 _KEYS = _keys, "a tuple of PublicKey (of this very package; see PublicKey.from_pem) or a Keyring"
 _ENDPOINTS = _endpoints, "a tuple of GetKeyManager and Reo, each of its own name"
 _CONSENT = _flag_or_call, "True, False, None (not asked yet) or a callable"
@@ -188,9 +185,7 @@ class _Signature:
     def __get__(self, _: object, table: type[Settings]) -> Any:
         inspect: Any = sys.modules["inspect"]
         empty, kind = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
-        told = {
-            name: empty if one[2] is _REQUIRED else one[2] for name, one in table.fields.items()
-        }
+        told = {n: empty if one[2] is _REQUIRED else one[2] for n, one in table.fields.items()}
         return inspect.Signature([inspect.Parameter(n, kind, default=told[n]) for n in told])
 
 

@@ -89,9 +89,8 @@ def number(value: Any, field: str) -> str | None:
     """The text of a number ("50", "3.2") of any library; None for one that cannot be sent: NaN, infinite, too large."""
     kind = type(value)
     try:
-        if kind.__name__ in ("bool", "bool_") or not hasattr(
-            kind, "__float__"
-        ):  # NumPy's bool is a number, too
+        # A bool is a number to Python, and so is NumPy's to NumPy.
+        if kind.__name__ in ("bool", "bool_") or not hasattr(kind, "__float__"):
             raise TypeError
         found = kind.__index__(value) + 0 if hasattr(kind, "__index__") else float(value)
         return str(found) if abs(found) < 2**NUMBER_MAX_BITS else None
@@ -177,8 +176,7 @@ class Licence:
     def __init__(self, license_key: Given, activation_identifier: str | None = None) -> None:
         self._ask: Any = license_key if callable(license_key) else None
         self._activation = _pair((None, activation_identifier), "activation_identifier")[1]
-        given: Any = None if self._ask else license_key
-        self._last = _pair(given, "license_key", self._activation)
+        self._last = _pair(None if self._ask else license_key, "license_key", self._activation)
         self.trouble = ""  # why the callable's last answer was no licence
 
     def read(self) -> tuple[str, str]:

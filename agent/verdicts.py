@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .signatures.keys import PublicKey
     from .values import Capture, Request, Response
 
-    Claim = tuple[object, object]
     Secrets = tuple[str, ...]
 
 DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled"
@@ -88,7 +87,7 @@ def by_status(response: Response, now: float, pause_max_s: float) -> Verdict | N
     return Verdict(RETRY, reason=reason) if busy else None
 
 
-def by_claim(response: Response, claim: Claim | None, now: float, secrets: Secrets) -> Verdict:
+def by_claim(response: Response, claim: Any, now: float, secrets: Secrets) -> Verdict:
     """What an answer that nothing proves means, unless it reports a success.
 
     ``claim`` is what the server's own JSON says: a code like an HTTP status, and a text. None for a stranger's answer,
@@ -98,7 +97,7 @@ def by_claim(response: Response, claim: Claim | None, now: float, secrets: Secre
     if hint is not None:
         return hint
     if claim is None:
-        return Verdict(RETRY, reason="HTTP %d: %s" % (response.status, stranger(response)))
+        return Verdict(RETRY, reason="HTTP %d: %s" % (response.status, foreign(response)))
     code, text = claim
     said = {response.status, code if type(code) is int else 0}
     words = text.lower() if type(text) is str else ""
@@ -108,9 +107,9 @@ def by_claim(response: Response, claim: Claim | None, now: float, secrets: Secre
     return Verdict(outcome, reason=brief(text, secrets) or "HTTP %d" % response.status)
 
 
-def stranger(response: Response, what: str = FOREIGN) -> str:
+def foreign(response: Response, why: object = FOREIGN) -> object:
     """What to say of an answer that is not our server's."""
-    return WRONG_ADDRESS if response.status == 404 else what
+    return WRONG_ADDRESS if response.status == 404 else why
 
 
 def _pause_s(response: Response, now: float) -> float:
@@ -166,17 +165,7 @@ def brief(value: Any, secrets: Secrets = ()) -> str:
 
 
 def bounded_errors(errors: Any, secrets: Secrets) -> dict[str, list[str]]:
-    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters; "" where none is named."""
-    fields = errors if type(errors) is dict else {"": errors} if errors else {}
-    return {
-        brief(field, secrets): [brief(text, secrets) for text in _texts(fields[field])]
-        for field in list(fields)[:FIELDS_MAX]
-    }
-
-
-def _texts(value: Any) -> list[str]:
-    """The texts in lists within lists, and the numbers as texts."""
-    if type(value) in (dict, list):
-        parts = value.values() if type(value) is dict else value
-        return [text for part in parts for text in _texts(part)][:MESSAGES_MAX]
-    return [] if value is None else [str(value)]
+    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters."""
+    found = list(errors.items())[:FIELDS_MAX] if type(errors) is dict else []
+    lists = [(field, texts[:MESSAGES_MAX]) for field, texts in found if type(texts) is list]
+    return {brief(field, secrets): [brief(t, secrets) for t in texts] for field, texts in lists}

@@ -98,13 +98,11 @@ class GetKeyManagerAdapter(Adapter):
         try:
             receipt = verify(response.body if response.complete else b"", self.keys)
             freshness.judge(receipt.timestamp, now=now, monotonic=monotonic)
-        except AnswerStale as stale:
-            return Verdict(
-                SKEWED, reason=str(stale), code=receipt.code, timestamp=receipt.timestamp
-            )
+        except AnswerStale as old:
+            return Verdict(SKEWED, reason=str(old), code=receipt.code, timestamp=receipt.timestamp)
         except VerificationError as error:
             hint = verdicts.by_status(response, now, verdicts.PAUSE_UNPROVEN_MAX_S)
-            why = verdicts.stranger(response, str(error))
+            why = verdicts.foreign(response, error)
             reason = verdicts.brief("HTTP %d, not proven: %s" % (response.status, why))
             return hint or Verdict(UNTRUSTED, reason=reason)
         verdict = _by_code(receipt.code, receipt.message, receipt.errors, secrets)

@@ -282,12 +282,3 @@ def test_paths_stay_where_they_were(
     made = config(state_dir="state", ca_bundle=pathlib.Path("ca.pem"))
     assert made.state_dir == str(tmp_path / "state") and made.ca_bundle == str(tmp_path / "ca.pem")
     assert config(state_dir=tmp_path).state_dir == str(tmp_path)
-
-
-def test_a_str_of_another_class_is_kept_as_a_str() -> None:
-    class Text(str):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    made = config(vendor=Text("Acme"), endpoints=[reo(api_key=Text(API_KEY))], usage_consent=True)
-    assert type(made.vendor) is str and type(made.endpoints[0].api_key) is str

@@ -13,7 +13,6 @@ from support.endpoints import (
     LICENSE_KEY,
     NOW,
     getkeymanager,
-    public_key,
     receipt,
     reo,
     response,
@@ -23,20 +22,10 @@ from support.endpoints import (
 
 from agent.signatures.freshness import Freshness
 from agent.values import Response, Verdict
-from agent.verdicts import (
-    DELIVERED,
-    FLAGGED,
-    HELD,
-    NOT_REPEATED,
-    OFFLINE,
-    REFUSED,
-    RETRY,
-    SKEWED,
-    THROTTLED,
-    UNTRUSTED,
-    WRONG_ADDRESS,
-)
+from agent.verdicts import NOT_REPEATED, WRONG_ADDRESS
 
+DELIVERED, FLAGGED, HELD, THROTTLED, OFFLINE = "delivered flagged held throttled offline".split()
+SKEWED, UNTRUSTED, RETRY, REFUSED = "skewed untrusted retry refused".split()
 HOUR_S, DAY_S = 3600, 24 * 3600
 PORTAL = b"<html><title>Welcome to our wireless network</title></html>"
 SUCCESS = {"response_code": "200", "response": "Data Uploaded", "status": "success"}
@@ -47,10 +36,8 @@ UNSIGNED = ["unsigned", "reo"]
 
 
 def judge(adapter: Any, answer: Response, *, freshness: Any = None, now: float = NOW) -> Verdict:
-    fresh = Freshness() if freshness is None else freshness
-    found: Verdict = adapter.judge(
-        answer, now=now, monotonic=1000.0, freshness=fresh, secret=LICENSE_KEY
-    )
+    given = {"now": now, "monotonic": 1000.0, "freshness": freshness or Freshness()}
+    found: Verdict = adapter.judge(answer, **given, secret=LICENSE_KEY)
     return found
 
 
@@ -87,12 +74,12 @@ def test_a_proven_code_decides_alone(status: int, code: int, expected: str) -> N
 def test_a_stored_record_is_stored_whatever_the_shape_of_the_rest(errors: Any, said: Any) -> None:
     odd = {**receipt(831), "errors": errors, "message": errors}
     for code in (831, "831"):
-        for adapter, status in ((getkeymanager(), 200), (unsigned(), 200), (unsigned(), 400)):
-            found = judge(adapter, response(status, signed_body({**odd, "code": code})))
-            assert (found.outcome, found.code, found.errors) == (FLAGGED, 831, said)
-    bare = {"code": "830", "timestamp": int(NOW)}
-    for adapter in (getkeymanager(), unsigned()):
-        assert outcome(adapter, 200, b"\xef\xbb\xbf" + signed_body(bare)) == DELIVERED, "a BOM"
+        found = judge(getkeymanager(), response(200, signed_body({**odd, "code": code})))
+        assert (found.outcome, found.code, found.errors) == (FLAGGED, 831, said)
+        for status in (200, 400):
+            assert outcome(unsigned(), status, {"response": {**odd, "code": code}}) == FLAGGED
+    bare = b"\xef\xbb\xbf" + signed_body({"code": "830", "timestamp": int(NOW)})
+    assert outcome(getkeymanager(), 200, bare) == outcome(unsigned(), 200, bare) == DELIVERED
 
 
 @pytest.mark.parametrize("age_s", [-2 * DAY_S, 2 * DAY_S])
@@ -106,15 +93,14 @@ def test_a_proven_answer_of_another_time(age_s: int, code: int) -> None:
 
 
 def test_only_a_fresh_answer_moves_the_floor() -> None:
-    freshness, heard = Freshness(), Freshness(floor=int(NOW))
+    heard = Freshness(floor=int(NOW) - 1)
     old = signed_body(receipt(830, timestamp=int(NOW) - HOUR_S))
     assert judge(getkeymanager(), response(200, old), freshness=heard).outcome == SKEWED
-    assert heard.floor == int(NOW)
     for body in (PORTAL, signed_body(receipt(830), by="stranger")):
-        judge(getkeymanager(), response(200, body), freshness=freshness)
-        assert (freshness.floor, freshness.agreed) == (None, False)
-    judge(getkeymanager(), response(200, signed_body(receipt(830))), freshness=freshness)
-    assert (freshness.floor, freshness.agreed) == (int(NOW), True)
+        judge(getkeymanager(), response(200, body), freshness=heard)
+    assert heard.floor == int(NOW) - 1
+    judge(getkeymanager(), response(200, signed_body(receipt(830))), freshness=heard)
+    assert heard.floor == int(NOW)
 
 
 def forgeries() -> dict[str, bytes]:
@@ -148,11 +134,6 @@ def test_an_answer_that_broke_off_proves_nothing() -> None:
     assert outcome(unsigned(), 200, signed_body(receipt(830)), False) == RETRY
     assert outcome(reo(), 200, SUCCESS, False) == RETRY
     assert outcome(reo(), 400, failure(400), False) == RETRY, "nor does it refuse"
-
-
-def test_a_second_key_is_as_good_as_the_first() -> None:
-    adapter = getkeymanager(keys=(public_key("old"), public_key("global")))
-    assert outcome(adapter, 200, signed_body(receipt(830))) == DELIVERED
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
@@ -235,11 +216,10 @@ def test_a_pause_in_the_body_of_a_429(kind: str) -> None:
 # --- without keys: the body decides -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_success_is_the_documented_one(status: int) -> None:
-    found = judge(reo(), response(status, SUCCESS))
-    assert (found.outcome, found.proven, found.code) == (DELIVERED, False, None)
-    assert outcome(reo(), status, {"status": "success"}) == DELIVERED
+def test_a_success_is_the_documented_one() -> None:
+    for status in (200, 202):
+        found = judge(reo(), response(status, SUCCESS))
+        assert (found.outcome, found.proven, found.code) == (DELIVERED, False, None)
 
 
 @pytest.mark.parametrize(
@@ -344,13 +324,11 @@ def test_a_text_with_a_secret_is_not_repeated_at_all(secret: str) -> None:
 def test_errors_are_bounded() -> None:
     errors = {"field %d" % number: ["m" * 300] * 9 for number in range(5)}
     many = {"field %d" % number: ["m"] for number in range(100)}
-    for given_, fields in ((errors, 5), (many, 32)):
-        for adapter in (getkeymanager(), unsigned()):
-            body = signed_body(receipt(831, errors=given_))
-            found = judge(adapter, response(200, body)).errors
-            assert found is not None and len(found) == fields
-            for messages in found.values():
-                assert len(messages) <= 8 and all(len(text) <= 200 for text in messages)
+    for adapter in (getkeymanager(), unsigned()):
+        for given_, most in ((errors, (5, 8, 200)), (many, (32, 1, 1))):
+            found: Any = judge(adapter, response(200, signed_body(receipt(831, errors=given_))))
+            texts = list(found.errors.values())
+            assert (len(texts), len(texts[0]), len(texts[0][0])) == most
 
 
 # --- odd answers; tests/fuzz makes more of them -------------------------------------------------
