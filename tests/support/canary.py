@@ -24,18 +24,17 @@ import json
 import logging
 import os
 import pickle
-import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, Optional, Union
 from urllib.parse import quote, quote_plus
 
 import agent
-from agent import jsonline, story
-from agent.spool import names
+from agent import lines
 
-# Per style: what the secrets of a set are like. An API key is printable ASCII without spaces around it; a licence key,
+# Per style: what the secrets of a set are like. An API key is printable ASCII without spaces; a licence key,
 # an activation identifier, and a proxy's user and password may be anything.
 STYLES: dict[str, str] = {
     "short": "k#7~",
@@ -51,68 +50,45 @@ PIECE_CHARS = 12
 TELLING_CHARS = 8
 # What of a record on disk may hold a licence.
 LICENCE_FIELDS = ("license_key", "activation_identifier")
-Thing = Union[bytes, bytearray, str, Path, BaseException, object]
+SAFE = ("", "/", "*", "!$&'()*+,;=:", "-._~!$&'()*+,;=:@/")
+Thing = Union[bytes, str, Path, BaseException, object]
 
 
-class Finding(NamedTuple):
-    """One secret that was found where it does not belong."""
-
-    secret: str  # which one, never its value
-    spelling: str
-    where: str
-    offset: int
-
-    def __str__(self) -> str:
-        return "%s, %s, in %s at byte %d" % (self.secret, self.spelling, self.where, self.offset)
-
-
-def spellings(secret: str) -> dict[bytes, str]:
-    """Everything that ``secret`` can look like in bytes -> the name of that spelling."""
-    found: dict[bytes, str] = {}
-    for piece, of in _pieces(secret):
-        for name, text in _written(piece):
-            found.setdefault(text.encode("utf-8", "surrogatepass"), of + name)
-        raw = piece.encode("utf-8", "surrogatepass")
-        found.setdefault(piece.encode("utf-16-le", "surrogatepass"), of + "UTF-16")
-        found.setdefault(raw.hex().encode(), of + "hexadecimal")
-        for shift in range(3):
-            for name, encode in (
-                ("base64", base64.b64encode),
-                ("base64url", base64.urlsafe_b64encode),
-            ):
-                found.setdefault(_aligned(raw, shift, encode), of + name)
-    return {needle: name for needle, name in found.items() if _is_telling(needle, name)}
+def spellings(secret: str) -> tuple[set[bytes], set[bytes]]:
+    """Everything that ``secret`` can look like in bytes: what is the same in any case, and what is not (base64)."""
+    found: set[bytes] = set()
+    exact: set[bytes] = set()
+    cut = len(secret) >= 2 * PIECE_CHARS
+    for piece in (secret, *([secret[:PIECE_CHARS], secret[-PIECE_CHARS:]] if cut else [])):
+        raw = piece.encode("utf-8")
+        found |= {text.encode("utf-8").lower() for text in _written(piece)}
+        found |= {piece.encode("utf-16-le").lower(), raw.hex().encode()}
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            exact |= {_aligned(raw, shift, encode) for shift in range(3)}
+    return (
+        {n for n in found if len(n.replace(b"\0", b"")) >= (TELLING_CHARS if n.isalnum() else 4)},
+        {n for n in exact if len(n) >= TELLING_CHARS},
+    )
 
 
-def _pieces(secret: str) -> Iterator[tuple[str, str]]:
-    yield secret, ""
-    if len(secret) >= 2 * PIECE_CHARS:
-        yield secret[:PIECE_CHARS], "its beginning, "
-        yield secret[-PIECE_CHARS:], "its end, "
-
-
-def _written(text: str) -> Iterator[tuple[str, str]]:
-    """How programs write a text, by name."""
-    yield "plain", text
-    yield "in capitals", text.upper()
-    yield "in small letters", text.lower()
-    for safe in ("", "/", "*", "!$&'()*+,;=:", "-._~!$&'()*+,;=:@/"):
-        yield "percent-encoded", quote(text, safe=safe, errors="surrogatepass")
-    yield "form-encoded", quote_plus(text, errors="surrogatepass")
-    yield "form-encoded", quote_plus(text, safe="*", errors="surrogatepass").replace("~", "%7E")
-    twice = quote(quote(text, safe="", errors="surrogatepass"), safe="")
-    yield "percent-encoded twice", twice
+def _written(text: str) -> Iterator[str]:
+    """How programs write a text; in which case is all one."""
+    yield text
+    yield text.upper()
+    yield from (quote(text, safe=safe) for safe in SAFE)
+    yield quote_plus(text)
+    yield quote_plus(text, safe="*").replace("~", "%7E")
+    yield quote(quote(text, safe=""), safe="")
     for ascii_only in (True, False):
         once = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        yield "JSON", once
-        yield "JSON in JSON", json.dumps(once, ensure_ascii=ascii_only)[1:-1]
-        yield "JSON with \\/", once.replace("/", "\\/")
-    yield "repr", repr(text)[1:-1]
-    yield "repr in JSON", json.dumps(repr(text)[1:-1])[1:-1]
-    yield "repr of bytes", repr(text.encode("utf-8", "surrogatepass"))[2:-1]
-    yield "ASCII", ascii(text)[1:-1]
-    yield "backslashes", text.encode("ascii", "backslashreplace").decode()
-    yield "HTML", html.escape(text)
+        yield from (once, once.replace("/", "\\/"))
+        yield json.dumps(once, ensure_ascii=ascii_only)[1:-1]
+    yield repr(text)[1:-1]
+    yield json.dumps(repr(text)[1:-1])[1:-1]
+    yield repr(text.encode())[2:-1]
+    yield ascii(text)[1:-1]
+    yield text.encode("ascii", "backslashreplace").decode()
+    yield html.escape(text)
 
 
 def _aligned(raw: bytes, shift: int, encode: Any) -> bytes:
@@ -121,90 +97,54 @@ def _aligned(raw: bytes, shift: int, encode: Any) -> bytes:
     return text[-(-shift * 8 // 6) : (shift + len(raw)) * 8 // 6]
 
 
-def _is_telling(needle: bytes, name: str) -> bool:
-    plain = needle.replace(b"\0", b"")
-    return len(plain) >= (TELLING_CHARS if plain.isalnum() or "base64" in name else 4)
-
-
 class Canaries:
     """One set of secrets, all of one style, each different from the others."""
 
     def __init__(self, style: str = "punctuation") -> None:
         odd = STYLES[style]
-        ascii_odd = odd if odd.isascii() else STYLES["quotes"]
+        ascii_odd = odd if odd.isascii() and " " not in odd else STYLES["quotes"]
         if style == "long":  # SOCKS takes no more than 255 bytes of the others
             ascii_odd *= 5
-        self.style = style
 
         def secret(name: str, odd: str = odd) -> str:
             # So that neither its beginning nor its end is that of another.
             return odd + name[0] if style == "short" else "%s.%s.%s" % (name, odd, name)
 
+        self.style = style
         self.api_key = secret("Akey1", ascii_odd)
         self.usage_api_key = secret("Ukey2", ascii_odd)
         self.licence_key = secret("Lkey3")
         self.activation_identifier = secret("Token4")
         self.proxy_user = secret("person5", odd.replace(":", ""))  # RFC 7617: no colon
         self.proxy_password = secret("Word6")
-        self.secrets: dict[str, str] = {
-            "API key": self.api_key,
-            "usage API key": self.usage_api_key,
-            "licence key": self.licence_key,
-            "activation identifier": self.activation_identifier,
-            "proxy user": self.proxy_user,
-            "proxy password": self.proxy_password,
+        self.secrets = {
+            name.replace("_", " "): value for name, value in vars(self).items() if name != "style"
         }
-
-    @property
-    def licence(self) -> tuple[str, str]:
-        """What ``Agent(config, license_key)`` takes."""
-        return self.licence_key, self.activation_identifier
-
-    @property
-    def proxy_auth(self) -> str:
-        """``user:password`` as ``Config(proxy_auth=...)`` takes it."""
-        return "%s:%s" % (self.proxy_user, self.proxy_password)
+        self.licence = (self.licence_key, self.activation_identifier)
+        self.proxy_auth = "%s:%s" % (self.proxy_user, self.proxy_password)
+        # What a proxy must be told: the credentials of Basic (RFC 7617).
+        self.basic = base64.b64encode(self.proxy_auth.encode())
+        self._spellings = {name: spellings(value) for name, value in self.secrets.items()}
+        self._spellings["proxy password"][1].add(self.basic)
 
     def proxy_url(self, host: str, port: int, scheme: str = "http") -> str:
         """The address of a proxy with user and password, as ``Config(proxy=...)`` and HTTPS_PROXY take it."""
         user, password = quote(self.proxy_user, safe=""), quote(self.proxy_password, safe="")
         return "%s://%s:%s@%s:%d" % (scheme, user, password, host, port)
 
-    @property
-    def basic(self) -> bytes:
-        """What a proxy must be told: the credentials of Basic (RFC 7617)."""
-        return base64.b64encode(self.proxy_auth.encode())
-
-    @property
-    def spellings(self) -> dict[bytes, tuple[str, str]]:
-        """What to look for -> (which secret, how it is spelled)."""
-        if not hasattr(self, "_spellings"):
-            found: dict[bytes, tuple[str, str]] = {}
-            for secret, value in self.secrets.items():
-                for needle, name in spellings(value).items():
-                    found.setdefault(needle, (secret, name))
-            found.setdefault(self.basic, ("proxy password", "Basic"))
-            self._spellings = found
-        return self._spellings
-
-    def search(self, *things: Thing, but: tuple[str, ...] = (), where: str = "") -> list[Finding]:
-        """The secrets in bytes, texts, exceptions, any value, files and whole directories; not those of ``but``."""
-        found: list[Finding] = []
-        for thing in things:
-            for place, data, more in _parts(thing, where):
-                found += self._in(data, place, {*but, *more})
+    def search(
+        self, thing: Thing, where: str = "", but: tuple[str, ...] = ()
+    ) -> set[tuple[str, str]]:
+        """(which secret, where) in bytes, texts, exceptions, any value, files and directories; not those of ``but``."""
+        found = set()
+        for place, data in _parts(thing, where):
+            lower = data.lower()
+            for name, (needles, exact) in self._spellings.items():
+                if name not in but and (
+                    any(n in lower for n in needles) or any(n in data for n in exact)
+                ):
+                    found.add((name, place))
         return found
-
-    def _in(self, data: bytes, place: str, but: set[str]) -> Iterator[Finding]:
-        lower = data.lower()
-        for needle, (secret, name) in self.spellings.items():
-            if secret in but:
-                continue
-            # Base64 of another case is another text.
-            exact = "base64" in name or name == "Basic"
-            at = data.find(needle) if exact else lower.find(needle.lower())
-            if at >= 0:
-                yield Finding(secret, name, place, at)
 
     @contextlib.contextmanager
     def listening(self, *directories: Path, to: str = "logging") -> Iterator[Heard]:
@@ -213,25 +153,22 @@ class Canaries:
         Our own lines go ``to`` one place: "logging", or "stderr" as where a product does not want them in its log.
         """
         heard = Heard(self, directories)
-        story._shares.clear()  # what another test told is no reason to leave lines out
-        root = logging.getLogger()
-        level, said = root.level, os.environ.get("AGENT_DEBUG")
-        own = logging.getLogger(agent.__name__)
+        root, own = logging.getLogger(), logging.getLogger(agent.__name__)
+        level, said = root.level, os.environ.get("AGENT_DEBUG", "")
         root.addHandler(heard.handler)
         root.setLevel(logging.DEBUG)
         own.setLevel(logging.DEBUG if to == "logging" else logging.INFO)
         os.environ["AGENT_DEBUG"] = "1"
         try:
-            with contextlib.redirect_stdout(heard.out), contextlib.redirect_stderr(heard.err):
+            with contextlib.redirect_stdout(heard.out), contextlib.redirect_stderr(heard._err):
                 yield heard
         finally:
+            assert heard.err is heard._said
+            heard._err.close()
             root.removeHandler(heard.handler)
             root.setLevel(level)
             own.setLevel(logging.NOTSET)
-            if said is None:
-                del os.environ["AGENT_DEBUG"]
-            else:
-                os.environ["AGENT_DEBUG"] = said
+            os.environ["AGENT_DEBUG"] = said
 
 
 class Heard:
@@ -239,35 +176,40 @@ class Heard:
 
     def __init__(self, canaries: Canaries, directories: tuple[Path, ...]) -> None:
         self.canaries, self.directories = canaries, directories
-        self.out, self.err = io.StringIO(), io.StringIO()
-        self.handler = _Collecting()
-        self.added: list[tuple[str, Thing, tuple[str, ...]]] = []
+        self.out, self.handler = io.StringIO(), _Collecting()
+        self._err = tempfile.TemporaryFile("w+")  # AGENT_DEBUG goes to its descriptor
+        self._found: set[tuple[str, str]] = set()
 
     @property
-    def lines(self) -> list[str]:
-        """The messages of our own logger."""
-        return [text for name, text in self.handler.messages if name == agent.__name__]
+    def err(self) -> str:
+        """What came to stderr."""
+        if not self._err.closed:
+            self._err.seek(0)
+            self._said = self._err.read()
+        return self._said
 
-    def add(self, where: str, thing: Thing, *, but: tuple[str, ...] = ()) -> None:
+    @property
+    def lines(self) -> str:
+        """What our own logger or AGENT_DEBUG told."""
+        return "\n".join(self.handler.own) + self.err
+
+    def add(self, where: str, thing: Thing, but: tuple[str, ...] = ()) -> None:
         """Something more to search, and which secrets may be in it."""
-        self.added.append((where, thing, but))
+        self._found |= self.canaries.search(thing, where, but)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> set[tuple[str, str]]:
         """Every secret where it does not belong."""
-        search = self.canaries.search
-        found = search(self.out.getvalue(), where="stdout")
-        found += search(self.err.getvalue(), where="stderr")
-        found += search("\n".join(self.handler.texts), where="logging")
-        for where, thing, but in self.added:
-            found += search(thing, where=where, but=but)
+        self.add("stdout", self.out.getvalue())
+        self.add("stderr", self.err)
+        self.add("logging", "\n".join(self.handler.texts))
         for directory in self.directories:
-            found += search(directory)
-        return found
+            self.add("", directory)
+        return self._found
 
     def is_clean(self) -> None:
         """Raises ``AssertionError`` that names each secret found, without its value."""
         found = self.findings()
-        assert not found, "\n".join(map(str, found))
+        assert not found, "\n".join("%s in %s" % each for each in sorted(found))
 
 
 class _Collecting(logging.Handler):
@@ -276,89 +218,66 @@ class _Collecting(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.texts: list[str] = []
-        self.messages: list[tuple[str, str]] = []
+        self.own: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append((record.name, record.getMessage()))
-        self.texts.append(logging.Formatter("%(name)s %(message)s").format(record))
+        if record.name == agent.__name__:
+            self.own.append(record.getMessage())
         # Handlers of vendors (Sentry's, JSON ones) write the arguments, and whatever else is there.
-        self.texts.append(repr(record.__dict__))
+        self.texts += [logging.Formatter("%(name)s %(message)s").format(record), repr(vars(record))]
 
 
-def _parts(thing: Thing, where: str) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
-    """(where, bytes, which secrets may be there) for everything that a person can see of ``thing``."""
-    if isinstance(thing, (bytes, bytearray)):
-        yield where or "bytes", bytes(thing), ()
+def _parts(thing: Thing, where: str) -> Iterator[tuple[str, bytes]]:
+    """(where, bytes) for everything that a person can see of ``thing``."""
+    if isinstance(thing, bytes):
+        yield where, thing
     elif isinstance(thing, str):
-        yield where or "text", thing.encode("utf-8", "surrogatepass"), ()
+        yield where, thing.encode("utf-8", "surrogatepass")
     elif isinstance(thing, Path):
         for path in sorted(thing.rglob("*")) if thing.is_dir() else [thing]:
-            yield "the name of a file", os.fsencode(path), ()
+            yield "the name of a file", os.fsencode(path)
             if path.is_file() and not path.is_symlink():
-                yield from _of_file(path)
-    elif isinstance(thing, BaseException):
-        place = where or type(thing).__name__
-        for name, text in _of_error(thing):
-            yield "%s of %s" % (name, place), text, ()
+                data = path.read_bytes()
+                if path.suffix == ".seg" or b'"k":"export"' in data[:200]:
+                    data = b"\n".join(map(_without_licence, data.split(b"\n")))
+                yield str(path), data
     else:
-        place = where or type(thing).__name__
-        yield "repr of " + place, repr(thing).encode("utf-8", "surrogatepass"), ()
-        yield "str of " + place, str(thing).encode("utf-8", "surrogatepass"), ()
-        try:
-            yield "JSON of " + place, json.dumps(thing).encode(), ()
-        except (TypeError, ValueError):
-            pass
-
-
-def _of_file(path: Path) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
-    """A file; of one with records everything around the two fields that may hold a licence."""
-    data = path.read_bytes()
-    if path.name.endswith(names.SEGMENT) or b'"k":"export"' in data[:200]:
-        data = b"\n".join(_without_licence(line) for line in data.split(b"\n"))
-    yield str(path), data, ()
+        seen = [repr(thing), str(thing)]
+        if isinstance(thing, BaseException):  # its frames' variables are the host's own affair
+            seen += [
+                repr(vars(thing)),
+                *traceback.format_exception(type(thing), thing, thing.__traceback__),
+            ]
+        with contextlib.suppress(Exception):
+            yield where, (
+                pickle.dumps(thing)
+                if isinstance(thing, BaseException)
+                else json.dumps(thing).encode()
+            )
+        for text in seen:
+            yield where, text.encode("utf-8", "surrogatepass")
 
 
 def _without_licence(line: bytes) -> bytes:
-    value = jsonline.decode(line)
+    """A record's line but for the two fields that may hold a licence; of a damaged one nothing tells where they are."""
+    value: Any = lines.decode(line)
     body = value.get("b") if isinstance(value, dict) else None
-    if value is None and line:
-        return line  # damaged: nothing tells where its fields are
     if isinstance(body, dict) and value.get("k") == "licence":
         value["b"] = {name: body[name] for name in body if name not in LICENCE_FIELDS}
-    return json.dumps(value).encode()
-
-
-def _of_error(error: BaseException) -> Iterator[tuple[str, bytes]]:
-    """What may be printed, sent on or kept of an exception; its frames' variables are the host's own affair."""
-    yield "str", str(error).encode("utf-8", "surrogatepass")
-    yield "repr", repr(error).encode("utf-8", "surrogatepass")
-    yield "arguments", repr(error.args).encode("utf-8", "surrogatepass")
-    yield "attributes", repr(vars(error)).encode("utf-8", "surrogatepass")
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    yield "traceback", text.encode("utf-8", "surrogatepass")
-    try:
-        yield "pickle", pickle.dumps(error)
-    except Exception:  # one of the host's own
-        pass
+    return line if value is None else json.dumps(value).encode()
 
 
 def seen_of_process(place: Path) -> dict[str, bytes]:
     """What everybody (arguments) and its user (environment) can see of a process."""
-    found = {}
+    found: dict[str, Optional[bytes]] = {}
     for name in ("cmdline", "environ"):
         with contextlib.suppress(OSError):
             found[name] = (place / name).read_bytes()
-    return found
+    return {name: data for name, data in found.items() if data}
 
 
 def shown_of_request(request: bytes) -> bytes:
     """What of a request everybody on its way may keep: its first line and all headers but those with credentials."""
-    lines = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
     hidden = (b"proxy-authorization:", b"x-api-key:")
-    return b"\n".join(line for line in lines if not line.lower().startswith(hidden))
-
-
-if __name__ == "__main__":  # what is looked for, for one who doubts it
-    for style in sys.argv[1:] or STYLES:
-        for needle, (secret, name) in Canaries(style).spellings.items():
-            print("%-12s %-22s %-28s %r" % (style, secret, name, needle))
+    head = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    return b"\n".join(line for line in head if not line.lower().startswith(hidden))
