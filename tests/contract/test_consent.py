@@ -159,6 +159,17 @@ def test_consent_given_later_wakes_what_waits_for_it(at: Desk) -> None:
         assert product._delivery.due_in_s() == 0
 
 
+def test_what_was_counted_and_not_written_when_another_refused_is_not_sent(at: Desk) -> None:
+    with at.agent() as one, at.agent() as other:
+        assert one.track("CANARY")
+        one.count("CANARY-COUNT")  # half a second before it is written
+        other.set_usage_consent(False)
+        assert one.flush().pending == 0
+        assert use(one, "NEW")
+        assert one.flush().pending == 0
+    assert usage(at) == ["NEW", "NEW-COUNT"]
+
+
 def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
     """Consent was asked, and refused elsewhere before the record was written."""
     with at.agent() as other:
