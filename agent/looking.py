@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
+from time import monotonic, sleep
 
 from . import __version__, files
 from .errors import part
@@ -17,6 +19,7 @@ from .values import Capture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Optional
 
     from .client import Agent
@@ -28,6 +31,13 @@ _PURPOSES = {
     "licence": "licence telemetry",
     "usage": "usage event",
     "aggregate": "aggregated usage",
+}
+# What a licence server may be told, by the method that makes it.
+_SAMPLES = {
+    "call_home": (),
+    "value": ("3.2", "export-seconds"),
+    "point": ("1", "2", "canvas"),
+    "text": ("opengl", "renderer"),
 }
 _HIDDEN = "****"
 # How long whoever delivers is waited for, and how often it is asked.
@@ -102,13 +112,12 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     """See ``Agent.preview``."""
     adapters: dict[str, Any] = {adapter.name: adapter for adapter in agent._adapters}
     counted = {record.key: record for record in agent._counters.open_windows()}
-    for record in counted.values():  # as if they ended now
+    for record in counted.values():  # as if they ended now, and were written
         record.body["meta"]["window_end"] = int(agent._clock.time())
+        record.epoch = record.epoch or agent._spool.consent.current()
     waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
     requests = []
-    epoch = agent._spool.consent.current()
     for record in [*waiting, *counted.values()]:
-        record.epoch = record.epoch or epoch * record.usage  # counted, and not written yet
         adapter = adapters.get(record.endpoint)
         if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
             continue
@@ -126,17 +135,14 @@ def _request(
     agent: Agent, adapter: Adapter, kind: str, body: Any, id: str, sample: bool = False
 ) -> dict[str, Any]:
     request = adapter.request(kind, body, event_id=id, now=agent._clock.time(), mask=True)
+    host = request.url.split("/")[2]
     return {
         "endpoint": adapter.name,
         "purpose": _PURPOSES[kind],
         "method": request.method,
         "url": request.url,
         # The transport adds the first and the last, and the length of the body.
-        "headers": {
-            "Host": request.url.split("/")[2],
-            **request.headers,
-            "Accept-Encoding": "identity",
-        },
+        "headers": {"Host": host, **request.headers, "Accept-Encoding": "identity"},
         "body": request.body.decode("utf-8", "replace"),
         "event_ids": [id],
         "sample": sample,
@@ -147,14 +153,9 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
     now, id = agent._clock.time(), "0" * 32
     capture = Capture(id, now, agent._identify(store=False).value, *agent._licence.read())
     found: list[tuple[Adapter, str, dict[str, Any]]] = []
-    for adapter in agent._servers:
-        for body in (
-            adapter.call_home(capture),
-            adapter.value(capture, "3.2", "export-seconds"),
-            adapter.point(capture, "1", "2", "canvas"),
-            adapter.text(capture, "opengl", "renderer"),
-        ):
-            found.append((adapter, "licence", body))
+    for server in agent._servers:
+        for how, given in _SAMPLES.items():
+            found.append((server, "licence", getattr(server, how)(capture, *given)))
     who = {"user_id": capture.user_identifier, "user_id_type": "USERNAME"}
     for reo in agent._collectors:
         began_at = now - agent._config.count_window_s
@@ -210,23 +211,18 @@ def _masked(proxy: Optional[str]) -> Optional[str]:
     return "%s://****@%s" % (scheme, rest.rpartition("@")[2]) if "@" in rest else proxy
 
 
-class claimed:
+@contextmanager
+def claimed(agent: Agent) -> Iterator[None]:
     """The deliverer's place, waited for: ``with claimed(agent): ...``; raises ``TimeoutError``."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._delivery = agent._delivery
-
-    def __enter__(self) -> None:
-        from time import monotonic, sleep
-
-        ends_at = monotonic() + CLAIM_S
-        while not self._delivery.take():
-            if monotonic() > ends_at:
-                raise TimeoutError("another process is delivering; try again")
-            sleep(CLAIM_AGAIN_S)
-
-    def __exit__(self, *unused: object) -> None:
-        self._delivery.give_back()
+    ends_at = monotonic() + CLAIM_S
+    while not agent._delivery.take():
+        if monotonic() > ends_at:
+            raise TimeoutError("another process is delivering; try again")
+        sleep(CLAIM_AGAIN_S)
+    try:
+        yield
+    finally:
+        agent._delivery.give_back()
 
 
 def erase(config: Config) -> list[str]:
