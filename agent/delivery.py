@@ -37,7 +37,7 @@ PARKED_S, REFUSED_S = 3600.0, 30.0
 # 2025: nothing of ours is older. A clock that said less was not set yet, so the record's age is unknown.
 EARLIEST_AT = 1_735_689_600.0
 # How long a refusal of consent waits for a request that is being broken off, and a pass for a product's ``domain``.
-CALL_OFF_S, ORIGIN_S = 0.2, 1.0
+CALL_OFF_S, ORIGIN_S = 0.2, 3.0
 
 
 class Totals:
