@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from time import monotonic, sleep
 
 from . import __version__, files
@@ -19,7 +18,6 @@ from .values import Capture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, Optional
 
     from .client import Agent
@@ -211,18 +209,21 @@ def _masked(proxy: Optional[str]) -> Optional[str]:
     return "%s://****@%s" % (scheme, rest.rpartition("@")[2]) if "@" in rest else proxy
 
 
-@contextmanager
-def claimed(agent: Agent) -> Iterator[None]:
+class claimed:
     """The deliverer's place, waited for: ``with claimed(agent): ...``; raises ``TimeoutError``."""
-    ends_at = monotonic() + CLAIM_S
-    while not agent._delivery.take():
-        if monotonic() > ends_at:
-            raise TimeoutError("another process is delivering; try again")
-        sleep(CLAIM_AGAIN_S)
-    try:
-        yield
-    finally:
-        agent._delivery.give_back()
+
+    def __init__(self, agent: Agent) -> None:
+        self._delivery = agent._delivery
+
+    def __enter__(self) -> None:
+        ends_at = monotonic() + CLAIM_S
+        while not self._delivery.take():
+            if monotonic() > ends_at:
+                raise TimeoutError("another process is delivering; try again")
+            sleep(CLAIM_AGAIN_S)
+
+    def __exit__(self, *unused: object) -> None:
+        self._delivery.give_back()
 
 
 def erase(config: Config) -> list[str]:
