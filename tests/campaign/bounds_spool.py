@@ -152,6 +152,31 @@ def doomed(settings: dict[str, Any]) -> None:
             os.write(1, b".")
 
 
+def hoarder(settings: dict[str, Any]) -> None:
+    """Fills a disk: records until it is refused, says what was acknowledged, and kills itself."""
+    chance, place = random.Random(settings["seed"]), settings["place"]
+    if settings["store"] == "agent":
+        given = config("http://127.0.0.1:9", (), place, only="licence")
+        product = agent.Agent(given, transport=Network(up=False))
+        record: Any = lambda id, text: product.record_text(text, data_group="g")  # noqa: E731
+    else:
+        record = stores.peer(settings["store"], Path(place)).record
+    refused = number = 0
+    while refused < 20:
+        id = "%06d" % number
+        number += 1
+        try:
+            kept = record(id, id + " " + "x" * chance.randrange(3000))
+        except Exception:
+            refused += 1
+            continue
+        if kept is None and settings["store"] == "agent":
+            refused += 1
+        else:
+            say(id)
+    os.kill(os.getpid(), 9)
+
+
 def peak_kb() -> int:
     """Of this program alone: what getrusage gives begins with the peak of whoever started it."""
     with open("/proc/self/status", encoding="ascii") as file:
@@ -214,4 +239,4 @@ def measured_peer(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(writer, doomed, measured, measured_peer)
+    main(writer, doomed, hoarder, measured, measured_peer)
