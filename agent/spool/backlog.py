@@ -49,7 +49,7 @@ class Backlog:
     def __init__(
         self, directory: Optional[str], book: Book, epoch: Callable[[], Optional[int]]
     ) -> None:
-        self._directory, self._book, self._epoch = directory or "", book, epoch
+        self.directory, self._book, self._epoch = directory or "", book, epoch
         self._lock = RLock()
         self._readings: dict[str, Reading] = {}
         # Counters' segments that were read after their writer's end.
@@ -64,13 +64,13 @@ class Backlog:
             self.trouble = ""
             names = list(self._readings)
             try:
-                names = segment.listing(self._directory) if self._directory else []
+                names = segment.listing(self.directory) if self.directory else []
                 self._book.refresh()  # without it deliveries may be repeated
             except OSError as error:
                 self.trouble = str(error)
             old, self._readings = self._readings, {}
             for name in names:
-                path = os.path.join(self._directory, name)
+                path = os.path.join(self.directory, name)
                 reading = self._readings[name] = old.get(name) or Reading(path)
                 try:
                     reading.refresh()
@@ -126,7 +126,7 @@ class Backlog:
 
     def load(self, stub: Record) -> Optional[Record]:
         """The whole record, with the origin that it was first sent with; None where it is gone."""
-        record = segment.load(self._directory, stub)
+        record = segment.load(self.directory, stub)
         origin = self._book.state(stub.key).origin
         if record is not None and origin:
             record.body = {**record.body, **origin}
@@ -141,7 +141,7 @@ class Backlog:
         name = stub.place[0]
         if stub.ended_at is not None or name in self._complete or name[:1] != COUNTERS:
             return stub
-        file = segment.seize(os.path.join(self._directory, name))
+        file = segment.seize(os.path.join(self.directory, name))
         if file is None:
             return None
         with file:
@@ -190,7 +190,7 @@ class Backlog:
         if done:  # a line that was overtaken must not come back without what settled the record
             self._book.write(sync=True)
         for name in done:
-            file = segment.seize(os.path.join(self._directory, name))
+            file = segment.seize(os.path.join(self.directory, name))
             if file is not None:
                 with file:  # its writer may have added to it
                     if self.lost_with(file, winners) == 0:
@@ -198,8 +198,8 @@ class Backlog:
                         segment.destroy(file)
         import time  # the file system's clock, so the system's and no other
 
-        for name in os.listdir(self._directory):
-            path = os.path.join(self._directory, name)
+        for name in os.listdir(self.directory):
+            path = os.path.join(self.directory, name)
             if name.endswith(segment.TEMPORARY) and segment.is_ours(name):
                 if os.lstat(path).st_mtime < time.time() - TEMPORARY_AGE_S:
                     files.remove(path)
@@ -227,11 +227,13 @@ class Backlog:
 class Quota:
     """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
 
-    ``report(count, id)`` puts on disk that so many records go, and raises ``OSError`` where it cannot.
+    ``report(count, id)`` has it on disk that so many records go, or raises ``OSError``.
     """
 
-    def __init__(self, directory: str, max_bytes: int, max_records: int) -> None:
-        self._directory = directory
+    def __init__(
+        self, backlog: Backlog, max_bytes: int, max_records: int, report: Callable[[int, str], None]
+    ) -> None:
+        self._directory, self._backlog, self._report = backlog.directory, backlog, report
         self.segment_bytes = min(SEGMENT_MOST_BYTES, max(512, max_bytes // SHARES))
         # One segment less than all: a report of what was evicted is written before that goes.
         self._max_bytes, self._max_records = max_bytes - self.segment_bytes, max_records
@@ -268,26 +270,23 @@ class Quota:
             self._counts[name] = size, data.count(b' {"v":')
         return self._counts[name][1]
 
-    def lease(self, size: int, *, anew: bool, evict: Callable[[int, int], None]) -> None:
-        """Make sure that ``size`` bytes may be added; ``anew`` for a new file. Raises ``QuotaFull``."""
+    def lease(self, size: int, anew: bool) -> None:
+        """Make sure that ``size`` bytes may be added, ``anew`` in a new file. Raises ``QuotaFull``."""
         if anew:
             files.ensure_directory(self._directory)
         if anew or self._leased_bytes < size or self._leased_records < 1:
             self.look()
-            if not self._fits(size, 1):
-                evict(size, 1)
+            self.evict(size, 1)
             self._leased_bytes = max(size, self.free_bytes // SHARES)
             self._leased_records = max(1, self.free_records // SHARES)
         self._leased_bytes -= size
         self._leased_records -= 1
 
-    def spare(self, part: int, evict: Callable[[int, int], None]) -> Optional[QuotaFull]:
+    def spare(self, part: int) -> Optional[QuotaFull]:
         """Keep a part of the quota free ahead of need; what prevents that."""
-        self.look()
-        size, count = self._max_bytes // part, self._max_records // part
         try:
-            if not self._fits(size, count):
-                evict(size, count)
+            self.look()
+            self.evict(self._max_bytes // part, self._max_records // part)
             return None
         except QuotaFull as error:
             return error
@@ -295,14 +294,13 @@ class Quota:
     def _fits(self, size: int, count: int) -> bool:
         return self.free_bytes >= size and self.free_records >= count
 
-    def evict(
-        self, size: int, count: int, backlog: Backlog, report: Callable[[int, str], None]
-    ) -> None:
-        """Let the oldest segments go that nobody writes, reported first, until so much is free.
+    def evict(self, size: int, count: int) -> None:
+        """Let the oldest segments go that nobody writes, reported first, until so much is free. Raises ``QuotaFull``.
 
-        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do. ``report`` has
-        it on disk that so many records go, or raises ``OSError``. Raises ``QuotaFull``.
+        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do.
         """
+        if self._fits(size, count):
+            return
         victims: dict[str, File] = {}
         with files.locked(os.path.join(self._directory, segment.ROOM)) as room:
             if room.held is False or size > self._max_bytes:
@@ -310,31 +308,25 @@ class Quota:
             self.look()
             try:
                 # A record under way may be delivered: its segment goes only where no other is left.
-                lost = self._choose(size, count, victims, backlog, under_way=False)
-                lost += self._choose(size, count, victims, backlog, under_way=True)
+                lost = sum(self._choose(size, count, victims, tried) for tried in (False, True))
                 if lost:
-                    report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
-                for name, file in victims.items():
-                    if not segment.destroy(file):
-                        self._stuck.add(name)
+                    self._report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
+                self._stuck |= {n for n, file in victims.items() if not segment.destroy(file)}
             finally:
                 for file in victims.values():
                     file.close()
         if not self._fits(size, count):
             raise QuotaFull(errno.ENOSPC, "the quota is full")
 
-    def _choose(
-        self, size: int, count: int, victims: dict[str, File], backlog: Backlog, *, under_way: bool
-    ) -> int:
+    def _choose(self, size: int, count: int, victims: dict[str, File], under_way: bool) -> int:
         """Seize segments until enough would be free; how many records go with them."""
-        found = [n for n in self._sizes if segment.is_segment(n) and n not in self._stuck]
+        found = filter(segment.is_segment, self._sizes.keys() - self._stuck - victims.keys())
         lost = 0
         for name in sorted(found, key=lambda n: (EVICTION.index(n[0]), segment.order(n))):
             if self._fits(size, count):
                 break
-            path = os.path.join(self._directory, name)
-            file = None if name in victims else segment.seize(path)
-            going = None if file is None else backlog.lost_with(file, under_way=under_way)
+            file = segment.seize(os.path.join(self._directory, name))
+            going = None if file is None else self._backlog.lost_with(file, under_way=under_way)
             if file is not None and going is None:
                 file.close()
             elif file is not None and going is not None:

@@ -217,8 +217,8 @@ class Writer:
                 if target is not None:
                     target.close(sync=self._power)
 
-    def write_counters(self, changed: bytes, more: bytes, lease: Lease) -> None:
-        """The changed windows into the open segment, or with ``more``, all that go on, into its successor.
+    def write_counters(self, changed: bytes, open_: bytes, lease: Lease) -> None:
+        """The changed windows into the open segment, or with ``open_``, all that go on, into its successor.
 
         A full one is let go only after that holds every open window, synced: a window between two segments was taken
         for closed, and sent with 5 of 40. Raises ``OSError``.
@@ -232,7 +232,7 @@ class Writer:
                 self._adopting = False
         self._open.pop(COUNTERS, None)
         try:
-            self.write(COUNTERS, changed + more, sync=True, lease=lease)
+            self.write(COUNTERS, open_ + changed, sync=True, lease=lease)
         except BaseException:
             if old is not None:
                 self._open[COUNTERS] = old  # its lock says that its windows go on

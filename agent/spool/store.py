@@ -67,11 +67,11 @@ class Spool:
         self.claimed = self._exists = False  # there was a directory when it was claimed
         self._lock = RLock()
         self._claim: Optional[File] = None
-        self._quota = Quota(self.directory or "", *self._bounds)
-        most, place = self._quota.segment_most, self.directory or ""
-        self._writer = Writer(place, self._clock, self._power, most)
         self._book = Book(self.directory, self.run, self._bounds[0])
         self._backlog = Backlog(self.directory, self._book, self.consent.look)
+        self._quota = Quota(self._backlog, *self._bounds, self._tell_dropped)
+        most, place = self._quota.segment_most, self.directory or ""
+        self._writer = Writer(place, self._clock, self._power, most)
 
     def after_fork(self) -> None:
         """In the child: own locks and segments, nothing of the parent's to settle or to repeat."""
@@ -106,7 +106,7 @@ class Spool:
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
         data, class_ = lines.encode(record.to_json()), USAGE if record.usage else LICENCE
-        lease, write = self._lease if bounded else None, self._writer.write
+        lease, write = self._quota.lease if bounded else None, self._writer.write
         return self._try("write", lambda: write(class_, data, sync=sync, lease=lease))
 
     def _try(self, what: str, write: Callable[[], None]) -> str:
@@ -127,12 +127,6 @@ class Spool:
             self.note(what)
         return DISK
 
-    def _lease(self, size: int, anew: bool) -> None:
-        self._quota.lease(size, anew=anew, evict=self._evict)
-
-    def _evict(self, size: int, count: int) -> None:
-        self._quota.evict(size, count, self._backlog, self._tell_dropped)
-
     def _tell_dropped(self, count: int, id: str) -> None:
         """Have on disk that so many records go; raises ``OSError``."""
         record = self._report(count, id)
@@ -145,18 +139,18 @@ class Spool:
         """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""
         if not changed:
             return True
-        for record in (*changed, *open_):
-            record.run = self.run
-        now, more = (
-            b"".join(lines.encode(record.to_json()) for record in records)
-            for records in (changed, [record for record in open_ if record not in changed])
-        )
-        keep = self._writer.write_counters
-        kept = self._try("counters", lambda: keep(now, more, self._lease))
+        now, all_ = self._encode(changed), self._encode(open_)
+        keep, lease = self._writer.write_counters, self._quota.lease
+        kept = self._try("counters", lambda: keep(now, all_, lease))
         if not open_:
             self.seal((COUNTERS,))
         self.news = object()
         return kept == DISK
+
+    def _encode(self, records: Collection[Record]) -> bytes:
+        for record in records:
+            record.run = self.run
+        return b"".join(lines.encode(record.to_json()) for record in records)
 
     def sync(self) -> bool:
         """Make everything appended so far survive a power cut; False where the disk refuses."""
@@ -271,7 +265,7 @@ class Spool:
             for what in ("write", "sync", "counters"):
                 self.note(what)
         with self._lock:
-            self.note("quota", self._quota.spare(SPARE, self._evict))
+            self.note("quota", self._quota.spare(SPARE))
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """Every record that can be sent now, in the order of its turn; those in memory last."""
