@@ -96,10 +96,8 @@ def _path(value: Any) -> str | None:
     return os.path.abspath(path) if path and "\0" not in path else None
 
 
-def _items(value: Any) -> tuple[Any, ...]:
-    if not issubclass(type(value), (tuple, list)):
-        raise TypeError
-    return tuple(value)
+def _items(value: Any) -> Any:
+    return tuple(value) if issubclass(type(value), (tuple, list)) else None
 
 
 def _words(value: Any) -> object:
@@ -217,9 +215,8 @@ class Settings(Table):
             value = given.get(name, default)
             if value is _REQUIRED:
                 raise ConfigError("%s: %s is missing" % (type(self).__name__, name), name)
-            if not (value is None and default is None):
-                value = kept(name, value, check, allowed)
-            self.__dict__[name] = value
+            omitted = value is None and default is None
+            self.__dict__[name] = None if omitted else kept(name, value, check, allowed)
         self._agree(given)
 
     def _agree(self, given: dict[str, Any]) -> None:
