@@ -134,7 +134,7 @@ class Delivery:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
         if not self.take():
             return BUSY
-        told: list[tuple[Record, Verdict]] = []
+        told: list[Outcome] = []
         try:
             return self._pass(told, ends_at)
         finally:
@@ -152,17 +152,17 @@ class Delivery:
             if not taken:
                 self._inside.clear()
 
-    def give_back(self, told: Collection[tuple[Record, Verdict]] = ()) -> None:
+    def give_back(self, told: Collection[Outcome] = ()) -> None:
         """The opposite of ``take``; and tell of what ended."""
         try:
             self.quietly("rest")
             self._spool.release()
-            for record, verdict in told:
-                self._tell(record, verdict)
+            for outcome in told:
+                self._tell(outcome)
         finally:
             self._inside.clear()
 
-    def _pass(self, told: list[tuple[Record, Verdict]], ends_at: float | None) -> str:
+    def _pass(self, told: list[Outcome], ends_at: float | None) -> str:
         self._seen, self._refused, began_at = self._spool.news, False, monotonic()
         most = self.totals.sent + PASS_RECORDS
         self.refresh()
@@ -182,7 +182,7 @@ class Delivery:
             elif lane is not None:
                 verdict = self._attempt(record, lane, left_s)
                 if verdict is not None and self._settle(record, lane, verdict):
-                    told.append((record, verdict))
+                    told.append(self._outcome(record, verdict))
                 if lane.remaining_s(self._clock.time()) > 0:
                     self._leave([open_.pop(record.endpoint)])
                 if not open_ and not self._may_hold_old():
@@ -348,14 +348,16 @@ class Delivery:
         lane.keep(spool)
         return False
 
-    def _tell(self, record: Record, verdict: Verdict) -> None:
-        if self._on_outcome is None or self.silent:
-            return
+    def _outcome(self, record: Record, verdict: Verdict) -> Outcome:
         facts = {"event_id": record.id, "endpoint": record.endpoint, "recorded_at": record.at}
         facts.update(verdict=verdict.outcome, reason=verdict.reason, errors=verdict.errors or {})
         had = bool(record.body.get("license_key"))
         earlier = record.run != self._spool.run
-        outcome = Outcome(**facts, had_license_key=had, from_earlier_run=earlier)
+        return Outcome(**facts, had_license_key=had, from_earlier_run=earlier)
+
+    def _tell(self, outcome: Outcome) -> None:
+        if self._on_outcome is None or self.silent:
+            return
         try:
             self._on_outcome(outcome)
         # Whatever it is: a vendor's mistake is no reason to stop delivering, or to print.
