@@ -143,8 +143,8 @@ def test_what_is_not_signed_is_not_read_and_new_names_are_left_alone() -> None:
 
 
 def test_a_key_is_trusted_for_answers_of_its_time() -> None:
-    def key(name: str = "global", **bounds: int) -> agent.PublicKey:
-        return agent.PublicKey.from_pem(RSA_2048.pem, name=name, **bounds)  # type: ignore[arg-type]
+    def key(**bounds: Any) -> agent.PublicKey:
+        return agent.PublicKey.from_pem(RSA_2048.pem, **bounds)
 
     assert agent.verify(envelope(), [key(valid_from=NOW, valid_until=NOW)]).key_name == "global"
     for bounds in ({"valid_from": NOW + 1}, {"valid_until": NOW - 1}):

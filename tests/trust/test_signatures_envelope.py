@@ -31,7 +31,7 @@ SEALED = sealed(json.dumps(content()).encode())
 SIGNATURE = SEALED["signature"]
 
 
-def with_raw(given: dict[str, Any] = SEALED, **raw: str) -> bytes:
+def with_raw(given: dict[str, Any] = SEALED, /, **raw: Any) -> bytes:
     """An object whose values are given as JSON text, so that it may hold anything; "..." leaves a name out."""
     found = {**{name: json.dumps(value) for name, value in given.items()}, **raw}
     shown = ['"%s":%s' % item for item in found.items() if item[1] != "..."]
