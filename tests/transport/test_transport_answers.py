@@ -13,7 +13,7 @@ import zlib
 import pytest
 from support.agent import run_python
 from support.requests import CANARY, closed_port, post, refused
-from support.sockets import Server, answers, answers_once, floods, ok, silent
+from support.sockets import Authority, Behaviour, Server, answers, answers_once, floods, ok, silent
 
 from agent.transport import HttpTransport
 from agent.values import MAX_ANSWER_BYTES, Request, Response, Unreachable, Withheld
@@ -170,7 +170,7 @@ def each(server: Server, transport: HttpTransport) -> list[bytes]:
     return [transport.send(post(server.port), timeout_s=5).body for _ in range(3)]
 
 
-def numbered(before: bytes, after: bytes = b"") -> object:
+def numbered(before: bytes, after: bytes = b"") -> Behaviour:
     """Answers with the number of the request, between other bytes."""
 
     def behaviour(connection: socket.socket, server: Server) -> None:
@@ -192,24 +192,25 @@ def numbered(before: bytes, after: bytes = b"") -> object:
 def test_an_interim_answer_is_read_past_and_eats_no_other(
     transport: HttpTransport, interim: bytes
 ) -> None:
-    with Server(numbered(interim)) as server:  # type: ignore[arg-type]
+    with Server(numbered(interim)) as server:
         assert each(server, transport) == [b"1", b"2", b"3"]
         assert server.accepted == 1
 
 
 def test_a_server_that_changes_the_protocol_gives_no_answer(transport: HttpTransport) -> None:
-    with Server(numbered(b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\n\r\n")) as server:  # type: ignore[arg-type]
+    with Server(numbered(b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\n\r\n")) as server:
         assert refused(transport, post(server.port)).stage == "answer"
 
 
 @pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("first", [0, 8192])
 def test_what_comes_behind_an_answer_is_not_taken_for_the_next(
-    transport: HttpTransport, authority: object, tls: bool
+    transport: HttpTransport, authority: Authority, tls: bool, first: int
 ) -> None:
-    behaviour = numbered(b"", ok(b"evil"))
-    if tls:
-        behaviour = authority.over_tls(behaviour, "127.0.0.1")  # type: ignore[attr-defined]
-    with Server(behaviour) as server:  # type: ignore[arg-type]
+    """Right behind it, or behind as much as is read at once, where TLS holds it back."""
+    padding = b"x" * (first - len(ok(b"1")))
+    behaviour = numbered(b"", padding + ok(b"evil"))
+    with Server(authority.over_tls(behaviour, "127.0.0.1") if tls else behaviour) as server:
         request = post(server.port, scheme="https" if tls else "http")
         bodies = [transport.send(request, timeout_s=5).body for _ in range(3)]
         assert bodies == [b"1", b"2", b"3"]
