@@ -118,7 +118,7 @@ class Counters:
         self._rung, whole = False, True
         if self._added or self._windows:
             epoch = self._spool.consent.ensure()
-            if self._epoch and epoch != self._epoch:
+            if epoch and self._epoch and epoch != self._epoch:
                 self.discard()  # what was counted under another consent was refused by somebody
             self._epoch = epoch or self._epoch
             self._fold()

@@ -269,6 +269,9 @@ class Delivery:
         now = self._clock.time()
         try:
             request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
+        except (OSError, ImportError, MemoryError):  # nothing is left to load a module with
+            lane.left = True
+            return None
         except Exception as error:  # a body that none of us wrote costs itself and no other record
             return Verdict(verdicts.REJECTED, reason="cannot be encoded: " + type(error).__name__)
         return self._send(record, lane, request, limit_s) if limit_s > 0 else None
