@@ -154,7 +154,11 @@ def _keep(path: str, new: Identity) -> Identity:
         files.link_new(path, line)
     except FileExistsError:
         pass
-    if _load(path) is None:  # a damaged one
+    # A damaged one; or, where there are no links, one that is being written.
+    if _load(path) is None:
+        import time
+
+        time.sleep(0.05)
         with files.locked(path + ".lock") as lock:
             if lock.held is False:
                 raise TimeoutError(110, "another process holds the lock")

@@ -123,9 +123,8 @@ def _natural(signed: dict[str, Any], name: str) -> int:
 
 def _errors(value: Any) -> Errors:
     """Field -> messages of whatever was signed: PHP's empty array, null, a text, lists within lists."""
-    if not isinstance(value, dict):
-        value = {"": value} if _texts(value) else {}
-    return {_texts(field)[0]: _texts(one) for field, one in value.items()}
+    fields = value if isinstance(value, dict) else {"": value}
+    return {_texts(name)[0]: _texts(one) for name, one in fields.items() if name or _texts(one)}
 
 
 def _texts(value: Any) -> list[str]:

@@ -97,13 +97,11 @@ class PublicKey(Frozen):
         White space does not matter, for keys are pasted into source code.
         """
         times = [time for time in (valid_from, valid_until) if time is not None]
-        text = pem.decode("ascii", "replace") if isinstance(pem, bytes) else pem
+        text = pem.decode("ascii", "replace") if isinstance(pem, bytes) else str(pem)
         if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_CHARS):
             raise mistake("keys", name, "a name of 1 to %d printable characters" % MAX_NAME_CHARS)
         if any(type(time) is not int or time < 1 for time in times) or times != sorted(times):
             raise mistake("keys", times, "valid_from, valid_until: None or Unix seconds, in order")
-        if not isinstance(text, str):
-            raise mistake("keys", pem, "a PEM text, str or bytes")
         reason = "not the PEM text of a public key: Ed25519, or RSA of 2048 to 8192 bits, in DER"
         try:
             if "PRIVATE KEY" not in text.upper():
