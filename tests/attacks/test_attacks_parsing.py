@@ -166,6 +166,7 @@ ENVELOPES: dict[str, dict[str, bytes]] = {
         "a second outer response": b'{"response": {"code": 1e999}, ' + ENVELOPE[1:],
         "an envelope in a list": b"[" + ENVELOPE + b"]",
         "a whole second envelope": ENVELOPE + FORGED,
+        "more than 64 KiB": ENVELOPE + b" " * 66_000,
         "a second envelope in front": FORGED + ENVELOPE,
         "two byte order marks": b"\xef\xbb\xbf" * 3 + ENVELOPE,
         "UTF-16": ENVELOPE.decode().encode("utf-16"),
@@ -174,7 +175,6 @@ ENVELOPES: dict[str, dict[str, bytes]] = {
         "a callback around it": b"callback(" + ENVELOPE + b")",
         "HTML in front": b"<!-- -->" + ENVELOPE,
     },
-    "the answer is incomplete": {"more than 64 KiB": ENVELOPE + b" " * 66_000},
 }
 
 
