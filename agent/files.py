@@ -14,7 +14,7 @@ from _thread import RLock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Optional
+    from typing import Any
 
 WINDOWS = os.name == "nt"
 if WINDOWS:  # pragma: no cover
@@ -57,32 +57,29 @@ class File:
 
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
-        self.held: Optional[bool] = None  # its lock: what ``lock`` or ``hold`` said last
+        self.held: bool | None = None  # its lock: what ``lock`` or ``hold`` said last
+        still = _still if _still.acquire(True, STILL_S) else _still_anew()
         try:
-            hold_still()
             self._fd = os.open(path, flags | _SAFE, 0o600)
-            found = self._opened()
+            try:
+                found = os.fstat(self._fd)
+            except OSError:
+                os.close(self._fd)
+                raise
             self._identity = (found.st_dev, found.st_ino)
             _open_now.add(self)
         finally:
-            go_on()
-        regular = found.st_mode & 0o170000 == 0o100000
-        if not regular or _user(found) != _user():
+            still.release()
+        own, mode = not hasattr(os, "geteuid") or found.st_uid == os.geteuid(), found.st_mode
+        if mode & 0o170000 != 0o100000 or not own:
             self.close()
-            reason = "belongs to another user" if regular else "is not a regular file"
+            reason = "is not a regular file" if own else "belongs to another user"
             raise PermissionError(errno.EPERM, reason, path)
-        if found.st_mode & 0o777 != 0o600 and flags & os.O_RDWR and not WINDOWS:
+        if mode & 0o777 != 0o600 and flags & os.O_RDWR and not WINDOWS:
             try:  # the umask of the host may take even our own rights away
                 os.fchmod(self._fd, 0o600)
             except OSError:
                 pass  # FAT knows no modes
-
-    def _opened(self) -> os.stat_result:
-        try:
-            return os.fstat(self._fd)
-        except OSError:
-            os.close(self._fd)
-            raise
 
     def __enter__(self) -> File:
         return self
@@ -99,7 +96,6 @@ class File:
 
     def read(self, offset: int, limit_bytes: int) -> bytes:
         """At most ``limit_bytes`` from ``offset`` on."""
-        self.stat()
         os.lseek(self._fd, offset, os.SEEK_SET)
         chunks = []
         while limit_bytes > 0:
@@ -126,7 +122,7 @@ class File:
         self.stat()
         _sync(self._fd)
 
-    def lock(self) -> Optional[bool]:
+    def lock(self) -> bool | None:
         """Take its lock without waiting: True, False (held), None (no locks here).
 
         ``flock``, never ``lockf``: a POSIX lock vanishes when *any* descriptor of the process on that file closes.
@@ -142,7 +138,7 @@ class File:
             self.held = False if error.errno in _HELD else None
         return self.held
 
-    def hold(self) -> Optional[bool]:
+    def hold(self) -> bool | None:
         """``lock`` it and check that it still has its name, else False.
 
         Whoever removes files may take a new one for an abandoned one between its creation and its lock: without
@@ -162,32 +158,26 @@ class File:
 
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
+        still = _still if _still.acquire(True, STILL_S) else _still_anew()
         try:
-            hold_still()
-            if self._is_ours():
-                self._let_go()
+            self._let_go()
         except OSError:
             pass
         finally:
-            go_on()
-        self._fd = -1  # whatever interrupts us, it can be closed again
+            still.release()
+        self._fd = -1  # not before: whatever interrupts us, it can be closed again
         _open_now.discard(self)
-
-    def _is_ours(self) -> bool:
-        """Whether the descriptor is still this file's; one that a bad disk does not tell of is."""
-        try:
-            self.stat()
-        except OSError as error:
-            return error.errno != errno.EBADF
-        return True
 
     def _let_go(self) -> None:
         try:
+            self.stat()
             # On Windows nothing is inherited, and closing frees.
             if self.held is not None and not WINDOWS:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            os.close(self._fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return  # it is somebody else's now; a bad disk does not tell of ours, or does not unlock it
+        os.close(self._fd)
 
     def inherited(self) -> None:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""
@@ -379,7 +369,7 @@ _RESERVED = frozenset(
 )
 
 
-def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[Optional[str], str]:
+def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """(the directory of this product's state, None where nothing may be kept in one; why not).
 
     Per user, vendor and product, as each platform wants it, in a leaf of our own. Nothing is written through a link
@@ -445,13 +435,20 @@ def _part(name: str) -> str:
 
 def hold_still() -> None:
     """Before a fork: from here to ``go_on`` no other thread opens or closes a file of ours."""
-    global _still
     if not _still.acquire(True, STILL_S):
-        # Held by a fork that waits for this thread, or by nobody any more: a Ctrl-C may come between the two calls.
-        # In the old one's place, so that this is waited for once and not at each file for the life of the process.
-        fresh = RLock()
-        fresh.acquire()  # before others see it: nobody may come to wait for it without end
-        _still = fresh
+        _still_anew()
+
+
+def _still_anew() -> Any:
+    """Another lock in that one's place, held: for it is held by a fork that waits for this thread, or by nobody.
+
+    A Ctrl-C may come between two calls; so it is waited for once and not at each file for the life of the process.
+    """
+    global _still
+    fresh = RLock()
+    fresh.acquire()  # before others see it: nobody may come to wait for it without end
+    _still = fresh
+    return fresh
 
 
 def go_on() -> None:
