@@ -167,7 +167,7 @@ def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
             report = product.flush(5)
             assert (report.pending, report.drained) == (0, True)
             assert endpoint(product, "reo")["failures"] == 0 and product.history() == []
-        assert server.accepted == 1 and server.gone.wait(20) and not server.requests
+        assert server.accepted == 1 and server.left.wait(20) and not server.seen.is_set()
 
 
 # -- products that end in the middle of a request ------------------------------------------------
@@ -176,22 +176,22 @@ ENDS = """
 import sys
 import agent
 t = agent.Agent(agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-    state_dir=sys.argv[1], start_delay_s=0, exit_timeout_s=0, usage_consent=True, endpoints=(
+    state_dir=sys.argv[1], start_delay_s=0, exit_timeout_s=float(sys.argv[4]), endpoints=(
         agent.GetKeyManager(base_url=sys.argv[2], api_key="demo-api-key", allow_unsigned=True),)))
 t.record_text(sys.argv[3], data_group="g") if sys.argv[3] else t.flush(0)
 sys.stdin.readline()
 """
 
 
-def ends(at: Desk, server: Server, text: str, *, killed: bool = False) -> None:
-    """A product that ends, or is killed, as soon as its request is on the way."""
+def ends(at: Desk, server: Server, text: str, exit_s: float = 0) -> None:
+    """A product that ends, or is killed (-1), as soon as its request is on the way."""
     server.seen.clear()
-    child = run(ENDS, str(at.state_dir), url_of(server), text)
+    child = run(ENDS, str(at.state_dir), url_of(server), text, str(max(0, exit_s)))
     assert server.seen.wait(20)
-    if killed:
+    if exit_s < 0:
         child.kill()
     child.communicate("\n", timeout=20)
-    assert child.returncode == (-signal.SIGKILL if killed else 0)
+    assert child.returncode == (-signal.SIGKILL if exit_s < 0 else 0)
 
 
 def unsigned(server: Server) -> tuple[agent.GetKeyManager, ...]:
@@ -199,13 +199,14 @@ def unsigned(server: Server) -> tuple[agent.GetKeyManager, ...]:
     return (agent.GetKeyManager(allow_unsigned=True, **given),)
 
 
-@pytest.mark.parametrize("killed, texts", [(False, "012"), (True, ["0", "", ""])])
+@pytest.mark.parametrize("texts", ["012", ["0", "", ""]])
+@pytest.mark.parametrize("exit_s", [-1, 0, 0.5], ids=["killed", "at once", "breaks off"])
 def test_a_server_that_is_too_slow_for_every_run_is_not_asked_by_every_run(
-    at: Desk, killed: bool, texts: Any
+    at: Desk, exit_s: float, texts: Any
 ) -> None:
     with Server(silent) as server:
         for text in texts:
-            ends(at, server, text, killed=killed)
+            ends(at, server, text, exit_s)
         asked = server.accepted
         with at.agent(endpoints=unsigned(server), clock=Clock()) as product:
             for _ in range(3):

@@ -10,7 +10,7 @@ import pytest
 from support.agent import Desk, desk, endpoint, pass_
 from support.attacks import OLD, Scene, scene
 from support.sockets import Authority
-from support.spool import look
+from support.spool import START, look
 
 import agent
 from agent.lanes import Lane
@@ -87,33 +87,32 @@ def test_the_floor_of_signed_times_stays_whatever_else_is_changed(
             line.fails(product, "skewed", OLD)
 
 
-PLANTED: list[dict[str, Any]] = [
-    {"wait": "held", "set_at": 1e12, "delay_s": 1e9, "failures": 10**30, "holds": -5},
-    {"wait": "for ever", "set_at": "now", "delay_s": None, "failures": True, "reason": 7},
-    {"wait": "pause", "set_at": 1_760_000_000.0, "delay_s": 86400.0, "holds": 10**9, "broken": 9},
-    {"wait": ["x"], "set_at": float("1e308"), "overdue_at": 5e11, "overdue_run": {"a": 1}},
+PLANTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"wait": "held", "set_at": START, "delay_s": 1e9}, {"floor": 10**15, "doubtful": 3}),
+    ({"wait": "pause", "set_at": START, "delay_s": 86400.0}, {"floor": int(START) + 10**8}),
+    ({"wait": "for ever", "set_at": "now", "failures": True, "reason": 7}, {"floor": "x"}),
+    ({"wait": ["x"], "set_at": 1e308, "overdue_run": {"a": 1}}, {"proven_at": "never"}),
+    ({"wait": "backoff", "set_at": 1e12, "holds": 10**9, "broken": 10**30}, {"floor": -1e30}),
 ]
 
 
-@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize(("lane", "floor"), PLANTED)
 def test_a_lane_that_somebody_plants_silences_for_a_day_at_most(
-    at: Desk, planted: dict[str, Any]
+    at: Desk, lane: dict[str, Any], floor: dict[str, Any]
 ) -> None:
     with at.agent(only="licence") as product:
         product.call_home()
-        lane: Lane = product._delivery.lanes["getkeymanager"]
+        known: Lane = product._delivery.lanes["getkeymanager"]
         spool = look(at.state_dir)
-        spool.note_fact("lane", lane.tag, **planted)
-        floor = {"floor": 10**15, "doubtful": 3, "proven_at": "never"}
-        spool.note_fact("floor", lane.floor_tag, **floor)
+        spool.note_fact("lane", known.tag, **lane)
+        spool.note_fact("floor", known.floor_tag, **floor)
         spool.release()
     with at.agent(only="licence") as product:
         pass_(product)
         assert endpoint(product)["retry_in_s"] <= 86400
-        at.clock.advance(86401)
-        pass_(product)
-        at.clock.advance(61)
-        pass_(product)
+        for wait_s in (86401, 61):
+            at.clock.advance(wait_s)
+            pass_(product)
         assert product.status()["pending"] == 0, endpoint(product)
 
 

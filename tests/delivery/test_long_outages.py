@@ -186,9 +186,12 @@ def test_without_keys_age_needs_two_runs_a_day_apart_each_time(at: Desk) -> None
     at.clock.advance(5 * DAY_S)
     assert run(track="second") == 2
     at.clock.advance(6 * DAY_S)
-    assert run() == 2  # the first is over-aged by this clock, says this run
-    assert run() == 2  # says another one, too soon
-    at.clock.advance(DAY_S + 1)
+    with at.agent(only="usage", max_age_days=10) as product:
+        pass_(product)  # the first is over-aged by this clock, says this run
+        assert run() == 2  # says another one, too soon
+        at.clock.advance(DAY_S + 1)
+        pass_(product)  # nor does it agree with itself
+        assert product.status()["pending"] == 2
     assert run() == 1  # says another one, a day later
     at.clock.advance(5 * DAY_S)
     assert run() == 1  # now the second

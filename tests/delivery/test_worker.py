@@ -162,4 +162,6 @@ def test_no_thread_is_left_while_there_is_nothing_to_do(at: Desk, fault: Any, le
             product.track("EXPORT")
             assert product.flush(20).drained == (not left)
             wait_until(lambda: ours() == before + left)
+            transport: Any = product._delivery.transport
+            assert not transport._lines, "no connection is kept"
     wait_until(lambda: ours() == before)
