@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from support.cli import Site, collector
+from support.cli import Site
 
 from agent.cli import remedies
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with collector() as server:
-        yield Site(server, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("fault", "endpoint", "words"),
     [
         ("wrong-key", "getkeymanager", ("compare", "captive portal", "inspects TLS")),
-        ("unsigned", "getkeymanager", ("compare", "captive portal")),
         ("portal", "getkeymanager", ("captive portal", "base_url")),
         ("stale", "getkeymanager", ("set the clock", "plays old answers again")),
         ("401-100", "getkeymanager", ("API key", "spool replay --held")),
-        ("401-100", "reo", ("API key", "spool replay --held")),
         ("429-retry-after", "getkeymanager", ("the server asked for it",)),
-        ("500", "getkeymanager", ("server has trouble",)),
         ("500", "reo", ("answers now is said above",)),
-        ("redirect", "getkeymanager", ("base_url may have moved", "captive portal")),
         ("refuse", "getkeymanager", ("nothing listens there",)),
     ],
 )
@@ -59,8 +46,6 @@ def test_each_failure_has_its_own_advice(
         ("offline: proxy: refused to connect (HTTP 503)", "cannot reach this server"),
         ("offline: proxy: not an HTTP answer (BadStatusLine)", "no proxy of this kind"),
         ("offline: proxy: no answer within 10 s", "says nothing"),
-        ("offline: proxy: Connection refused (ECONNREFUSED)", "is not reached"),
-        ("offline: proxy: certificate refused: self-signed certificate", "system's store"),
         ("offline: connection: no answer within 10 s", "firewall"),
         ("offline: TLS: does not answer (an earlier request hangs)", "firewall"),
         ("offline: connection: Network is unreachable (ENETUNREACH)", "no way to that address"),
@@ -75,7 +60,6 @@ def test_each_failure_has_its_own_advice(
         ("untrusted: HTTP 302, not proven: not JSON", "moved"),
         ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
         ("HTTP 503: asked to wait 60 s", "asked for it"),
-        ("Authentication Failure", "API key"),
         ("HTTP 403", "API key"),
         ("HTTP 403: not an answer of this server", "a proxy or something else"),
         ("HTTP 404: wrong address, check base_url", "put base_url right"),

@@ -1,27 +1,29 @@
-"""What each command does: to the server, to the disk, and to its exit status."""
+"""What each command does: to the server, to the disk, and to its exit status; and what it says where less happened."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import API_KEY, LICENSE_KEY, Site, collector, run, spawn
+from support.cli import API_KEY, LICENSE_KEY, Site, run, spawn
 
-from agent import Config
+from agent import Agent, Config
+from agent.cli.config_file import load
+
+RECORDING = {
+    "call-home": (),
+    "track": ("EXPORT",),
+    "count": ("RENDER",),
+    "record": ("--value", "1", "--data-group", "g"),
+}
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with collector() as server:
-        yield Site(server, tmp_path)
-
-
-def fields(site: Site, endpoint: str) -> list[dict[str, Any]]:
-    return [r["fields"] for r in site.server.records() if r["endpoint"] == endpoint]
+def ids(site: Site) -> list[str]:
+    """The records that wait, and the dead ones, as listed."""
+    return [entry["id"] for entry in site.run("spool", "list", "--json").json]
 
 
 # --- recording ------------------------------------------------------------------------------------
@@ -29,24 +31,52 @@ def fields(site: Site, endpoint: str) -> list[dict[str, Any]]:
 
 def test_call_home_is_delivered_and_proven(site: Site) -> None:
     done = site.run("call-home")
-    (event,) = fields(site, "reo-usage")
+    (event,) = site.fields("reo-usage")
     assert done.out == "recorded %s; delivered 2, pending 0\n" % event["event_id"]
     assert (done.status, done.err) == (0, "")
-    (call,) = fields(site, "getkeymanager")
+    (call,) = site.fields("getkeymanager")
     assert (call["license_key"], call["activation_identifier"]) == (LICENSE_KEY, "desk-1")
     assert site.answers("getkeymanager") == [830]
 
 
 def test_a_licence_on_the_command_line_goes_before_the_files(site: Site) -> None:
     done = site.run("call-home", "--license-key", "other")
-    (call,) = fields(site, "getkeymanager")
+    (call,) = site.fields("getkeymanager")
     assert (call["license_key"], call["activation_identifier"]) == ("other", "")
     assert done.status == 0 and "flagged 1" in done.out
     line = "getkeymanager: flagged %s: license_key: The selected license key is invalid."
     assert line % done.out.split()[1].rstrip(";") in done.err
     site.run("call-home", "--activation-identifier", "desk-2")
-    call = fields(site, "getkeymanager")[-1]
+    call = site.fields("getkeymanager")[-1]
     assert (call["license_key"], call["activation_identifier"]) == (LICENSE_KEY, "desk-2")
+
+
+def test_no_send_opens_no_socket(site: Site) -> None:
+    for name in ("call-home", "track", "count"):
+        done = site.run(name, *RECORDING[name], "--no-send", "--json")
+        assert done.status == 0 and done.json["report"] is None
+    assert site.server.requests() == [] and len(ids(site)) == 4
+
+
+def test_track_count_and_record(site: Site) -> None:
+    more = ("--user-id", "ann@acme.example", "--user-id-type", "EMAIL", "--ip-addr", "192.0.2.7")
+    site.run("track", "EXPORT", "--meta", '{"format": "pdf"}', *more)
+    (event,) = site.fields("reo-usage")
+    assert (event["activity_type"], event["meta"]) == ("EXPORT", {"format": "pdf"})
+    assert [event[name] for name in ("user_id", "user_id_type", "ip_addr")] == [*more[1::2]]
+
+    assert site.run("count", "RENDER", "--n", "12").out == "counted; delivered 1, pending 0\n"
+    assert site.fields("reo-aggregate")[0]["count"] == 12
+
+    for form in (("--value", "-3.2"), ("--point", "-1", "2"), ("--text", "opengl")):
+        assert site.run("record", *form, "--data-group", "g").status == 0
+    value, point, text = site.fields("getkeymanager")
+    assert value["numeric_data_single_value"] == "-3.2" and value["data_group"] == "g"
+    assert (point["numeric_data_x"], point["numeric_data_y"]) == ("-1", "2")
+    assert text["text_data"] == "opengl"
+
+
+# --- where less happened than was asked for -------------------------------------------------------
 
 
 def test_a_server_that_is_down_leaves_it_pending(site: Site) -> None:
@@ -56,69 +86,74 @@ def test_a_server_that_is_down_leaves_it_pending(site: Site) -> None:
     assert "getkeymanager: 1 record waiting: offline" in done.err
     report = site.run("call-home", "--json").json["report"]
     assert (report["delivered"], report["pending"], report["drained"]) == (0, 4, False)
+    out = site.run("spool", "status").out
+    assert "backoff" in out and "offline" in out
+    status = site.run("spool", "status", "--json").json
+    assert status["pending"] == 4 and status["state_dir"] == str(site.state)
 
 
-def test_no_send_opens_no_socket(site: Site) -> None:
-    for form in (("call-home",), ("track", "EXPORT"), ("count", "RENDER")):
-        done = site.run(*form, "--no-send", "--json")
-        assert done.status == 0 and done.json["report"] is None
+def test_what_cannot_be_sent_or_has_no_origin_is_said(site: Site) -> None:
+    nan = ("record", "--value", "nan", "--data-group", "g")
+    done = site.run(*nan)
+    assert done.status == 1 and done.out.startswith("not recorded: unusable content")
+    assert site.run(*nan, "--json").json["not_recorded"] == {"unusable content": 1}
     assert site.server.requests() == []
-    assert len(site.run("spool", "list", "--json").json) == 4
-
-
-def test_track_count_and_record(site: Site) -> None:
-    meta = '{"format": "pdf"}'
-    more = ("--user-id", "ann@acme.example", "--user-id-type", "EMAIL", "--ip-addr", "192.0.2.7")
-    done = site.run("track", "EXPORT", "--meta", meta, *more)
-    (event,) = fields(site, "reo-usage")
-    assert done.out.split()[1].rstrip(";") == event["event_id"]
-    assert (event["activity_type"], event["meta"]) == ("EXPORT", {"format": "pdf"})
-    assert (event["user_id"], event["user_id_type"]) == (more[1], "EMAIL")
-    assert event["ip_addr"] == "192.0.2.7"
-
-    assert site.run("count", "RENDER", "--n", "12").out == "counted; delivered 1, pending 0\n"
-    assert fields(site, "reo-aggregate")[0]["count"] == 12
-
-    for form in (("--value", "-3.2"), ("--point", "-1", "2"), ("--text", "opengl")):
-        assert site.run("record", *form, "--data-group", "g").status == 0
-    value, point, text = fields(site, "getkeymanager")
-    assert value["numeric_data_single_value"] == "-3.2" and value["data_group"] == "g"
-    assert (point["numeric_data_x"], point["numeric_data_y"]) == ("-1", "2")
-    assert text["text_data"] == "opengl"
+    _, usage = site.document()["endpoints"]
+    site.write(endpoints=[{**usage, "domain": None}])
+    done = site.run("count", "RENDER")
+    assert done.status == 1 and "domain or ip_addr" in done.err
 
 
 @pytest.mark.parametrize(
-    ("form", "reason"),
+    ("consent", "environ", "cause"),
     [
-        (("track", "EXPORT"), "no consent"),
-        (("count", "RENDER"), "no consent"),
-        (("record", "--value", "nan", "--data-group", "g"), "unusable content"),
+        (None, "", "usage_consent is null: not asked yet"),
+        (False, "", "usage_consent is false"),
+        (True, "1", "DO_NOT_TRACK is set"),
+        (False, "1", "DO_NOT_TRACK is set, usage_consent is false"),
     ],
 )
-def test_what_is_not_recorded_is_said(site: Site, form: tuple[str, ...], reason: str) -> None:
-    site.write(usage_consent=None)
-    done = site.run(*form)
-    assert done.status == 1 and done.out.startswith("not recorded: " + reason)
-    assert site.run(*form, "--json").json["not_recorded"] == {reason: 1}
-    assert site.server.requests() == []
+def test_missing_consent_stops_usage_and_is_no_failure_of_a_call_home(
+    site: Site, monkeypatch: pytest.MonkeyPatch, consent: Any, environ: str, cause: str
+) -> None:
+    site.write(usage_consent=consent)
+    monkeypatch.setenv("DO_NOT_TRACK", environ)
+    note = "note: usage endpoints were left out: %s\n" % cause
+    done = site.run("call-home")
+    assert (done.status, done.err) == (0, note)
+    assert done.out.startswith("recorded ") and done.out.endswith("; delivered 1, pending 0\n")
+    done = site.run("call-home", "--no-send")
+    assert (done.status, done.err) == (0, note) and "but" not in done.out
+    for name in ("track", "count"):
+        done = site.run(name, *RECORDING[name], "--no-send")
+        assert (done.status, done.out) == (1, "not recorded: no consent (%s)\n" % cause)
+    assert site.answers("getkeymanager") == [830] and site.answers("reo-usage") == []
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        ("track", "EXPORT", "--user-id-type", "email"),
-        ("track", "EXPORT", "--meta", "{"),
-        ("track", "EXPORT", "--meta", "[1]"),
-        ("track", ""),
-        ("count", "RENDER", "--n", "0"),
-        ("record", "--value", "1", "--data-group", ""),
-        ("call-home", "--timeout", "nan"),
-    ],
-)
-def test_a_mistake_in_an_event_is_status_2(site: Site, form: tuple[str, ...]) -> None:
-    done = site.run(*form)
-    assert (done.status, done.out) == (2, "") and done.err.startswith("error: ")
-    assert site.server.requests() == []
+@pytest.mark.parametrize("name", RECORDING)
+def test_without_an_endpoint_nothing_is_recorded_and_that_is_said(site: Site, name: str) -> None:
+    site.write(endpoints=[])
+    own = load(site.write(endpoints=[], license_key="", activation_identifier=""))
+    for done in (site.run(name, *RECORDING[name]), run(name, *RECORDING[name], config=own)):
+        assert (done.status, done.err) == (1, "")
+        assert done.out == "not recorded: disabled: no endpoint is configured\n"
+    assert not site.state.exists()
+
+
+@pytest.mark.parametrize("name", ["call-home", "record"])
+def test_what_was_only_in_memory_is_well_if_it_was_delivered(site: Site, name: str) -> None:
+    place = site.place / "file"
+    place.write_text("")
+    site.write(state_dir=str(place), endpoints=site.document()["endpoints"][:1])
+    done = site.run(name, *RECORDING[name])
+    why = "recorded in memory only (%s is not a directory)" % place
+    assert done.out == "%s; delivered 1, pending 0\n" % why
+    assert (done.status, done.err) == (0, "")
+    assert site.run(name, *RECORDING[name], "--json").json["in_memory"] is True
+    site.server.fault("refuse")
+    for more, said in ((("--no-send",), why), ((), why + "; delivered 0, pending 1")):
+        done = site.run(name, *RECORDING[name], *more)
+        assert (done.status, done.out) == (1, said + "\n") and "is lost now" in done.err
 
 
 # --- looking --------------------------------------------------------------------------------------
@@ -146,25 +181,20 @@ def test_history_shows_what_was_answered(site: Site) -> None:
     assert len(site.run("history", "--json", "--limit", "1").json) == 1
 
 
-# --- id, erase, doctor ----------------------------------------------------------------------------
-
-
 def test_id_is_what_the_product_sends(site: Site) -> None:
     value = site.run("id").out.strip()
     site.run("call-home")
-    assert fields(site, "getkeymanager")[0]["user_identifier"] == value
+    assert site.fields("getkeymanager")[0]["user_identifier"] == value
     explained = site.run("id", "--explain", "--json").json
     assert explained["user_identifier"] == value and "quality" in explained
     assert "quality" in site.run("id", "--explain").out
-    reset = site.run("id", "--reset", "--json").json
-    assert reset["before"] == value
+    assert site.run("id", "--reset", "--json").json["before"] == value
 
 
 def test_id_for_a_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path))
-    value = run("id", "--vendor", "Acme", "--product", "Studio").out.strip()
-    assert len(value) == 32
+    assert len(run("id", "--vendor", "Acme", "--product", "Studio").out.strip()) == 32
     config = Config(vendor="Acme", product_name="Studio", product_id="1", product_version="1")
     done = run("id", config=config)
     assert (done.status, done.out) == (1, "") and "no endpoint" in done.err
@@ -185,28 +215,15 @@ def test_erase_leaves_nothing_of_ours_and_everything_else(site: Site) -> None:
 def test_spool_list_and_show(site: Site) -> None:
     assert "nothing waits" in site.run("spool", "list").err
     id = site.run("call-home", "--no-send", "--json").json["event_id"]
-    other = site.run("record", "--text", "x", "--data-group", "g", "--no-send", "--json").json
     listed = site.run("spool", "list", "--json").json
-    assert [entry["id"] for entry in listed] == [id, id, other["event_id"]] or len(listed) == 3
-    assert {entry["state"] for entry in listed} == {"pending"}
+    assert [(entry["id"], entry["state"]) for entry in listed] == [(id, "pending")] * 2
     heads = site.run("spool", "list").out.splitlines()[0].split()
     assert heads == ["id", "endpoint", "kind", "age", "attempts", "state"]
-
     shown = site.run("spool", "show", id[:8], "--json").json
-    assert {record["endpoint"] for record in shown} == {"getkeymanager", "reo"}
-    licence = next(record for record in shown if record["endpoint"] == "getkeymanager")
+    licence, _ = sorted(shown, key=lambda record: str(record["endpoint"]))
     assert licence["body"]["license_key"] == "****" and licence["body"]["text_data"] == "CALL HOME"
     assert site.run("spool", "show", "ffffffff").status == 1
     assert site.run("spool", "show", id[:3]).status == 2
-
-
-def test_spool_status_counts_what_waits_and_says_what_for(site: Site) -> None:
-    site.server.fault("refuse")
-    site.run("call-home")
-    out = site.run("spool", "status").out
-    assert "backoff" in out and "offline" in out
-    status = site.run("spool", "status", "--json").json
-    assert status["pending"] == 2 and status["state_dir"] == str(site.state)
 
 
 def test_replay_does_not_wait_for_the_backoff(site: Site) -> None:
@@ -247,27 +264,22 @@ def test_replay_brings_dead_letters_back(site: Site) -> None:
     assert "dead: Choosy." in site.run("spool", "list").out
     assert site.run("spool", "replay").status == 0 and site.answers("getkeymanager") == []
     assert site.run("spool", "replay", "--dead").status == 0
-    assert site.answers("getkeymanager") == [831]
-    assert site.run("spool", "list", "--json").json == []
+    assert site.answers("getkeymanager") == [831] and ids(site) == []
 
 
 def test_an_export_is_carried_to_another_machine(site: Site, tmp_path: Path) -> None:
     id = site.run("call-home", "--no-send", "--json").json["event_id"]
-    file = str(tmp_path / "waiting.spool")
+    file, other = str(tmp_path / "waiting.spool"), str(tmp_path / "m.spool")
     assert site.run("spool", "export", file).out == "copied 2 records to %s\n" % file
-    again = site.run("spool", "export", file)
-    assert (again.status, again.out) == (2, "")
-    assert again.err == "error: %s exists already; name a new file\n" % file
-    moved = site.run("spool", "export", "--move", str(tmp_path / "m.spool"), "--json").json
-    assert moved == {"records": 2, "file": str(tmp_path / "m.spool"), "moved": True}
-    assert site.run("spool", "list", "--json").json == []
+    moved = site.run("spool", "export", "--move", other, "--json").json
+    assert moved == {"records": 2, "file": other, "moved": True} and ids(site) == []
 
     site.write(state_dir=str(tmp_path / "elsewhere"))
     assert site.run("spool", "import", file).out == "imported 2 records\n"
     again = site.run("spool", "import", file)
     assert (again.status, again.out) == (0, "imported 0 records\n") and "before" in again.err
     assert site.run("spool", "replay").status == 0
-    assert [event["event_id"] for event in fields(site, "reo-usage")] == [id]
+    assert [event["event_id"] for event in site.fields("reo-usage")] == [id]
 
 
 def test_purge_must_be_meant(site: Site) -> None:
@@ -276,12 +288,52 @@ def test_purge_must_be_meant(site: Site) -> None:
     site.run("count", "RENDER", "--no-send")
     done = site.run("spool", "purge")
     assert (done.status, done.out) == (2, "")
-    assert "3 waiting records and 1 dead letter" in done.err
-    assert len(site.run("spool", "list", "--json").json) == 4
+    assert "3 waiting records and 1 dead letter" in done.err and len(ids(site)) == 4
     done = site.run("spool", "purge", "--yes")
     assert (done.status, done.out) == (0, "removed 3 records and 1 dead letter\n")
-    assert site.run("spool", "list", "--json").json == []
+    assert ids(site) == []
     assert not [name for name in os.listdir(site.state) if name.endswith(".seg")]
+
+
+def test_records_of_unknown_endpoints_are_left_alone_shown_and_removed_only_by_name(
+    site: Site,
+) -> None:
+    site.run("call-home", "--no-send")
+    site.run("track", "EXPORT", "--no-send")
+    licence, usage = site.document()["endpoints"]
+    site.write(endpoints=[{**licence, "name": "keys"}, {**usage, "name": "usage"}])
+    what = "3 records of unknown endpoints (getkeymanager: 1, reo: 2)"
+    done = site.run("doctor", "--no-network")
+    assert done.status == 0 and what in done.out
+    assert "old name again, or remove the records: spool purge --yes --unknown" in done.out
+    assert "getkeymanager: 1, reo: 2" in site.run("spool", "status").out
+    done = site.run("spool", "replay")
+    assert done.status == 0 and "left alone: " + what in done.err
+    left = site.run("spool", "replay", "--json").json["unknown_endpoints"]
+    assert left == {"getkeymanager": 1, "reo": 2}
+
+    site.run("record", *RECORDING["record"], "--no-send")
+    done = site.run("spool", "purge")
+    assert done.status == 2 and "remove 1 waiting record and 0" in done.err
+    assert "would leave 3 records of endpoints" in done.err
+    done = site.run("spool", "purge", "--yes")
+    assert (done.status, done.out) == (0, "removed 1 record and 0 dead letters\n")
+    assert "left: 3 records" in done.err and "--unknown" in done.err and len(ids(site)) == 3
+    assert "remove 3 waiting" in site.run("spool", "purge", "--unknown").err
+    done = site.run("spool", "purge", "--yes", "--unknown")
+    assert done.out == "removed 3 records and 0 dead letters\n" and ids(site) == []
+
+
+def test_purge_leaves_the_open_counters_of_a_running_product(site: Site) -> None:
+    with Agent(load(site.file).replace(deliver="manual")) as product:
+        product.count("RENDER", n=2)
+        product.track("EXPORT")
+        done = site.run("spool", "purge", "--yes", "--json")
+        assert done.json == {"removed": 1, "dead_removed": 0, "left": 1, "unknown_left": 0}
+        product.count("RENDER", n=3)
+        assert product.flush().drained
+    assert [total["count"] for total in site.fields("reo-aggregate")] == [5]
+    assert site.fields("reo-usage") == []
 
 
 # --- one whole life, as typed ---------------------------------------------------------------------

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import LICENSE_KEY, Site, collector, on_terminal
+from support.cli import LICENSE_KEY, Site, on_terminal
 
 from agent import Agent, cli
 from agent.cli import progress
 from agent.cli.config_file import load
 
 pytestmark = pytest.mark.ends
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with collector() as server:
-        yield Site(server, tmp_path)
 
 
 @pytest.fixture
@@ -53,11 +46,11 @@ needs_pty = pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals
 @needs_pty
 @pytest.mark.parametrize(
     "columns, told",
-    [(120, "no answer from getkeymanager for "), (40, "stalled for "), (9, "0 of 3, ")],
+    [(120, "no answer from getkeymanager for "), (40, "stalled for "), (9, "0 of 2, ")],
 )
 @pytest.mark.usefixtures("hasty")
 def test_a_silent_server_is_waited_for_in_view(site: Site, columns: int, told: str) -> None:
-    record(site, 3, request_timeout_s=0.8)
+    record(site, 2, request_timeout_s=0.8)
     site.server.fault("blackhole")
     _, shown = on_terminal(columns, lambda stream: replay(site, stream, "--json"))
     moving, _, rest = shown.partition("\n")
@@ -69,13 +62,11 @@ def test_a_silent_server_is_waited_for_in_view(site: Site, columns: int, told: s
 
 @pytest.mark.usefixtures("hasty")
 def test_a_pipe_gets_plain_lines_and_stdout_only_the_answer(site: Site) -> None:
-    import json
-
-    record(site, 200)
+    record(site, 100)
     err = io.StringIO()
-    assert json.loads(replay(site, err, "--json"))["delivered"] == 200
+    assert json.loads(replay(site, err, "--json"))["delivered"] == 100
     assert "\r" not in err.getvalue() and len(err.getvalue().splitlines()) > 2
-    assert err.getvalue().splitlines()[-1].startswith("200 of 200, ")
+    assert err.getvalue().splitlines()[-1].startswith("100 of 100, ")
     err = io.StringIO()
     replay(site, err)
     assert err.getvalue() == ""  # nothing waits

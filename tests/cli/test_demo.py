@@ -24,16 +24,14 @@ def test_every_step_holds_and_nothing_is_left(tmp_path: Path) -> None:
     assert [step["step"] for step in steps] == list(range(1, 11))
     assert all(step["ok"] and step["title"] and step["detail"] for step in steps)
     assert done.json["ok"] is True
-    marks = [line.split()[:2] for line in done.err.splitlines() if line[:4].strip().isdigit()]
-    assert [int(number) for number, _ in marks] == list(range(1, 11))
-    assert len({mark for _, mark in marks}) == 1
+    told = [line for line in done.err.splitlines() if line[:4].strip().isdigit()]
+    assert [int(line.split()[0]) for line in told] == list(range(1, 11))
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("faulty", "differing"),
     [
-        ([3], [3]),
         ([6], [6, 7]),  # what is lost in the sixth step cannot be replayed in the seventh
         ([1, 2, 3, 4, 5, 7, 8, 9, 10], [1, 2, 3, 4, 5, 7, 8, 9, 10]),
     ],
@@ -50,8 +48,7 @@ def test_a_copy_under_another_name_tells_it_too(tmp_path: Path) -> None:
     place = tmp_path / "product" / "acme" / "_vendor"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "agent", place / "calls_home", ignore=ignored)
-    for parent in (place, place.parent):
-        (parent / "__init__.py").write_text("")
+    (place / "__init__.py").write_text("")
     (place.parent / "__init__.py").write_text("import sys; sys.argv or exit('loaded')\n")
     done = spawn("demo", cwd=tmp_path / "product", package="acme._vendor.calls_home")
     assert done.status == 0, done.out

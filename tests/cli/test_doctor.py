@@ -27,12 +27,6 @@ pytestmark = pytest.mark.ends
 HOURS = 3600
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with collector() as server:
-        yield Site(server, tmp_path)
-
-
 class Found:
     """One run of doctor: its checks by name, its exit status, and the rule that binds them."""
 

@@ -165,3 +165,7 @@ class Site:
 
     def answers(self, endpoint: str) -> Sequence[int]:
         return [r["answer"] for r in self.server.records() if r["endpoint"] == endpoint]
+
+    def fields(self, endpoint: str) -> list[dict[str, Any]]:
+        """What the records of an endpoint said, in the order in which they came."""
+        return [r["fields"] for r in self.server.records() if r["endpoint"] == endpoint]
