@@ -242,7 +242,6 @@ class Agent:
 
     def _report(self, count: int, id: str) -> Optional[Record]:
         """The record that tells the licence server how many a quota or an age limit took; None: nobody to tell."""
-        self._lost("dropped", count)
         for adapter in self._servers:
             user, now = self._identify(store=False).value, self._clock.time()
             capture = Capture(id, now, user, *self._last_licence)

@@ -47,6 +47,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
     found, spool, config = agent._spool.census(), agent._spool, agent._config
     pending, strays, unread = (found.pop(name) for name in ("pending", "strays", "trouble"))
     known = [adapter.name for adapter in agent._adapters]
+    dropped = {"dropped": spool.dropped} if spool.dropped else {}
     for adapter in agent._collectors:
         if adapter.name in strays and adapter.origin(ask=ask):
             strays.discard(adapter.name)
@@ -67,7 +68,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
         "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
         **found,
         "locks_work": not spool.lockless,
-        "not_recorded": dict(agent._not_recorded),
+        "not_recorded": {**agent._not_recorded, **dropped},
         "endpoints": [
             _endpoint(agent, one, pending.get(one.name, 0), one.name in strays)
             for one in agent._adapters

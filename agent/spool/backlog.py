@@ -193,7 +193,7 @@ class Backlog:
             file = segment.seize(os.path.join(self.directory, name))
             if file is not None:
                 with file:  # its writer may have added to it
-                    if self.lost_with(file, winners) == 0:
+                    if self.lost_with(file, winners) == (0, 0):
                         self._readings.pop(name, None)
                         segment.destroy(file)
         import time  # the file system's clock, so the system's and no other
@@ -210,8 +210,11 @@ class Backlog:
         winners: Optional[dict[Key, Record]] = None,
         *,
         under_way: bool = True,
-    ) -> Optional[int]:
-        """How many records go with a segment, at most; None: it cannot be read, or one is not to be ``under_way``."""
+    ) -> Optional[tuple[int, int]]:
+        """(records that go with a segment, at most; those of them that a report had told of).
+
+        None: it cannot be read, or one is ``under_way`` that is not to be.
+        """
         reading, epoch = Reading(file.path), self._epoch()
         try:
             reading.refresh()
@@ -221,17 +224,23 @@ class Backlog:
         kept = [s for s in reading.records.values() if not self.is_nothing(s, epoch, winners)]
         if not under_way and any(self._book.state(stub.key).run for stub in kept):
             return None
-        return sum(stub.weight for stub in kept) + reading.newer
+        told = sum(stub.weight for stub in kept if stub.id.startswith(DROPPED))
+        return sum(stub.weight for stub in kept) + reading.newer, told
 
 
 class Quota:
     """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
 
-    ``report(count, id)`` has it on disk that so many records go, or raises ``OSError``.
+    ``report(count, id, told)`` has it on disk that so many records go, ``told`` of which a report told of that goes too,
+    or raises ``OSError``.
     """
 
     def __init__(
-        self, backlog: Backlog, max_bytes: int, max_records: int, report: Callable[[int, str], None]
+        self,
+        backlog: Backlog,
+        max_bytes: int,
+        max_records: int,
+        report: Callable[[int, str, int], None],
     ) -> None:
         self._directory, self._backlog, self._report = backlog.directory, backlog, report
         self.segment_bytes = min(SEGMENT_MOST_BYTES, max(512, max_bytes // SHARES))
@@ -249,7 +258,10 @@ class Quota:
         self._sizes = {}
         for name in filter(segment.is_ours, os.listdir(self._directory)):
             try:
-                self._sizes[name] = os.lstat(os.path.join(self._directory, name)).st_size
+                size = os.lstat(os.path.join(self._directory, name)).st_size
+                # Anything else that is larger was made so by a tool, and is no reason to give up records.
+                most = size if segment.is_segment(name) else self._max_bytes // 4
+                self._sizes[name] = min(size, most)
             except FileNotFoundError:
                 pass  # gone since
         total = sum(self._sizes.values())
@@ -308,9 +320,11 @@ class Quota:
             self.look()
             try:
                 # A record under way may be delivered: its segment goes only where no other is left.
-                lost = sum(self._choose(size, count, victims, tried) for tried in (False, True))
+                chosen = [self._choose(size, count, victims, tried) for tried in (False, True)]
+                lost, told = map(sum, zip(*chosen))
                 if lost:
-                    self._report(lost, "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost))
+                    id = "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost)
+                    self._report(lost, id, told)
                 self._stuck |= {n for n, file in victims.items() if not segment.destroy(file)}
             finally:
                 for file in victims.values():
@@ -318,10 +332,12 @@ class Quota:
         if not self._fits(size, count):
             raise QuotaFull(errno.ENOSPC, "the quota is full")
 
-    def _choose(self, size: int, count: int, victims: dict[str, File], under_way: bool) -> int:
-        """Seize segments until enough would be free; how many records go with them."""
+    def _choose(
+        self, size: int, count: int, victims: dict[str, File], under_way: bool
+    ) -> tuple[int, int]:
+        """Seize segments until enough would be free; what goes with them, as ``lost_with``."""
         found = filter(segment.is_segment, self._sizes.keys() - self._stuck - victims.keys())
-        lost = 0
+        lost = told = 0
         for name in sorted(found, key=lambda n: (EVICTION.index(n[0]), segment.order(n))):
             if self._fits(size, count):
                 break
@@ -330,7 +346,7 @@ class Quota:
             if file is not None and going is None:
                 file.close()
             elif file is not None and going is not None:
-                victims[name], lost = file, lost + going
+                victims[name], lost, told = file, lost + going[0], told + going[1]
                 self.free_records += self._lines(name)
                 self.free_bytes += self._sizes[name]
-        return lost
+        return lost, told

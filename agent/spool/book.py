@@ -92,7 +92,7 @@ class Book:
         self._forget(b"")
 
     def _forget(self, head: bytes) -> None:
-        self._head, self._cursor = head, 0
+        self._head, self._cursor, self._size = head, 0, 0
         self._states: dict[Key, State] = {}
         self._facts: dict[tuple[str, str], Any] = {}
         self.answers: dict[tuple[Any, ...], list[Any]] = {}  # by all that tells one from another
@@ -125,6 +125,7 @@ class Book:
                 anew = size > 0 and (head != self._head or size < self._cursor)
                 if anew:
                     self._forget(head)
+                self._size = size
                 data = file.read(self._cursor, MOST_BYTES - self._cursor)
             data = data[: data.rfind(b"\n") + 1]
             self._cursor += len(data)
@@ -228,7 +229,10 @@ class Book:
         with self._lock:
             left = lines.decode(self._head)
             least = 2 * left.get("size", 0) if type(left) is dict else 0
-            if self._unwritten or self._cursor < max(self._compact_bytes, least):
+            grown = (
+                self._size > MOST_BYTES
+            )  # by somebody: what is written behind that is never read
+            if self._unwritten or (self._cursor < max(self._compact_bytes, least) and not grown):
                 return
             lanes = [slot for slot in self._facts if slot[0] == "lane"]
             for slot in lanes[:-LANES]:

@@ -65,6 +65,17 @@ def is_ours(name: str) -> bool:
     return name in (BOOK, LOCK, ROOM, CONSENT) or is_segment(name)
 
 
+def clear_way(directory: str) -> None:
+    """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe of somebody's."""
+    for name in (BOOK, LOCK, ROOM, CONSENT):
+        path = os.path.join(directory, name)
+        try:
+            if os.lstat(path).st_mode & 0o170000 != 0o100000:
+                os.rename(path, "%s.%s%s" % (path, os.urandom(8).hex(), TEMPORARY))
+        except OSError:
+            pass  # there is none, or it stays
+
+
 def created_ms(name: str) -> int:
     """When a segment was begun, Unix milliseconds by its writer's clock."""
     return int(name[2:14], 16)

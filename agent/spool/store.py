@@ -64,6 +64,7 @@ class Spool:
     def _begin(self) -> None:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
+        self.dropped = 0  # by this process
         self.claimed = self._exists = False  # there was a directory when it was claimed
         self._lock = RLock()
         self._claim: Optional[File] = None
@@ -127,13 +128,14 @@ class Spool:
             self.note(what)
         return DISK
 
-    def _tell_dropped(self, count: int, id: str) -> None:
-        """Have on disk that so many records go; raises ``OSError``."""
+    def _tell_dropped(self, count: int, id: str, told: int = 0) -> None:
+        """Have on disk that so many records go, ``told`` of them by reports that go too; raises ``OSError``."""
         record = self._report(count, id)
         if record is not None:
             record.run = self.run
             if self._append(record, sync=True, bounded=False) != DISK:
                 raise OSError("the report of dropped records cannot be written")
+        self.dropped += count - told
 
     def keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> bool:
         """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""
@@ -214,6 +216,7 @@ class Spool:
         held: Optional[bool] = True
         self._exists = self.directory is not None and os.path.isdir(self.directory)
         if self._exists:
+            segment.clear_way(self.directory or "")
             try:
                 self._claim = files.open_append(os.path.join(self.directory or "", segment.LOCK))
                 held = self._claim.hold()
@@ -259,6 +262,7 @@ class Spool:
         done = self._backlog.names_done()
         self.seal([c for c, own in self._writer.names() if own in done and c != COUNTERS])
         self._backlog.reap(done)
+        self.note("purge")  # what a refusal could not remove is nothing by now
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners().keys())
         if not self.memory and self._book.write():  # so the disk takes what is written
