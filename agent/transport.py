@@ -100,7 +100,7 @@ class HttpTransport:
         if self._pid != os.getpid():  # a fork that nobody told of
             self.after_fork()
         line = self._lines.setdefault(server, _Line(self))
-        if not line.ends(_GRACE_S):
+        if not line.busy.acquire(True, _GRACE_S):
             raise _unreachable("does not answer (an earlier request hangs)", line.stage)
         interrupted, self._woken = False, line.begin(timeout_s)
         try:
@@ -109,12 +109,12 @@ class HttpTransport:
             start_thread(line.run, call)
             interrupted = line.woken.acquire(True, line.timeout_s)  # by no clock of the host
         except RuntimeError as error:
-            line.done, line.said = True, Unreachable(str(error))
+            line.said = Unreachable(str(error))
+            line.busy.release()
         finally:  # also after a Ctrl-C
             self._woken = None
-            if not line.done:
+            if line.busy.locked():
                 line.stop(interrupted)
-                line.ends(_GRACE_S)
             if self.closed:
                 self.rest()
         said = line.over or line.said
@@ -125,7 +125,7 @@ class HttpTransport:
     def rest(self) -> None:
         """Close idle connections; CA certificates and proxy settings are read again by the next send."""
         for server, line in list(self._lines.items()):
-            if line.done:
+            if not line.busy.locked():
                 self._lines.pop(server, None)
                 line.close()
 
@@ -138,10 +138,8 @@ class HttpTransport:
 
     def interrupt(self) -> None:
         """Break off the request in flight, if there is one; from any thread, and from a signal handler."""
-        woken = self._woken
-        if woken is not None and self._pid == os.getpid():
-            with suppress(RuntimeError):  # is awake
-                woken.release()
+        with suppress(AttributeError, RuntimeError):  # there is none, or it knows already
+            self._woken.release()
 
     def after_fork(self) -> None:
         """In the child: begin anew; connections and threads are the parent's."""
@@ -159,7 +157,7 @@ class _Line:
     """
 
     def __init__(self, owner: HttpTransport) -> None:
-        self.owner, self.done = owner, True
+        self.owner, self.busy = owner, _thread.allocate_lock()  # held while a thread is here
         self._manager: Any = None
         self.connection: Any = None
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
@@ -172,7 +170,7 @@ class _Line:
         """Forget the last request; returns the lock whose release ends the wait for this one."""
         self.timeout_s, self._pid = max(0.01, timeout_s), os.getpid()
         self._ends_at, self.stage = monotonic() + self.timeout_s, ""
-        self.done = self.spoilt = False
+        self.spoilt = False
         self.said: Any = None
         self.over: Any = None
         self.woken = _thread.allocate_lock()
@@ -197,23 +195,19 @@ class _Line:
                 self.close()  # what is still to come would pass for the next answer
             self._hold(None)
             self._sock, inside.request = None, False
-            self.done = True
+            self.busy.release()
             with suppress(RuntimeError):
                 self.woken.release()
 
-    def ends(self, timeout_s: float) -> bool:
-        """Whether the thread comes to its end within the time."""
-        while not self.done and self.woken.acquire(True, timeout_s):
-            pass
-        return self.done
-
     def stop(self, interrupted: bool) -> None:
-        """Send nothing more, and notice at once."""
+        """Send nothing more, and notice at once; waits a moment until that is done."""
         late = _unreachable("no answer within %g s" % self.timeout_s, self.stage)
         self.over = Unreachable("interrupted") if interrupted else late
         with self._lock, suppress(OSError):  # is not connected any more
             if self.handle is not None:
                 self.handle.shutdown(_SHUT_RDWR)
+        if self.busy.acquire(True, _GRACE_S):
+            self.busy.release()
 
     def left_s(self) -> float:
         """How long one system call may take: by this ends a thread that nothing wakes."""
