@@ -52,6 +52,7 @@ def test_each_failure_has_its_own_advice(
         ("offline: answer: eof occurred in violation of protocol", "ends the connection"),
         ("offline: TLS: tlsv1 alert protocol version", "TLS 1.2"),
         ("offline: TLS: certificate refused: EE certificate key too weak", "today's strength"),
+        ("offline: TLS: certificate refused: certificate has expired", "clock of this"),
         ("offline: TLS: certificate refused: CRL has expired", "revocation list"),
         ("offline: TLS: certificate refused: certificate revoked", "replace it"),
         ("offline: the library urllib3 cannot be imported", "library is missing"),

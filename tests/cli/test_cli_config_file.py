@@ -23,25 +23,20 @@ def licence(**changes: Any) -> dict[str, Any]:
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    base = {
-        "vendor": "Acme",
-        "product_name": "Studio",
-        "product_id": "42",
-        "product_version": "5.2.5",
-        "usage_consent": True,
-        "start_delay_s": 0,
-        "endpoints": [licence(), {"kind": "reo", "api_key": API_KEY, "domain": "acme.example"}],
-    }
-    return {**base, **changes}
+    endpoints = [licence(), {"kind": "reo", "api_key": API_KEY, "domain": "acme.example"}]
+    return {**PRODUCT, "endpoints": endpoints, **changes}
 
 
+PRODUCT: dict[str, Any] = {
+    "vendor": "Acme",
+    "product_name": "Studio",
+    "product_id": "42",
+    "product_version": "5.2.5",
+    "usage_consent": True,
+    "start_delay_s": 0,
+}
 EXPECTED = Config(
-    vendor="Acme",
-    product_name="Studio",
-    product_id="42",
-    product_version="5.2.5",
-    usage_consent=True,
-    start_delay_s=0,
+    **PRODUCT,
     endpoints=(
         GetKeyManager(
             base_url="https://keys.acme.example",
@@ -53,13 +48,7 @@ EXPECTED = Config(
 )
 
 
-def test_a_json_file(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "agent.json"
-    path.write_text(json.dumps(document()), encoding="utf-8-sig")  # as an editor on Windows does
-    assert config_file.load(path) == EXPECTED
-
-
-def test_a_key_in_a_file_beside_the_configuration(
+def test_a_json_file_with_a_key_in_a_file_beside_it(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "etc"
@@ -67,9 +56,9 @@ def test_a_key_in_a_file_beside_the_configuration(
     (place / "global.pem").write_text(PEM)
     keys = [{"pem_file": "global.pem"}]
     text = json.dumps(document(endpoints=[licence(keys=keys), document()["endpoints"][1]]))
-    (place / "agent.json").write_text(text)
+    (place / "agent.json").write_text(text, "utf-8-sig")  # as an editor on Windows does
     monkeypatch.chdir(tmp_path)
-    assert config_file.load("etc/agent.json") == EXPECTED
+    assert config_file.load("etc/agent.json") == EXPECTED == config_file.from_mapping(document())
 
 
 def test_a_toml_file(tmp_path: pathlib.Path) -> None:
@@ -91,21 +80,15 @@ def test_a_toml_file(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"vendr": 1}, "vendr"),
         ({"vendor": 5}, "vendor"),
         ({"endpoints": {}}, "endpoints"),
         ({"endpoints": ["reo"]}, "endpoints[0].kind"),
-        ({"endpoints": [{"api_key": "k"}]}, "endpoints[0].kind"),
         ({"endpoints": [{"kind": ["reo"]}]}, "endpoints[0].kind"),
-        ({"endpoints": [{"kind": "reo"}]}, "endpoints[0].api_key"),
         ({"endpoints": [licence(), {"kind": "reo", "apikey": "k"}]}, "endpoints[1].apikey"),
         ({"endpoints": [licence(base_url="http://x.example")]}, "endpoints[0].base_url"),
-        ({"endpoints": [licence(keys=[])]}, "endpoints[0].keys"),
         ({"endpoints": [licence(keys=PEM)]}, "endpoints[0].keys"),
         ({"endpoints": [licence(keys=[PEM])]}, "endpoints[0].keys[0]"),
-        ({"endpoints": [licence(keys=[{"name": "global"}])]}, "endpoints[0].keys[0]"),
         ({"endpoints": [licence(keys=[{"pem": PEM, "pem_file": "x"}])]}, "endpoints[0].keys[0]"),
-        ({"endpoints": [licence(keys=[{"pem": "x"}])]}, "endpoints[0].keys[0]"),
         ({"endpoints": [licence(keys=[{"pem_file": 5}])]}, "endpoints[0].keys[0].pem_file"),
         ({"endpoints": [licence(keys=[{"pem_file": "no"}])]}, "endpoints[0].keys[0].pem_file"),
         ({"endpoints": [licence(keys=[{"pme": PEM}])]}, "endpoints[0].keys[0].pme"),
@@ -118,10 +101,8 @@ def test_a_mistake_is_named_by_its_path(changes: dict[str, Any], field: str) -> 
     assert API_KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("written", ["dns_domain", "agent.dns_domain"])
-def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word(
-    written: str,
-) -> None:
-    reo = {"kind": "reo", "api_key": API_KEY, "domain": written}
-    (made,) = config_file.from_mapping({**document(), "endpoints": [reo]}).endpoints
-    assert isinstance(made, Reo) and made.domain is dns_domain
+def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word() -> None:
+    for written in ("dns_domain", "agent.dns_domain"):
+        reo = {"kind": "reo", "api_key": API_KEY, "domain": written}
+        (made,) = config_file.from_mapping(document(endpoints=[reo])).endpoints
+        assert isinstance(made, Reo) and made.domain is dns_domain

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import collector, run
+from support.cli import Site, run
 
 import agent
+from agent.collector.signing import Keys, seal
 from agent.extras.keyring import read_document
+
+BOTH = ("--root", "root-1", "--root", "root-2")
 
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with two roots and a key for answers."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "release")
     for name in ("root-1", "root-2", "next"):
         assert run("keys", "new", name).status == 0
-    return tmp_path
+    return tmp_path / "release"
 
 
 def sign(*words: str, status: int = 0) -> Any:
@@ -34,29 +38,12 @@ def roots(*names: str) -> list[agent.PublicKey]:
     return [agent.PublicKey.from_pem(Path(name + ".pub").read_bytes(), name=name) for name in names]
 
 
-def configuration(at: Path, **keyring: Any) -> str:
-    server = collector()
-    found = {
-        "keys": [{"name": "global", "pem": server.keys[0]["public_key"]}],
-        "roots": [{"name": name, "pem_file": name + ".pub"} for name in ("root-1", "root-2")],
-        "threshold": 2,
-        **keyring,
-    }
-    endpoint = {
-        "kind": "getkeymanager",
-        "base_url": "https://keys.acme.example",
-        "api_key": "key",
-        "keys": found,
-    }
-    document = {
-        "vendor": "Acme",
-        "product_name": "Studio",
-        "product_id": "42",
-        "product_version": "5.2.5",
-        "endpoints": [endpoint],
-    }
-    (at / "telemetry.json").write_text(json.dumps(document))
-    return str(at / "telemetry.json")
+def configuration(site: Site, at: Path, **keyring: Any) -> str:
+    """The file of a product that has the keys of the server, and both roots."""
+    licence, _ = site.document()["endpoints"]
+    roots = [{"name": name, "pem_file": str(at / (name + ".pub"))} for name in ("root-1", "root-2")]
+    keys = {"keys": licence["keys"][:1], "roots": roots, "threshold": 2, **keyring}
+    return site.write(endpoints=[{**licence, "keys": keys}])
 
 
 def test_a_pair_is_private_and_says_who_it_is(at: Path) -> None:
@@ -87,55 +74,48 @@ def test_openssl_reads_and_writes_the_same_keys(at: Path) -> None:
     sign("--version", "1", "--key", "next.pub", "--root", "theirs", "keyring.json")
 
 
-def test_several_sign_one_after_another(at: Path) -> None:
+def test_several_sign_one_after_another(site: Site, at: Path) -> None:
     words = ["--version", "7", "--key", "spare=next.pub", "--expires-days", "400", "--threshold"]
     first = sign(*words, "2", "--root", "root-1", "keyring.json")
     assert len(first["signatures_by"]) == 1
-    config = configuration(at)
-    check = ("keys", "check", "--config", config, "keyring.json", "--json")
+    check = ("keys", "check", "--config", configuration(site, at), "keyring.json", "--json")
     assert (run(*check).status, run(*check).json["accepted"]) == (1, False)
     text = json.loads((at / "keyring.json").read_bytes())["signed"]
     both = sign("--root", "root-2", "keyring.json")
     assert len(both["signatures_by"]) == 2 and both["version"] == 7
-    assert json.loads((at / "keyring.json").read_bytes())["signed"] == text
-    found = read_document((at / "keyring.json").read_bytes(), roots("root-1", "root-2"), 2)
+    before = (at / "keyring.json").read_bytes()
+    assert json.loads(before)["signed"] == text
+    found = read_document(before, roots("root-1", "root-2"), 2)
     assert found["expires"] == found["issued"] + 400 * 86400
     done = run(*check)
     assert (done.status, done.json["version"], done.json["keys"]) == (0, 7, ["spare"])
     # Signing again with the same root changes nothing but that signature, which is the same.
-    before = (at / "keyring.json").read_bytes()
     sign("--root", "root-1", "keyring.json")
     assert (at / "keyring.json").read_bytes() == before
 
 
-def test_check_says_why_a_product_would_refuse(at: Path) -> None:
-    sign("--version", "3", "--key", "next.pub", "--root", "root-1", "--root", "root-2", "k.json")
+def test_check_says_why_a_product_would_refuse(site: Site, at: Path) -> None:
+    sign("--version", "3", "--key", "next.pub", *BOTH, "k.json")
+    other = {"name": "other", "pem_file": str(at / "next.pub")}
     for keyring, reason in (
+        ({}, ""),
         ({"version": 3}, "not newer than the product's own"),
-        ({"roots": [{"name": "root-1", "pem_file": "root-1.pub"}], "threshold": 1}, ""),
-        ({"roots": [{"name": "other", "pem_file": "next.pub"}], "threshold": 1}, "0 of the 1"),
+        ({"roots": [other], "threshold": 1}, "0 of the 1"),
     ):
-        done = run("keys", "check", "--config", configuration(at, **keyring), "k.json", "--json")
+        config = configuration(site, at, **keyring)
+        done = run("keys", "check", "--config", config, "k.json", "--json")
         assert done.status == int(bool(reason)) and reason in done.json["trouble"]
-    (at / "k.json").write_bytes((at / "k.json").read_bytes().replace(b":3", b":4"))
-    done = run("keys", "check", "--config", configuration(at), "k.json", "--json")
-    assert done.status == 1 and "0 of the 2" in done.json["trouble"]
 
 
-def test_verify_uses_the_keys_that_are_in_force(at: Path) -> None:
-    server = collector()
-    envelope = at / "answer.json"
-    from agent.collector.signing import Keys, seal
-
+def test_verify_uses_the_keys_that_are_in_force(site: Site, at: Path) -> None:
     signer = Keys("rsa").published[1]
     response = {"code": 830, "message": "x", "errors": [], "timestamp": 1_790_000_000}
-    envelope.write_text(json.dumps(seal(response, signer)))
-    (at / "next-rsa.pub").write_text(server.keys[1]["public_key"])
-    config = configuration(at, document="keyring.json")
-    words = ("verify", "--config", config, str(envelope), "--json")
+    (at / "answer.json").write_text(json.dumps(seal(response, signer)))
+    (at / "next-rsa.pub").write_text(site.server.keys[1]["public_key"])
+    config = configuration(site, at, document=str(at / "keyring.json"))
+    words = ("verify", "--config", config, "answer.json", "--json")
     assert run(*words).status == 1
-    both = ("--root", "root-1", "--root", "root-2")
-    sign("--version", "1", "--key", "next-rsa.pub", *both, "keyring.json")
+    sign("--version", "1", "--key", "next-rsa.pub", *BOTH, "keyring.json")
     done = run(*words)
     assert (done.status, done.json["key"]) == (0, "next-rsa")
 
@@ -145,7 +125,6 @@ def test_verify_uses_the_keys_that_are_in_force(at: Path) -> None:
     [
         (["--version", "1", "--key", "next.pub", "k.json"], "--root FILE is missing"),
         (["--version", "1", "--root", "root-1", "k.json"], "both --version N and --key"),
-        (["--key", "next.pub", "--root", "root-1", "k.json"], "both --version N and --key"),
         (["--version", "0", "--key", "next.pub", "--root", "root-1", "k.json"], "version: got 0"),
         (["--version", "1", "--key", "none", "--root", "root-1", "k.json"], "none cannot be read"),
         (["--version", "1", "--key", "root-1", "--root", "root-1", "k.json"], "a private key"),
@@ -163,12 +142,11 @@ def test_a_mistake_writes_nothing_and_says_what_is_wrong(
     assert {path.name: path.read_bytes() for path in at.iterdir()} == before
 
 
-def test_check_asks_which_keyring_is_meant(at: Path) -> None:
-    config = configuration(at)
+def test_check_asks_which_keyring_is_meant(site: Site, at: Path) -> None:
+    config = configuration(site, at)
     sign("--version", "1", "--key", "next.pub", "--root", "root-1", "k.json")
-    document = json.loads(Path(config).read_text())
-    document["endpoints"].append({**document["endpoints"][0], "name": "second"})
-    Path(config).write_text(json.dumps(document))
+    (first,) = json.loads(Path(config).read_text())["endpoints"]
+    site.write(endpoints=[first, {**first, "name": "second"}])
     check = ("keys", "check", "--config", config, "k.json")
     assert "several endpoints have a keyring; --endpoint NAME says" in run(*check).err
     done = run(*check, "--endpoint", "second", "--json")

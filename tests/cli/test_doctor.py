@@ -8,19 +8,16 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, collector, on_terminal
+from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, on_terminal
 from support.disks import NotHere, mounted
 from support.keyring import ROOTS
-from support.sockets import Authority, Behaviour, Server, answers, silent
+from support.sockets import Authority, Server, answers, silent
 
 from agent import cli
 from agent.cli import screen
-from agent.collector import Collector
 
 pytestmark = pytest.mark.ends
 
@@ -64,43 +61,24 @@ def at_address(site: Site, url: str, **changes: Any) -> None:
     site.write(**{"endpoints": document["endpoints"], "request_timeout_s": 5, **changes})
 
 
-def relay(server: Collector, read: Callable[[bytes], object] = lambda data: None) -> Behaviour:
-    """Hands each request on to a collector, on a connection of its own."""
-    port = int(server.url.rpartition(":")[2])
+# --- the dry run ----------------------------------------------------------------------------------
 
-    def behaviour(connection: socket.socket, here: Server) -> None:
+
+def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
+    sent: list[bytes] = []
+    port = int(site.server.url.rpartition(":")[2])
+
+    def relay(connection: socket.socket, here: Server) -> None:
         while data := here.read_request(connection):
-            read(data)
+            sent.append(data)
             with socket.create_connection(("127.0.0.1", port)) as there:
                 there.sendall(data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
                 answer = b"".join(iter(lambda: there.recv(65536), b""))
             connection.sendall(answer.replace(b"Connection: close\r\n", b""))
 
-    return behaviour
-
-
-# --- the dry run ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def over_tls(site: Site, behaviour: Behaviour) -> Iterator[None]:
-    """Both endpoints behind TLS whose authority is trusted."""
     authority = Authority(site.place)
-    path = authority.issue("localhost", common_name="keys.acme.example", days=30)
-    context = authority.context(path)
-
-    def wrapped(connection: socket.socket, server: Server) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            behaviour(secure, server)
-
-    with Server(wrapped) as server:
+    with Server(authority.over_tls(relay, "localhost")) as server:
         at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(authority.path))
-        yield
-
-
-def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
-    sent: list[bytes] = []
-    with over_tls(site, relay(site.server, sent.append)):
         found = doctor(site)
     assert found.failed == []
     licence = found.says("answer getkeymanager", "ok", "as it must", "code 100")
@@ -114,20 +92,16 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     found.says("TLS getkeymanager", "ok", "TLSv1.", "authorities: ca_bundle")
     usage = found.says("answer reo", "ok", "as it must", "Authentication Failure")
     assert usage["dry_run"]["expected"] and usage["dry_run"]["signed_by"] is None
-    assert usage["signed_drift_s"] is None
     for drift_s in (licence["signed_drift_s"], licence["date_drift_s"], usage["date_drift_s"]):
         assert -60 < drift_s < 60
     found.says("clock", "ok", "the time that getkeymanager signed", "the TLS date of reo")
     assert len(sent) == 2 and b"api_key=****" in sent[0] and b"X-API-KEY: ****" in sent[1]
-    assert sent[1].endswith(b'{"payload":{}}')
     told = b"".join(sent).decode() + found.done.out
     assert API_KEY not in told and LICENSE_KEY not in told
     assert not site.state.exists(), "nothing is noted"
-    document = (
-        (ROOT / "vendor_notes" / "VENDORING.md").read_text("utf-8").partition("### doctor")[2]
-    )
+    text = (ROOT / "vendor_notes" / "VENDORING.md").read_text("utf-8").partition("### doctor")[2]
     names = [*licence, *licence["dry_run"], *licence["tls"]]
-    assert not [name for name in names[2:] if "`%s`" % name not in document], "all is documented"
+    assert not [name for name in names[2:] if "`%s`" % name not in text], "all is documented"
 
 
 @pytest.mark.parametrize(
@@ -135,9 +109,7 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     [
         ("wrong-key", "getkeymanager", "FAIL", ("no trusted key", "compare")),
         ("unsigned", "getkeymanager", "FAIL", ("not proven", "compare")),
-        ("portal", "getkeymanager", "FAIL", ("not JSON", "captive portal")),
         ("portal", "reo", "FAIL", ("not an answer of this server", "captive portal")),
-        ("redirect", "getkeymanager", "FAIL", ("HTTP 307", "may have moved")),
         ("stale", "getkeymanager", "FAIL", ("too far from the local clock", "set the clock")),
         ("403-150", "getkeymanager", "FAIL", ("not for the made-up API key", "Access denied")),
         ("429-retry-after", "reo", "FAIL", ("asked to wait", "asked for it")),
@@ -155,15 +127,11 @@ def test_each_answer_is_explained(
     assert found.failed == others + ["answer " + endpoint] * (mark == "FAIL")
 
 
-def test_an_answer_of_another_day_is_the_clock_s_and_one_of_another_hour_a_warning(
-    site: Site,
-) -> None:
+def test_an_answer_of_another_hour_is_a_warning_about_the_clock(site: Site) -> None:
     site.server.fault("stale", "getkeymanager", age_s=2 * HOURS)
     found = doctor(site)
     found.says("clock", "warn", "2 h ahead of the time that getkeymanager signed", "NTP")
     assert found.failed == []
-    site.server.fault("stale", "getkeymanager", age_s=48 * HOURS)
-    doctor(site).says("clock", "FAIL", "2 d ahead")
 
 
 def test_a_clock_that_went_back_by_days(site: Site) -> None:
@@ -211,30 +179,17 @@ def test_a_server_that_says_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "days", "trusted", "words"),
+    ("host", "trusted", "words"),
     [
-        ("localhost", -1, True, ("has expired", "clock of this")),
-        ("login.hotel.example", 30, True, ("mismatch", "captive portal")),
-        (
-            "localhost",
-            30,
-            False,
-            ("authorities: ", "system's store"),
-        ),
+        ("login.hotel.example", True, ("mismatch", "captive portal")),
+        ("localhost", False, ("authorities: ", "system's store")),
     ],
-    ids=["expired", "of another host", "of an unknown authority"],
 )
 def test_a_certificate_that_is_refused(
-    site: Site, host: str, days: int, trusted: bool, words: tuple[str, ...]
+    site: Site, host: str, trusted: bool, words: tuple[str, ...]
 ) -> None:
     authority, other = Authority(site.place), Authority(site.place, "Another CA")
-    context = authority.context(authority.issue(host, days=days))
-
-    def refused(connection: socket.socket, server: Server) -> None:
-        with context.wrap_socket(connection, server_side=True):
-            pass
-
-    with Server(refused) as server:
+    with Server(authority.over_tls(silent, host)) as server:
         bundle = (authority if trusted else other).path
         at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(bundle))
         found = doctor(site)
@@ -291,8 +246,6 @@ def test_a_disk_without_room(site: Site, size_kb: int, inodes: int) -> None:
         found = doctor(site, "--no-network")
         found.says("free space", "FAIL", *words)
         assert found.failed == ["free space"]
-        site.write(state_dir=str(place / "state"), max_bytes=5000)
-        assert doctor(site, "--no-network").failed == ["free space"]
 
 
 # --- the screen -----------------------------------------------------------------------------------
@@ -324,7 +277,7 @@ def shown(text: str) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals there")
-@pytest.mark.parametrize("columns", [20, 40, 80, 120, 200])
+@pytest.mark.parametrize("columns", [20, 80, 200])
 def test_lines_fit_and_say_the_same_at_every_width(
     site: Site, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -356,8 +309,6 @@ def test_colour_repeats_what_words_say_and_a_person_is_told_who_is_asked(
     assert [line[:6] for line in shown(coloured)] == [line[:6] for line in shown(plain)]
     assert "\x1b" not in seen(site, monkeypatch, 80, "--json", FORCE_COLOR="1")
     assert "\x1b" not in site.run("doctor").out and "asking" not in site.run("doctor").err
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[32mok" in site.run("doctor").out
 
 
 # --- the last answers -----------------------------------------------------------------------------
