@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -40,3 +41,12 @@ def nobodys_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
             patch.setenv(name, str(home))
         yield home
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Any]:
+    """A collector, a state directory, and a clock that stands still for both sides: a ``Desk``."""
+    from support.agent import desk  # not every test has the package to test
+
+    with desk(tmp_path / "state") as found:
+        yield found

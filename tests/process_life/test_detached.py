@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, child_environ, desk
+from support.agent import ROOT, Desk, run_python
 from support.collector import wait_until
 from support.keyring import ring
-from test_process_life import PRODUCT, run
+from support.product import PRODUCT, quiet
 
 import agent
 from agent.clock import Clock
@@ -26,20 +25,14 @@ from agent.transport import HttpTransport
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="looks into /proc")
 MARK = "AGENT_TEST_MARK"
-DEAD = "http://127.0.0.1:9"  # discard: nobody listens
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
-    wait_until(lambda: not living(tmp_path))
 
 
 @pytest.fixture(autouse=True)
-def marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What these processes and their children have in the environment, and no other."""
+def marked(at: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What these processes and their children have in the environment, and no other; none is left."""
     monkeypatch.setenv(MARK, str(tmp_path))
+    yield
+    wait_until(lambda: not living(tmp_path))
 
 
 def living(mark: Path) -> list[Path]:
@@ -71,11 +64,9 @@ def handles(process: Path) -> dict[str, str]:
     return found
 
 
-def ended(at: Desk, code: str, **settings: Any) -> float:
-    """A product that ended well and quietly; its seconds."""
-    found, took_s = run(at, code, deliver="detached", **settings)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
-    return took_s
+def ended(at: Desk, code: str, **settings: Any) -> None:
+    """A product that ended well and quietly."""
+    quiet(at, code, deliver="detached", **settings)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +102,9 @@ def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is
 ) -> None:
     at.collector.fault("blackhole")
     planted = tmp_path / "handle"
+    opens = "os.set_inheritable(os.open(%r, os.O_CREAT | os.O_RDWR), True)" % str(planted)
     began = time.monotonic()
-    ended(
-        at,
-        "t.call_home(); os.set_inheritable(os.open(%r, os.O_CREAT | os.O_RDWR), True)"
-        % str(planted),
-    )
+    ended(at, "t.call_home(); " + opens)
     assert time.monotonic() - began < 5  # the pipes of this test are not held open either
 
     def delivers() -> bool:
@@ -159,17 +147,6 @@ assert "no Python interpreter" in t.status()["trouble"]["spool"], t.status()["tr
     assert at.seen() == 2 and living(tmp_path) == []
 
 
-def test_a_frozen_product_names_a_command_of_its_own(at: Desk, tmp_path: Path) -> None:
-    helper = tmp_path / "helper.py"
-    helper.write_text(
-        "import sys; sys.path.insert(0, %r)\nimport agent\nsys.exit(agent.deliver_detached())\n"
-        % str(ROOT)
-    )
-    code = "sys.frozen = True\nt = agent.Agent(config, 'demo-license-key'); t.call_home()"
-    ended(at, code, detached_command=(sys.executable, str(helper)))
-    wait_until(lambda: at.seen() == 2)
-
-
 ONE_FILE = """\
 test "$PYINSTALLER_RESET_ENVIRONMENT" = 1 || exit 3
 cp -r "$1" "$2"
@@ -187,13 +164,8 @@ def test_a_program_in_one_file_that_takes_its_files_away_at_its_end(
 ) -> None:
     unpacked = tmp_path / "_MEI123456"
     unpacked.mkdir()
-    words = [
-        ONE_FILE,
-        "sh",
-        str(ROOT / agent.__name__.split(".")[0]),
-        str(unpacked),
-        sys.executable,
-    ]
+    package = ROOT / agent.__name__.split(".")[0]
+    words = [ONE_FILE, "sh", str(package), str(unpacked), sys.executable]
     code = """
 sys.frozen, sys._MEIPASS = True, "/nonexistent/_MEI000001"
 t = agent.Agent(config, "demo-license-key")
@@ -239,34 +211,26 @@ agent = telemetry
 
 
 SETTINGS = {"vendor": "A", "product_name": "B", "product_id": "1", "product_version": "1"}
+STRANGE: list[tuple[Any, Any]] = [
+    ({"Config": SETTINGS}, {"PATH": 7}),
+    ({"Config": {**SETTINGS, "vendor": 7}}, None),
+    ({"Config": {**SETTINGS, "surprise": 7}}, None),
+    ({"Config": {**SETTINGS, "vendor": {"dns_domain": {}}}}, None),
+    ({"system": {"command": "exit 3"}}, None),
+    ({"Config": SETTINGS, "Reo": {}}, None),
+    ({"PublicKey": {"pem": "x"}}, None),
+    ([], None),
+]
+MESSAGES = [json.dumps({"config": config, "environ": environ}) for config, environ in STRANGE]
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{}",
-        "[]",
-        {"config": {"Config": SETTINGS}},  # no environment
-        {"config": {"Config": SETTINGS}, "environ": {"PATH": 7}},
-        {"config": {"Config": {**SETTINGS, "vendor": 7}}, "environ": None},
-        {"config": {"Config": {**SETTINGS, "surprise": 7}}, "environ": None},
-        {"config": {"Config": {**SETTINGS, "vendor": {"dns_domain": {}}}}, "environ": None},
-        {"config": {"system": {"command": "exit 3"}}, "environ": None},
-        {"config": {"Config": SETTINGS, "Reo": {}}, "environ": None},
-        {"config": {"PublicKey": {"pem": "x"}}, "environ": None},
-        {"config": [], "environ": None},
-    ],
+    "message", ["", "{}", "[]", json.dumps({"config": {"Config": SETTINGS}}), *MESSAGES]
 )
-def test_what_a_stranger_writes_into_the_pipe_runs_nothing(content: Any) -> None:
+def test_what_a_stranger_writes_into_the_pipe_runs_nothing(message: str) -> None:
     code = "import sys; import agent; sys.exit(agent.deliver_detached())"
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        input=(content if isinstance(content, str) else json.dumps(content)).encode(),
-        capture_output=True,
-        env=child_environ(),
-    )
-    assert (found.returncode, found.stdout, found.stderr) == (2, b"", b"")
+    found = run_python(code, input=message)
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", "")
 
 
 def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None:

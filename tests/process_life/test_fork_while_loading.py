@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
-from support.agent import run_python
+from support.agent import Desk, run_python
+from support.product import FORKS, quiet
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
-# argv: state directory, module. A thread that calls ``use`` loads the module, which takes a while; then ``fork``.
-PRODUCT = """
-import os, signal, sys, threading, time
-import agent
-state_dir, wanted, gap = sys.argv[1:]
-t = agent.Agent(agent.Config(
-    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=state_dir, deliver="manual", endpoints=(
-        agent.Reo(base_url="http://127.0.0.1:9", api_key="k", domain="acme.example"),)))
+# A thread that calls ``use`` loads the module that is wanted, which takes a while; then ``fork``.
+SLOWLY = """
+wanted, gap = %r
 t.track("EXPORT")
 use = t.status if wanted == "agent.looking" else lambda: t.flush(5)
 loading, loaded = threading.Event(), []
@@ -59,12 +53,9 @@ assert status == 0, status
     [("agent.looking", ""), ("agent.transport", ""), ("agent.transport", "urllib3")],
 )
 def test_a_child_does_not_wait_for_a_thread_that_is_not_there(
-    tmp_path: Path, module: str, gap: str
+    at: Desk, module: str, gap: str
 ) -> None:
-    # From 3.12 on a fork beside the host's threads warns.
-    options = ("-W", "ignore::DeprecationWarning")
-    found = run_python(PRODUCT, str(tmp_path / "state"), module, gap, options=options)
-    assert (found.returncode, found.stderr) == (0, "")
+    quiet(at, SLOWLY % ((module, gap),), options=FORKS, deliver="manual")
 
 
 # A program may run for hours inside the import of its main module, and use us there.

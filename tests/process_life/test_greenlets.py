@@ -7,42 +7,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, child_environ, desk
+from support.agent import Desk
+from support.product import PRODUCT, arrived, run
 
 PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     # Of its own end, which it announces at each import.
     "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
 }
-# argv: address, public key, state directory, mode, how to patch and when, flushes of each greenlet, seconds for each.
-PRODUCT = """
-import sys
-url, pem, state_dir, deliver, patch, when, flushes, flush_s = sys.argv[1:9]
-if when == "before the import":
-    exec(patch)
-import agent, agent.client, agent.signatures.envelope
-if when == "after the import":
-    exec(patch)
-config = agent.Config(
-    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=state_dir, deliver=deliver, start_delay_s=0, request_timeout_s=2, endpoints=(
-        agent.GetKeyManager(base_url=url, api_key="demo-api-key", keys=(agent.PublicKey.from_pem(pem),)),
-        agent.Reo(base_url=url, api_key="demo-api-key", domain="acme.example")))
-t = agent.Agent(config, ("demo-license-key", "a"))
-if when == "in the first pass":
-    t.call_home()
-    while not t._delivery._inside:
-        pass
-if when in ("after the start", "in the first pass"):
-    exec(patch)
-import json, os, posix, threading, time
+# Where the patch comes.
+PRODUCTS = {
+    "before the import": "{patch}\n{product}",
+    "after the import": "import agent.client\nimport agent.signatures.envelope\n{patch}\n{product}",
+    "after the start": "{product}\n{patch}\n",
+    "in the first pass": "{product}t.call_home()\nwhile not t._delivery._inside: pass\n{patch}\n",
+}
+WORK = """
+import json, posix, threading, time
 gaps, reports, over = [0.0], [], []
 def tick():
     last = time.monotonic()
@@ -52,9 +36,9 @@ def tick():
         gaps.append(now - last)
         last = now
 def work(n):
-    for i in range(int(flushes)):
+    for i in range(flushes):
         t.record_text("%d-%d" % (n, i), data_group="g"); t.track("EXPORT"); t.count("RENDER")
-        reports.append(t.flush(float(flush_s)).pending)
+        reports.append(t.flush(flush_s).pending)
 ticking = threading.Thread(target=tick)
 threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
 for thread in [ticking, *threads]:
@@ -71,31 +55,18 @@ last = Last()
 """
 
 
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
-
-
-def run(
+def ran(
     at: Desk, library: str, when: str, *, deliver: str, flushes: int = 3, flush_s: float = 20
-) -> tuple[subprocess.CompletedProcess[str], int, int, float, float]:
-    """A product of its own: (how it ended, flushes, pending after the last, longest standstill, exit seconds)."""
+) -> tuple[str, int, int, float, float]:
+    """(what it printed as an error, flushes, pending after the last, longest standstill, exit seconds)."""
     if importlib.util.find_spec(library) is None:
         pytest.skip("%s is not installed" % library)
-    key = at.collector.keys[0]["public_key"]
-    arguments = [at.collector.url, key, str(at.state_dir), deliver, PATCH[library], when]
-    found = subprocess.run(
-        [sys.executable, "-c", PRODUCT, *arguments, str(flushes), str(flush_s)],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-        env=child_environ(),
-    )
-    assert found.returncode == 0, found.stderr
-    (done, pending, standstill_s), exit_s = json.loads(found.stdout)
-    return found, done, pending, standstill_s, exit_s
+    product = PRODUCTS[when].format(product=PRODUCT, patch=PATCH[library])
+    code = "flushes, flush_s = %r\n" % ((flushes, flush_s),) + WORK
+    given: Any = {"deliver": deliver, "start_delay_s": 0, "request_timeout_s": 2}
+    out, err, _ = run(at, code, product=product, **given)
+    (done, pending, standstill_s), exit_s = json.loads(out)
+    return err, done, pending, standstill_s, exit_s
 
 
 @pytest.mark.parametrize("deliver", ["thread", "manual"])
@@ -104,8 +75,7 @@ def run(
 def test_flushes_from_many_greenlets_beside_the_worker(
     at: Desk, library: str, when: str, deliver: str
 ) -> None:
-    found, flushes, pending, _, _ = run(at, library, when, deliver=deliver)
-    assert (found.stderr, flushes, pending) == ("", 9, 0)
+    assert ran(at, library, when, deliver=deliver)[:3] == ("", 9, 0)
     assert len(at.texts()) == len(set(at.texts())) == 9
 
 
@@ -113,16 +83,13 @@ def test_flushes_from_many_greenlets_beside_the_worker(
 @pytest.mark.parametrize("library", sorted(PATCH))
 def test_a_silent_server_stops_no_greenlet_and_no_exit(at: Desk, library: str, when: str) -> None:
     at.collector.fault("blackhole")
-    found, flushes, pending, standstill_s, exit_s = run(
-        at, library, when, deliver="thread", flushes=1, flush_s=2
+    err, flushes, pending, standstill_s, exit_s = ran(
+        at, library, when, deliver="thread", flushes=1, flush_s=1
     )
-    assert (found.stderr, flushes) == ("", 3)
-    # Each flush waits 2 s; 0.25 s is the exit's promise, the rest a busy machine's.
-    assert pending > 0 and standstill_s < 1.5 and exit_s < 0.25 + 1.0
-    at.collector.fault(None)
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    assert len(at.texts()) == len(set(at.texts())) == 3
+    assert (err, flushes) == ("", 3)
+    # Each flush waits 1 s; 0.25 s is the exit's promise, the rest a busy machine's.
+    assert pending > 0 and standstill_s < 0.9 and exit_s < 0.25 + 1.0
+    arrived(at, "0-0", "1-0", "2-0")
 
 
 def test_gevent_that_comes_in_the_middle_of_a_pass_does_not_end_delivery(at: Desk) -> None:
@@ -131,5 +98,5 @@ def test_gevent_that_comes_in_the_middle_of_a_pass_does_not_end_delivery(at: Des
     What gevent prints about that is the host's affair.
     """
     at.collector.answer_delay_s = 0.2
-    run(at, "gevent", "in the first pass", deliver="thread", flushes=1, flush_s=10)
+    ran(at, "gevent", "in the first pass", deliver="thread", flushes=1, flush_s=10)
     assert {"0-0", "1-0", "2-0"} <= set(at.texts())

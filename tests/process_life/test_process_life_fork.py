@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
-from support.agent import Desk, FakeClock, child_environ, desk
+from support.agent import Desk, child_environ, run_python
 from support.collector import wait_until
-from test_process_life import PRODUCT, UNDER_WAY, quiet, run
+from support.product import FORKS, PRODUCT, UNDER_WAY, arguments, arrived, quiet, run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
-
 
 # ``fork(work)`` runs ``work`` in a child, which is killed when it takes longer than 30 s; gives the child's pid.
 FORK = """
@@ -51,16 +39,12 @@ def idle():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 """
-# From 3.12 on a fork beside a thread warns, into the host: never because of a worker that has nothing to send.
+# Never because of a worker that has nothing to send.
 STRICT = ("-W", "error::DeprecationWarning")
-# Where threads are the point of the test.
-LAX = ("-W", "ignore::DeprecationWarning")
 
 
-def everything_arrived_once(at: Desk, texts: list[str]) -> None:
-    with at.agent() as product:
-        assert product.flush(timeout=20).pending == 0
-    assert Counter(at.texts()) == Counter(texts)
+def forks(at: Desk, code: str, *, options: tuple[str, ...] = FORKS, **settings: Any) -> None:
+    quiet(at, FORK + code, options=options, **settings)
 
 
 def test_beside_an_idle_worker(at: Desk) -> None:
@@ -79,10 +63,8 @@ t.record_text("parent after", data_group="g")
 t.flush(10)
 join(pid)
 """
-    found, _ = run(at, FORK + code, options=STRICT, start_delay_s=0)
-    quiet(found)
-    everything_arrived_once(at, ["parent before", "child", "parent after"])
-    assert at.sums() == {"RENDER": 7}
+    forks(at, code, options=STRICT, start_delay_s=0)
+    arrived(at, "parent before", "child", "parent after", sums={"RENDER": 7})
 
 
 def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk) -> None:
@@ -91,10 +73,7 @@ def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk
     code = """
 for n in range(6):
     t.record_text(str(n), data_group="g")
-deadline = time.monotonic() + 10
-while not t._delivery.in_flight:
-    assert time.monotonic() < deadline
-    time.sleep(0.001)
+%s
 told, told_w = os.pipe()
 def work():
     t.record_text("child", data_group="g")
@@ -105,47 +84,10 @@ report = t.flush(10)
 os.write(told_w, b"x")
 join(pid)
 assert (report.pending, report.drained) in ((0, True), (1, False)), report
-"""
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
-    quiet(found)
+""" % UNDER_WAY
+    forks(at, code, start_delay_s=0)
     at.collector.answer_delay_s = 0
-    everything_arrived_once(at, [str(n) for n in range(6)] + ["child", "parent"])
-
-
-def test_while_other_threads_hold_the_locks(at: Desk) -> None:
-    code = """
-going, made = [True], []
-def record(number):
-    n = 0
-    while going[0]:
-        text = "%d-%d" % (number, n)
-        if t.record_text(text, data_group="g"):
-            made.append(text)
-        t.count("RENDER")
-        t.track("EXPORT")
-        n += 1
-threads = [threading.Thread(target=record, args=(n,), daemon=True) for n in range(3)]
-for thread in threads:
-    thread.start()
-for n in range(15):
-    def work():
-        assert t.record_text("child-%d" % n, data_group="g")
-        t.count("CHILD")
-        assert t.track("CHILD")
-        t.close()
-    pid = fork(work)
-    made.append("child-%d" % n)
-    join(pid)
-going[0] = False
-for thread in threads:
-    thread.join(10)
-t.close()
-print(json.dumps(made))
-"""
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
-    assert (found.returncode, found.stderr) == (0, "")
-    everything_arrived_once(at, json.loads(found.stdout))
-    assert at.sums()["CHILD"] == 15
+    arrived(at, *"012345", "child", "parent")
 
 
 def test_an_outcome_that_forks(at: Desk) -> None:
@@ -161,9 +103,8 @@ for n in range(5):
 assert t.flush(10).pending == 0
 join(children[0])
 """
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=60)
-    quiet(found)
-    everything_arrived_once(at, [str(n) for n in range(5)])
+    forks(at, code, start_delay_s=60)
+    arrived(at, *"01234")
 
 
 # -- locks ---------------------------------------------------------------------------------------
@@ -206,9 +147,8 @@ for n, name in enumerate(%r):
     done.set()
     holder.join(10)
 """ % (LOCKS,)
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
-    quiet(found)
-    everything_arrived_once(at, ["CALL HOME", *("child-%d" % n for n in range(len(LOCKS)))])
+    forks(at, code, start_delay_s=0)
+    arrived(at, "CALL HOME", *("child-%d" % n for n in range(len(LOCKS))))
 
 
 # -- what a child holds --------------------------------------------------------------------------
@@ -254,26 +194,8 @@ for thread in threads:
     thread.join()
 print(found)
 """
-    found = subprocess.run(
-        [sys.executable, *LAX, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=child_environ(),
-    )
+    found = run_python(code, str(tmp_path), options=FORKS)
     assert (found.returncode, found.stdout, found.stderr) == (0, "0\n", "")
-
-
-def start(at: Desk, code: str, **settings: object) -> subprocess.Popen[str]:
-    """A product whose end somebody else decides."""
-    pem = at.collector.keys[0]["public_key"]
-    arguments = [at.collector.url, pem, str(at.state_dir), json.dumps(settings)]
-    return subprocess.Popen(
-        [sys.executable, *LAX, "-c", PRODUCT + FORK + code, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=child_environ(),
-    )
 
 
 def line(stream: "IO[str] | None") -> str:
@@ -315,7 +237,9 @@ time.sleep(30)
 def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None:
     """Forked in the middle of a request, with segments, sidecar and the deliverer's lock open."""
     at.collector.fault("blackhole")
-    with start(at, DAEMON, start_delay_s=0) as parent:
+    program = [sys.executable, *FORKS, "-c", PRODUCT + DAEMON, *arguments(at, start_delay_s=0)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, env=child_environ(), **pipes) as parent:
         assert line(parent.stdout) == "ready" and parent.stdin is not None
         wait_until(lambda: at.seen() > 0)
         parent.stdin.write("go\n")
@@ -323,17 +247,17 @@ def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None
         daemon = int(line(parent.stdout))
         assert len([name for name in locked(at) if name.endswith(".seg")]) >= 3
         assert "agent.lock" in locked(at)
-        parent.send_signal(signal.SIGKILL)
+        parent.kill()
         parent.wait(30)
         at.collector.fault(None)
         assert locked(at) == []
         if sys.platform == "linux":
             names = [os.readlink(entry.path) for entry in os.scandir("/proc/%d/fd" % daemon)]
             assert not [n for n in names if n.startswith((str(at.state_dir), "socket:"))]
-        everything_arrived_once(at, ["parent"])
+        arrived(at, "parent")
         parent.stdin.close()
         assert parent.stdout is not None and parent.stdout.read() == ""  # the daemon's end
-    everything_arrived_once(at, ["parent", "daemon"])
+    arrived(at, "parent", "daemon")
 
 
 def test_programs_that_are_started_inherit_no_descriptor(at: Desk) -> None:
@@ -351,34 +275,6 @@ pid = os.posix_spawn(sys.executable, command, os.environ)
 os.waitpid(pid, 0)
 t.close(0)
 """ % UNDER_WAY
-    found, _ = run(at, FORK + code, options=LAX, start_delay_s=0)
-    assert (found.returncode, found.stderr) == (0, "")
-    lines = found.stdout.splitlines()
-    assert len(lines) == 2
-    for text in lines:
-        assert str(at.state_dir) not in text and "socket:" not in text
-
-
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_process_of_multiprocessing_keeps_its_counts(
-    at: Desk, tmp_path: Path, method: str
-) -> None:
-    """Such a process ends by ``os._exit``, whatever was registered for its exit."""
-    (tmp_path / "program.py").write_text(PRODUCT + """
-def work():
-    t.count("CHILD", 2)
-if __name__ == "__main__":
-    import multiprocessing
-    t.count("PARENT", 3)
-    process = multiprocessing.get_context(%r).Process(target=work)
-    process.start()
-    process.join()
-""" % method)
-    pem = at.collector.keys[0]["public_key"]
-    arguments = [at.collector.url, pem, str(at.state_dir), json.dumps({"start_delay_s": 60})]
-    command = [sys.executable, *LAX, str(tmp_path / "program.py"), *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, env=child_environ())
-    quiet(found)
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    assert at.sums() == {"CHILD": 2, "PARENT": 3}
+    out, err, _ = run(at, code, options=FORKS, start_delay_s=0)
+    assert err == "" and out.count("\n") == 2
+    assert str(at.state_dir) not in out and "socket:" not in out

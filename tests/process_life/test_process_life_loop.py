@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from support.agent import Desk, FakeClock, desk
-from test_process_life import quiet, run
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
+from support.agent import Desk
+from support.product import arrived, quiet, says
 
 
 def test_recording_on_a_loop_costs_it_one_sync_and_no_network(at: Desk) -> None:
@@ -53,9 +42,7 @@ async def main():
 asyncio.run(main(), debug=False)
 print(json.dumps(costs))
 """
-    found, _ = run(at, code, start_delay_s=0)
-    assert (found.returncode, found.stderr) == (0, "")
-    costs = json.loads(found.stdout)
+    costs = says(at, code, start_delay_s=0)
     assert (costs["track"], costs["count"]) == (0, 0)
     assert costs["value"] <= 1 and costs["home"] <= 1
 
@@ -80,10 +67,5 @@ async def main():
     await asyncio.to_thread(t.close)
 asyncio.run(main())
 """
-    found, took_s = run(at, code, start_delay_s=0, deliver=deliver, request_timeout_s=60)
-    quiet(found)
-    assert took_s < 20
-    at.collector.fault(None)
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    assert sorted(at.texts()) == ["after", "before"]
+    assert quiet(at, code, start_delay_s=0, deliver=deliver, request_timeout_s=60) < 20
+    arrived(at, "after", "before")

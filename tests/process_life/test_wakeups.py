@@ -6,12 +6,11 @@ import dis
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, desk
+from support.agent import Desk
 from support.collector import wait_until
 
 import agent
@@ -23,12 +22,6 @@ from agent.worker import Worker
 # What a recording thread runs around the moment in which it decides whether to ring.
 WATCHED = {f.__code__ for f in (agent.Agent._keep, Spool.record, Worker.wake, Worker.ring)}
 LINES = sorted({line for code in WATCHED for _, line in dis.findlinestarts(code) if line})
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
 
 
 def idle(product: agent.Agent) -> bool:
@@ -78,20 +71,6 @@ def test_a_record_beside_one_that_is_held_up_anywhere(at: Desk, interrupted: boo
             held.go_on.set()
             held.join()
             product.call_home()
-            wait_until(lambda: idle(product))
-
-
-def test_many_threads_that_record_while_the_worker_delivers(at: Desk) -> None:
-    with at.agent(deliver="thread", clock=Clock(), durability="process") as product:
-        for _ in range(2):
-            threads = [
-                threading.Thread(target=how)
-                for how in (product.call_home, lambda: product.track("EXPORT")) * 2
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
             wait_until(lambda: idle(product))
 
 

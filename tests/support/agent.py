@@ -101,6 +101,11 @@ class Desk:
             if record["endpoint"] == "getkeymanager"
         ]
 
+    def activities(self) -> list[str]:
+        """What the usage collector was told of, in the order of names."""
+        told = [r["fields"] for r in self.collector.records() if "data_group" not in r["fields"]]
+        return sorted(fields["activity_type"] for fields in told)
+
     def sums(self) -> Counter[str]:
         """What the usage collector was told of counters, by activity; each event once."""
         told = {
@@ -171,17 +176,12 @@ def snapshot(directory: Path) -> dict[str, bytes]:
 
 
 def run_python(
-    code: str, *arguments: str, options: tuple[str, ...] = (), timeout_s: float = 30
+    code: str | Path, *arguments: str, options: tuple[str, ...] = (), **given: Any
 ) -> subprocess.CompletedProcess[str]:
-    """A program in a fresh interpreter, with this package and nothing of ours around it."""
-    return subprocess.run(
-        [sys.executable, *options, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        env=child_environ(),
-    )
+    """A program, or its text, in a fresh interpreter, with this package and nothing of ours around it."""
+    program = ["-c", code] if isinstance(code, str) else [str(code)]
+    settings = {"capture_output": True, "text": True, "timeout": 40, "env": child_environ()}
+    return subprocess.run([sys.executable, *options, *program, *arguments], **{**settings, **given})
 
 
 def child_environ() -> dict[str, str]:

@@ -1,0 +1,16 @@
+"""Products in processes of their own have the system's clock, and so has their collector."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agent import Desk, FakeClock, desk
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        yield found
