@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
@@ -17,7 +18,7 @@ from support.keyring import ROOTS
 from support.sockets import Authority, Server, answers, silent
 
 from agent import cli
-from agent.cli import screen
+from agent.cli import remedies, screen
 
 pytestmark = pytest.mark.ends
 
@@ -105,26 +106,74 @@ def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "endpoint", "mark", "words"),
+    ("fault", "endpoint", "answer", "waits"),
     [
-        ("wrong-key", "getkeymanager", "FAIL", ("no trusted key", "compare")),
-        ("unsigned", "getkeymanager", "FAIL", ("not proven", "compare")),
-        ("portal", "reo", "FAIL", ("not an answer of this server", "captive portal")),
-        ("stale", "getkeymanager", "FAIL", ("too far from the local clock", "set the clock")),
-        ("403-150", "getkeymanager", "FAIL", ("not for the made-up API key", "Access denied")),
-        ("429-retry-after", "reo", "FAIL", ("asked to wait", "asked for it")),
-        ("500", "reo", "FAIL", ("HTTP 500", "server has trouble")),
-        ("unsigned-400", "reo", "warn", ("refuses the request", "empty")),
+        ("wrong-key", "getkeymanager", ("no trusted key", "compare"), ("inspects TLS",)),
+        ("unsigned", "getkeymanager", ("not proven", "compare"), ("captive portal",)),
+        ("portal", "getkeymanager", ("not JSON", "captive portal"), ("base_url",)),
+        ("portal", "reo", ("not an answer of this server", "captive portal"), ()),
+        ("redirect", "getkeymanager", ("HTTP 307",), ("may have moved",)),
+        ("stale", "getkeymanager", ("too far from the local clock",), ("plays old answers again",)),
+        (
+            "403-150",
+            "getkeymanager",
+            ("not for the made-up API key", "Access denied"),
+            ("API key",),
+        ),
+        ("401-100", "getkeymanager", (), ("API key", "spool replay --held")),
+        ("429-retry-after", "getkeymanager", ("asked to wait",), ("the server asked for it",)),
+        ("500", "reo", ("HTTP 500", "server has trouble"), ("answers now is said above",)),
     ],
 )
-def test_each_answer_is_explained(
-    site: Site, fault: str, endpoint: str, mark: str, words: tuple[str, ...]
+def test_each_answer_is_explained_and_has_its_own_advice(
+    site: Site, fault: str, endpoint: str, answer: tuple[str, ...], waits: tuple[str, ...]
 ) -> None:
     site.server.fault(fault, "reo-usage" if endpoint == "reo" else endpoint)
     found = doctor(site)
-    found.says("answer " + endpoint, mark, *words)
+    found.says("answer " + endpoint, "FAIL" if answer else "ok", *answer)
     others = ["clock"] if fault == "stale" else []
-    assert found.failed == others + ["answer " + endpoint] * (mark == "FAIL")
+    assert found.failed == others + ["answer " + endpoint] * bool(answer)
+    site.run("call-home")
+    doctor(site, "--no-network").says("waits " + endpoint, "FAIL", *waits)
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("offline: name resolution: Name or service not known", "DNS"),
+        ("offline: TLS: certificate refused: self-signed certificate", "ca_bundle"),
+        ("offline: proxy: demands authentication", "proxy_auth"),
+        ("offline: proxy: refuses our user name or password", "put the proxy's user name"),
+        ("offline: proxy: a SOCKS proxy needs the package PySocks", "ship PySocks"),
+        ("offline: proxy: the environment names no proxy", "write it as http://host:port"),
+        ("offline: proxy: refused to connect (HTTP 403)", "forbids this server"),
+        ("offline: proxy: refused to connect (HTTP 503)", "cannot reach this server"),
+        ("offline: proxy: not an HTTP answer (BadStatusLine)", "no proxy of this kind"),
+        ("offline: proxy: no answer within 10 s", "says nothing"),
+        ("offline: connection: no answer within 10 s", "firewall"),
+        ("offline: connection: Connection refused (ECONNREFUSED)", "nothing listens there"),
+        ("offline: TLS: does not answer (an earlier request hangs)", "firewall"),
+        ("offline: connection: Network is unreachable (ENETUNREACH)", "no way to that address"),
+        ("offline: answer: eof occurred in violation of protocol", "ends the connection"),
+        ("offline: TLS: tlsv1 alert protocol version", "TLS 1.2"),
+        ("offline: TLS: certificate refused: EE certificate key too weak", "today's strength"),
+        ("offline: TLS: certificate refused: certificate has expired", "clock of this"),
+        ("offline: TLS: certificate refused: CRL has expired", "revocation list"),
+        ("offline: TLS: certificate refused: certificate revoked", "replace it"),
+        ("offline: the library urllib3 cannot be imported", "library is missing"),
+        ("offline: HTTP 407: the proxy asks for credentials", "credentials"),
+        ("offline: ", "check base_url"),
+        ("untrusted: HTTP 302, not proven: not JSON", "moved"),
+        ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
+        ("HTTP 503: asked to wait 60 s", "asked for it"),
+        ("HTTP 403", "API key"),
+        ("HTTP 403: not an answer of this server", "a proxy or something else"),
+        ("HTTP 404: wrong address, check base_url", "put base_url right"),
+        ("", "API key"),
+    ],
+)
+def test_a_reason_that_was_kept_leads_to_the_advice(reason: str, word: str) -> None:
+    assert word in remedies.for_failure(reason)
 
 
 def test_an_answer_of_another_hour_is_a_warning_about_the_clock(site: Site) -> None:
@@ -228,6 +277,26 @@ def test_a_keyring_and_the_address_of_its_document(site: Site) -> None:
 
 
 # --- the machine ----------------------------------------------------------------------------------
+
+
+def test_a_state_directory_that_cannot_be_made(site: Site) -> None:
+    def says(place: Path, mark: str, detail: str = "") -> None:
+        site.write(state_dir=str(place))
+        doctor(site, "--no-network").says("state directory", mark, detail)
+        trouble = site.run("spool", "status", "--json").json["trouble"].get("state_dir", "")
+        assert detail in trouble and bool(trouble) == (mark == "FAIL")
+
+    (site.place / "file").write_text("")
+    os.symlink(site.place, site.place / "link")
+    before = sorted(os.listdir(site.place))
+    says(site.place / "file" / "a" / "b", "FAIL", "is not a directory")
+    says(site.place / "link", "FAIL", "is a link")
+    says(site.place / "new" / "deep", "ok")
+    assert sorted(os.listdir(site.place)) == before, "nothing was made to find out"
+    if os.name == "posix":
+        site.place.chmod(0o1777)
+        says(site.place, "FAIL", "is shared with other users")
+        says(site.place / "own", "ok")
 
 
 @pytest.mark.parametrize(("size_kb", "inodes"), [(600, 0), (4096, 3)])
