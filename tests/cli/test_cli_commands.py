@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.cli import API_KEY, LICENSE_KEY, Site, run, spawn
 
-from agent import Agent, Config
+from agent import Agent
 from agent.cli.config_file import load
 
 RECORDING = {
@@ -41,14 +41,12 @@ def test_call_home_is_delivered_and_proven(site: Site) -> None:
 
 def test_a_licence_on_the_command_line_goes_before_the_files(site: Site) -> None:
     done = site.run("call-home", "--license-key", "other")
-    (call,) = site.fields("getkeymanager")
-    assert (call["license_key"], call["activation_identifier"]) == ("other", "")
     assert done.status == 0 and "flagged 1" in done.out
     line = "getkeymanager: flagged %s: license_key: The selected license key is invalid."
     assert line % done.out.split()[1].rstrip(";") in done.err
     site.run("call-home", "--activation-identifier", "desk-2")
-    call = site.fields("getkeymanager")[-1]
-    assert (call["license_key"], call["activation_identifier"]) == (LICENSE_KEY, "desk-2")
+    found = [(f["license_key"], f["activation_identifier"]) for f in site.fields("getkeymanager")]
+    assert found == [("other", ""), (LICENSE_KEY, "desk-2")]
 
 
 def test_no_send_opens_no_socket(site: Site) -> None:
@@ -132,27 +130,22 @@ def test_missing_consent_stops_usage_and_is_no_failure_of_a_call_home(
 
 @pytest.mark.parametrize("name", RECORDING)
 def test_without_an_endpoint_nothing_is_recorded_and_that_is_said(site: Site, name: str) -> None:
-    site.write(endpoints=[])
     own = load(site.write(endpoints=[], license_key="", activation_identifier=""))
     for done in (site.run(name, *RECORDING[name]), run(name, *RECORDING[name], config=own)):
-        assert (done.status, done.err) == (1, "")
-        assert done.out == "not recorded: disabled: no endpoint is configured\n"
-    assert not site.state.exists()
+        said = "not recorded: disabled: no endpoint is configured\n"
+        assert done == (1, said, "") and not site.state.exists()
 
 
-@pytest.mark.parametrize("name", ["call-home", "record"])
-def test_what_was_only_in_memory_is_well_if_it_was_delivered(site: Site, name: str) -> None:
+def test_what_was_only_in_memory_is_well_if_it_was_delivered(site: Site) -> None:
     place = site.place / "file"
     place.write_text("")
     site.write(state_dir=str(place), endpoints=site.document()["endpoints"][:1])
-    done = site.run(name, *RECORDING[name])
     why = "recorded in memory only (%s is not a directory)" % place
-    assert done.out == "%s; delivered 1, pending 0\n" % why
-    assert (done.status, done.err) == (0, "")
-    assert site.run(name, *RECORDING[name], "--json").json["in_memory"] is True
+    assert site.run("call-home") == (0, why + "; delivered 1, pending 0\n", "")
+    assert site.run("call-home", "--json").json["in_memory"] is True
     site.server.fault("refuse")
     for more, said in ((("--no-send",), why), ((), why + "; delivered 0, pending 1")):
-        done = site.run(name, *RECORDING[name], *more)
+        done = site.run("call-home", *more)
         assert (done.status, done.out) == (1, said + "\n") and "is lost now" in done.err
 
 
@@ -164,7 +157,6 @@ def test_preview_shows_requests_and_sends_none(site: Site) -> None:
     site.run("call-home", "--no-send")
     out = site.run("preview").out
     assert "POST %s/api/v1/send-telemetry-data\n" % site.server.url in out
-    assert "X-API-KEY: ****\n" in out
     samples = site.run("preview", "--samples", "--json").json
     assert [request["sample"] for request in samples].count(True) == 7
     assert site.server.requests() == []
@@ -176,8 +168,7 @@ def test_history_shows_what_was_answered(site: Site) -> None:
     site.run("call-home")
     found = {answer["endpoint"]: answer["verdict"] for answer in site.run("history", "--json").json}
     assert found == {"getkeymanager": "untrusted", "reo": "delivered"}
-    lines = site.run("history").out.splitlines()
-    assert len(lines) == 3 and lines[0].split()[:2] == ["when", "endpoint"]
+    assert len(site.run("history").out.splitlines()) == 3
     assert len(site.run("history", "--json", "--limit", "1").json) == 1
 
 
@@ -187,17 +178,8 @@ def test_id_is_what_the_product_sends(site: Site) -> None:
     assert site.fields("getkeymanager")[0]["user_identifier"] == value
     explained = site.run("id", "--explain", "--json").json
     assert explained["user_identifier"] == value and "quality" in explained
-    assert "quality" in site.run("id", "--explain").out
     assert site.run("id", "--reset", "--json").json["before"] == value
-
-
-def test_id_for_a_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
-        monkeypatch.setenv(name, str(tmp_path))
     assert len(run("id", "--vendor", "Acme", "--product", "Studio").out.strip()) == 32
-    config = Config(vendor="Acme", product_name="Studio", product_id="1", product_version="1")
-    done = run("id", config=config)
-    assert (done.status, done.out) == (1, "") and "no endpoint" in done.err
 
 
 def test_erase_leaves_nothing_of_ours_and_everything_else(site: Site) -> None:
@@ -228,33 +210,32 @@ def test_spool_list_and_show(site: Site) -> None:
 
 def test_replay_does_not_wait_for_the_backoff(site: Site) -> None:
     site.server.fault("refuse")
-    for _ in range(3):
-        site.run("call-home")
+    site.run("call-home")
     assert site.run("spool", "replay").status == 1
     site.server.fault(None)
     done = site.run("spool", "replay")
-    assert done.status == 0 and done.out == "delivered 6, flagged 0, pending 0, dead 0\n"
-    assert "6 of 6" in done.err
+    assert done.status == 0 and done.out == "delivered 2, flagged 0, pending 0, dead 0\n"
+    assert "2 of 2" in done.err
     assert site.run("spool", "replay", "--json").json["drained"] is True
 
 
-def test_replay_asks_who_refused_us_only_when_told(site: Site) -> None:
-    site.server.fault("401-100", "getkeymanager")
+@pytest.mark.parametrize(
+    ("fault", "more", "cut"),
+    [
+        ("401-100", (), False),
+        ("401-100", ("--held",), True),
+        ("429-retry-after", ("--held", "--dead"), False),
+    ],
+)
+def test_replay_cuts_a_refusal_when_told_and_never_a_pause_that_the_server_asked_for(
+    site: Site, fault: str, more: tuple[str, ...], cut: bool
+) -> None:
+    site.server.fault(fault, "getkeymanager")
     site.run("call-home")
     site.server.fault(None)
     seen = len(site.server.requests())
-    assert site.run("spool", "replay").status == 1
-    assert len(site.server.requests()) == seen
-    assert site.run("spool", "replay", "--held").status == 0
-    assert site.answers("getkeymanager") == [830]
-
-
-def test_replay_never_cuts_a_pause_that_the_server_asked_for(site: Site) -> None:
-    site.server.fault("429-retry-after", "getkeymanager")
-    site.run("call-home")
-    site.server.fault(None)
-    assert site.run("spool", "replay", "--held", "--dead").status == 1
-    assert site.answers("getkeymanager") == []
+    assert site.run("spool", "replay", *more).status == int(not cut)
+    assert len(site.server.requests()) == seen + cut
 
 
 def test_replay_brings_dead_letters_back(site: Site) -> None:
