@@ -114,11 +114,12 @@ def test_a_product_brings_its_own_configuration(site: Site) -> None:
 
 
 @contextmanager
-def started(site: Site, *words: str) -> Iterator[Any]:
+def started(*words: str, **environ: str) -> Iterator[Any]:
     """A command in a process of its own, with both streams in our hands."""
     with subprocess.Popen(
-        command(*words, "--config", site.file),
+        command(*words),
         cwd=ROOT,
+        env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -128,12 +129,12 @@ def started(site: Site, *words: str) -> Iterator[Any]:
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a whole console there")
 def test_a_reader_who_has_enough_is_no_mistake_and_ctrl_c_ends_at_once(site: Site) -> None:
-    with started(site, "preview", "--samples") as child:
+    with started("preview", "--samples", "--config", site.file) as child:
         child.stdout.close()
         assert (child.stderr.read(), child.wait(20)) == (b"", 1)
     site.run("call-home", "--no-send")
     site.server.fault("blackhole")
-    with started(site, "spool", "replay") as child:
+    with started("spool", "replay", "--config", site.file) as child:
         while not site.server.requests():
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
@@ -141,6 +142,12 @@ def test_a_reader_who_has_enough_is_no_mistake_and_ctrl_c_ends_at_once(site: Sit
         assert (child.stdout.read(), child.wait(20)) == (b"", 130)
     site.server.fault(None)
     assert site.run("spool", "replay").status == 0
+    (site.place / "tmp").mkdir()
+    with started("demo", TMPDIR=str(site.place / "tmp")) as child:
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert (child.stderr.read(), child.wait(20)) == (b"interrupted\n", 130)
+    assert os.listdir(site.place / "tmp") == []
 
 
 def test_a_terminal_is_not_given_orders_by_a_record(site: Site) -> None:

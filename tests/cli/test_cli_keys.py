@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.agent import snapshot
 from support.cli import Site, run
 
 import agent
@@ -56,13 +57,11 @@ def test_a_pair_is_private_and_says_who_it_is(at: Path) -> None:
 
 @pytest.mark.parametrize("name", ["root-1", "root-1.pub"])
 def test_a_key_is_never_overwritten(at: Path, name: str) -> None:
-    before = {path.name: path.read_bytes() for path in at.iterdir()}
-    if name.endswith(".pub"):
-        (at / "root-1").rename(at / "root-1.old")
-        before["root-1.old"] = before.pop("root-1")
+    ({"root-1": at / "root-1.pub", "root-1.pub": at / "root-1"}[name]).unlink()
+    before = snapshot(at)
     done = run("keys", "new", "root-1")
     assert done.status == 2 and "never overwritten" in done.err
-    assert {path.name: path.read_bytes() for path in at.iterdir()} == before
+    assert snapshot(at) == before
 
 
 def test_openssl_reads_and_writes_the_same_keys(at: Path) -> None:
@@ -137,9 +136,9 @@ def test_verify_uses_the_keys_that_are_in_force(site: Site, at: Path) -> None:
 def test_a_mistake_writes_nothing_and_says_what_is_wrong(
     at: Path, words: list[str], said: str
 ) -> None:
-    before = {path.name: path.read_bytes() for path in at.iterdir()}
+    before = snapshot(at)
     assert said in sign(*words, status=2)
-    assert {path.name: path.read_bytes() for path in at.iterdir()} == before
+    assert snapshot(at) == before
 
 
 def test_check_asks_which_keyring_is_meant(site: Site, at: Path) -> None:

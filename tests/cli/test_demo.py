@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.cli import ROOT, command, run, spawn
+from support.cli import run, spawn
 
 pytestmark = pytest.mark.once
 
@@ -42,35 +39,6 @@ def test_a_fault_in_a_step_is_noticed(faulty: list[int], differing: list[int]) -
     assert (done.status, done.json["ok"]) == (1, False)
     assert [found["step"] for found in done.json["steps"] if not found["ok"]] == differing
     assert "Traceback" not in done.err
-
-
-def test_a_copy_under_another_name_tells_it_too(tmp_path: Path) -> None:
-    place = tmp_path / "product" / "acme" / "_vendor"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "agent", place / "calls_home", ignore=ignored)
-    (place / "__init__.py").write_text("")
-    (place.parent / "__init__.py").write_text("import sys; sys.argv or exit('loaded')\n")
-    done = spawn("demo", cwd=tmp_path / "product", package="acme._vendor.calls_home")
-    assert done.status == 0, done.out
-    assert "every step holds" in done.out and done.err == ""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a whole console there")
-def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("demo"),
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as child:
-        assert child.stdout is not None and child.stderr is not None
-        child.stdout.readline()
-        child.send_signal(signal.SIGINT)
-        assert child.stderr.read() == "interrupted\n" and child.wait(20) == 130
-    assert os.listdir(tmp_path) == []
 
 
 def test_the_rotation_holds_and_leaves_nothing(tmp_path: Path) -> None:

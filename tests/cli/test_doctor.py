@@ -143,33 +143,22 @@ def test_each_answer_is_explained_and_has_its_own_advice(
         ("offline: name resolution: Name or service not known", "DNS"),
         ("offline: TLS: certificate refused: self-signed certificate", "ca_bundle"),
         ("offline: proxy: demands authentication", "proxy_auth"),
-        ("offline: proxy: refuses our user name or password", "put the proxy's user name"),
         ("offline: proxy: a SOCKS proxy needs the package PySocks", "ship PySocks"),
         ("offline: proxy: the environment names no proxy", "write it as http://host:port"),
         ("offline: proxy: refused to connect (HTTP 403)", "forbids this server"),
-        ("offline: proxy: refused to connect (HTTP 503)", "cannot reach this server"),
         ("offline: proxy: not an HTTP answer (BadStatusLine)", "no proxy of this kind"),
-        ("offline: proxy: no answer within 10 s", "says nothing"),
         ("offline: connection: no answer within 10 s", "firewall"),
         ("offline: connection: Connection refused (ECONNREFUSED)", "nothing listens there"),
-        ("offline: TLS: does not answer (an earlier request hangs)", "firewall"),
         ("offline: connection: Network is unreachable (ENETUNREACH)", "no way to that address"),
         ("offline: answer: eof occurred in violation of protocol", "ends the connection"),
         ("offline: TLS: tlsv1 alert protocol version", "TLS 1.2"),
-        ("offline: TLS: certificate refused: EE certificate key too weak", "today's strength"),
         ("offline: TLS: certificate refused: certificate has expired", "clock of this"),
-        ("offline: TLS: certificate refused: CRL has expired", "revocation list"),
         ("offline: TLS: certificate refused: certificate revoked", "replace it"),
         ("offline: the library urllib3 cannot be imported", "library is missing"),
-        ("offline: HTTP 407: the proxy asks for credentials", "credentials"),
         ("offline: ", "check base_url"),
-        ("untrusted: HTTP 302, not proven: not JSON", "moved"),
-        ("retry: HTTP 200: not an answer of this server", "no answer of this server"),
-        ("HTTP 503: asked to wait 60 s", "asked for it"),
         ("HTTP 403", "API key"),
         ("HTTP 403: not an answer of this server", "a proxy or something else"),
         ("HTTP 404: wrong address, check base_url", "put base_url right"),
-        ("", "API key"),
     ],
 )
 def test_a_reason_that_was_kept_leads_to_the_advice(reason: str, word: str) -> None:
@@ -227,23 +216,13 @@ def test_a_server_that_says_nothing(site: Site) -> None:
     found.says("TLS reo", "FAIL", "no answer within 0.3 s", "firewall")
 
 
-@pytest.mark.parametrize(
-    ("host", "trusted", "words"),
-    [
-        ("login.hotel.example", True, ("mismatch", "captive portal")),
-        ("localhost", False, ("authorities: ", "system's store")),
-    ],
-)
-def test_a_certificate_that_is_refused(
-    site: Site, host: str, trusted: bool, words: tuple[str, ...]
-) -> None:
-    authority, other = Authority(site.place), Authority(site.place, "Another CA")
-    with Server(authority.over_tls(silent, host)) as server:
-        bundle = (authority if trusted else other).path
-        at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(bundle))
+def test_a_certificate_that_is_refused(site: Site) -> None:
+    authority = Authority(site.place)
+    with Server(authority.over_tls(silent, "login.hotel.example")) as server:
+        at_address(site, "https://localhost:%d" % server.port, ca_bundle=str(authority.path))
         found = doctor(site)
     assert found.failed == ["TLS getkeymanager", "TLS reo"]
-    found.says("TLS getkeymanager", "FAIL", *words)
+    found.says("TLS getkeymanager", "FAIL", "mismatch", "captive portal", "authorities: ")
 
 
 def test_a_proxy_that_demands_a_password_and_is_not_shown_one(site: Site) -> None:
@@ -302,19 +281,18 @@ def test_a_state_directory_that_cannot_be_made(site: Site) -> None:
 @pytest.mark.parametrize(("size_kb", "inodes"), [(600, 0), (4096, 3)])
 def test_a_disk_without_room(site: Site, size_kb: int, inodes: int) -> None:
     with contextlib.ExitStack() as stack:
+        disk = mounted(site.place / "small", size_kb=size_kb, inodes=inodes)
         try:
-            place = stack.enter_context(
-                mounted(site.place / "small", size_kb=size_kb, inodes=inodes)
-            )
+            place = stack.enter_context(disk)
         except NotHere as reason:
             pytest.skip(str(reason))
         site.write(state_dir=str(place / "state"))
-        words = ("no inode is left", "remove files") if inodes else ("614 kB", "free space")
         for number in range(max(0, inodes - 1)):
             (place / str(number)).touch()
         found = doctor(site, "--no-network")
-        found.says("free space", "FAIL", *words)
-        assert found.failed == ["free space"]
+    words = ("no inode is left", "remove files") if inodes else ("614 kB", "free space")
+    found.says("free space", "FAIL", *words)
+    assert found.failed == ["free space"]
 
 
 # --- the screen -----------------------------------------------------------------------------------
