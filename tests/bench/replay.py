@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from . import measure
 from .measure import Aim, Context, Result, Table
-from .servers import collector
+from .servers import Server, collector
 
 ROUND_TRIPS = {0.0: 1000, 0.02: 60, 0.1: 15}  # seconds: records
 SHARES = {0.0: 0.4, 0.02: 0.9, 0.1: 0.9}  # of what bare urllib3 does
@@ -67,6 +67,23 @@ def rate(run: measure.Run, n: int) -> float:
     return n / (run.marks[-1] - run.marks[-2])
 
 
+def _works(context: Context, n: int, server: Server) -> dict[str, Callable[[], float]]:
+    kept, given = context.filled(n, server.url), (n, server.url, server.pem)
+
+    def ours(how: str) -> Callable[[], float]:
+        return lambda: rate(measure.run(AGENT, context.copy(kept), *given, how), n)
+
+    def bare(source: str) -> Callable[[], float]:
+        return lambda: rate(measure.run(source, kept, *given), n)
+
+    return {
+        "agent": ours("warm"),
+        "agent, loading included": ours("cold"),
+        BARE: bare(URLLIB3),
+        "http.client, keep-alive": bare(HTTP_CLIENT),
+    }
+
+
 def group(context: Context) -> Result:
     result = Result()
     rounds = max(1, context.rounds // 2)
@@ -75,21 +92,7 @@ def group(context: Context) -> Result:
     for delay_s, n in ROUND_TRIPS.items():
         context.say("replay: %d records, %g ms added" % (n, 1e3 * delay_s))
         with collector(delay_s) as server:
-            kept = context.filled(n, server.url)
-            given = (n, server.url, server.pem)
-
-            def ours(how: str) -> Callable[[], float]:
-                return lambda: rate(measure.run(AGENT, context.copy(kept), *given, how), n)
-
-            def bare(source: str) -> Callable[[], float]:
-                return lambda: rate(measure.run(source, kept, *given), n)
-
-            works = {
-                "agent": ours("warm"),
-                "agent, loading included": ours("cold"),
-                BARE: bare(URLLIB3),
-                "http.client, keep-alive": bare(HTTP_CLIENT),
-            }
+            works = _works(context, n, server)
             # Where waiting is nearly everything, little varies.
             found = measure.in_turns(works, min(rounds, 3) if delay_s else rounds)
         for name, rates in found.items():

@@ -97,9 +97,13 @@ def _accepting(behave: Callable[[socket.socket, threading.Event], None]) -> Iter
             sock.close()
 
 
+def _hold(connection: socket.socket, ended: threading.Event) -> None:
+    ended.wait()
+
+
 def silent() -> contextlib.AbstractContextManager[int]:
     """Accepts and never answers."""
-    return _accepting(lambda connection, ended: ended.wait() and None)
+    return _accepting(_hold)
 
 
 def _drip(connection: socket.socket, ended: threading.Event) -> None:

@@ -83,7 +83,7 @@ class Curve:
     def _shown(self, key: Key) -> list[str]:
         times = [(name, self.median(key, name), self.median(key, name, 1)) for name in TIMES]
         spaces = [(name[:-3], self.median(key, name)) for name in SPACES]
-        shown = ["%s %.2f (%.2f)" % one for one in times if one[1] is not None]
+        shown = ["%s %.2f (%.2f)" % (n, a, b or 0) for n, a, b in times if a is not None]
         return shown + ["%s %.1f MB" % (name, kb / 1024) for name, kb in spaces if kb is not None]
 
     def _broken(self, key: Key, none: Key) -> list[str]:

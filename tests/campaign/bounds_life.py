@@ -271,10 +271,8 @@ def run(
 
     def add(row: report.Row) -> None:
         whole = rows.setdefault(row.treatment, report.Row(row.treatment))
-        for name in ("rounds", "recorded", "delivered", "lost", "duplicated"):
-            setattr(whole, name, getattr(whole, name) + getattr(row, name))
-        whole.note = row.note if rounds == 1 or whole.rounds < 2 else "last: " + row.note
-        whole.broken += row.broken
+        whole.add(row)
+        whole.note = "last: " * (whole.rounds > 1) + row.note
 
     for number in range(rounds):
         own = place / str(number)

@@ -1,4 +1,4 @@
-"""Spools of any size, made at once; a server that takes everything, without a socket; and the processes of ``bounds``."""
+"""Spools of any size, made at once; a server that takes everything, without a socket; the processes of ``bounds``."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ SHORT = Size(5, 20, 2, 32, 3, 3, 4, 1, 4, 40)
 class Scene:
     """A state directory, a collector, what processes note beside them, and the row that all of it is for."""
 
-    def __init__(self, work: Path, row: Row, size: Size, rng: random.Random) -> None:
+    def __init__(self, work: Path, row: report.Row, size: Size, rng: random.Random) -> None:
         work.mkdir()
         self.row, self.size, self.rng = row, size, rng
         self.state_dir = work / "state"
@@ -103,19 +103,17 @@ class Scene:
             text = fields.get("text_data") or fields.get("meta", {}).get("text", "")
             key = text.partition(" ")[0]
             keys[key if text_of(key) == text else "wrong: " + text] += 1
-        row.add(recorded, keys)
+        row.wrong += sum(map(keys.pop, [key for key in keys if key.startswith("wrong")]))
+        row.deliver(recorded, keys)
         duplicated = sum(keys.values()) - len(keys)
         if cause and duplicated:
             row.causes[cause] = row.causes.get(cause, 0) + min(duplicated, causes_max)
-        defects = self.passes.with_name(self.passes.name + ".defects")
-        if defects.exists():
-            row.broken.append("a worker raised: " + defects.read_text())
         if not cause and any(n > 1 for n in ids.values()):
             row.broken.append("event ids are not distinct")
         return sums
 
     def one_at_a_time(self, killed: Any = ()) -> None:
-        """What contradicts that there was one deliverer at a time: in the order of the passes, and of the requests."""
+        """What contradicts that there was one deliverer at a time: in the order of the passes."""
         broken, holder = self.row.broken, ""
         for line in self.passes.read_text().splitlines():
             what, pid = line.split()
@@ -127,23 +125,14 @@ class Scene:
                 holder = ""
             else:
                 broken.append("%s ended a pass within one of %s" % (pid, holder))
-        passes = [name for name, _ in self.requests()]
-        last = {name.partition("-")[0]: n for n, name in enumerate(passes)}
-        over, now = set(), ""
-        for n, name in enumerate(passes):
-            pid = name.partition("-")[0]
-            # What a killed process sent last may be read after the next one's first.
-            if name != now and not (pid in killed and last[pid] == n):
-                over.add(now)
-                if name in over:
-                    broken.append("requests of pass %s among those of another" % name)
-                now = name
 
     def settled(self, process: Child) -> dict[str, Any]:
         """Have a process deliver until nothing is pending; its ``status()`` then."""
         status: dict[str, Any] = process.ask("flush")
         if not status["drained"] or status["pending"] or status["dead"]:
             self.row.broken.append("%d pending, %d dead" % (status["pending"], status["dead"]))
+        if status["trouble"]:
+            self.row.broken.append("trouble: %s" % status["trouble"])
         return status
 
     def reaped(self, **settings: Any) -> None:
@@ -153,37 +142,6 @@ class Scene:
             self.settled(last)
         if self.segments() and not settings:
             self.row.broken.append("%d segments were left" % len(self.segments()))
-
-
-class Row(report.Row):
-    """A row and the figures of its rounds."""
-
-    figures: dict[str, list[float]]
-
-    def note_one(self, what: str, value: float) -> None:
-        self.__dict__.setdefault("figures", {}).setdefault(what, []).append(value)
-
-    def add(self, recorded: set[str], sent: Counter[str]) -> None:
-        """One round: what was acknowledged, and how often what arrived."""
-        wrong = [key for key in sent if key.startswith("wrong")]
-        self.rounds += 1
-        self.recorded += len(recorded)
-        self.delivered += len(sent) - len(wrong)
-        self.lost += len(recorded - sent.keys())
-        self.wrong += len(wrong)
-        self.duplicated += sum(sent.values()) - len(sent)
-
-    def told(self) -> report.Row:
-        """With all figures in words."""
-        parts = []
-        for what, values in self.__dict__.pop("figures", {}).items():
-            if what == "takeovers":
-                middle, longest = statistics.median(values), max(values)
-                parts.append("another went on after %.2f s, %.2f at most" % (middle, longest))
-            else:
-                parts.append("%d %s" % (sum(values), what))
-        self.note = "; ".join(parts)
-        return report.Row(**vars(self))
 
 
 # -- treatments ----------------------------------------------------------------------------------
@@ -201,7 +159,7 @@ def _together(at: Scene) -> None:
     at.reaped()
     at.judge()
     at.one_at_a_time()
-    at.row.note_one("passes", len({name for name, _ in at.requests()}))
+    at.row.figure("passes", len({name for name, _ in at.requests()}))
 
 
 def _killed(at: Scene) -> None:
@@ -230,7 +188,7 @@ def _killed(at: Scene) -> None:
     at.reaped()
     at.judge("sender killed before it settled", len(killed))
     at.one_at_a_time(killed)
-    at.row.note_one("kills", len(killed))
+    at.row.figure("kills", len(killed))
     for pid, killed_at in killed.items():
         _note_takeover(at, pid, killed_at)
 
@@ -240,7 +198,7 @@ def _note_takeover(at: Scene, pid: str, killed_at: float) -> None:
     limit_s = TAKEOVER_S * (10 if at.size is SHORT else 1)
     for name, received_at in at.requests():
         if name.partition("-")[0] != pid and received_at >= killed_at:
-            at.row.note_one("takeovers", received_at - killed_at)
+            at.row.figure("takeovers", received_at - killed_at)
             if received_at - killed_at > limit_s:
                 at.row.broken.append("nobody went on for %.2f s" % (received_at - killed_at))
             return
@@ -330,10 +288,10 @@ def _reaper(at: Scene) -> None:
     ]
     lines, (sent, *taken) = _racing(at, others, writers)
     recorded = {id for line in lines for id in line.split()}
-    at.row.add(recorded, Counter(sent.split()))
+    at.row.deliver(recorded, Counter(sent.split()))
     at.row.wrong += len(set(sent.split()) - recorded)
-    at.row.note_one("segments", size.segments * size.writers)
-    at.row.note_one("taken before their writer had them", sum(map(int, taken)))
+    at.row.figure("segments", size.segments * size.writers)
+    at.row.figure("taken before their writer had them", sum(map(int, taken)))
     if at.segments():
         at.row.broken.append("%d segments were left" % len(at.segments()))
 
@@ -348,12 +306,13 @@ def _peer(at: Scene) -> None:
         for n in range(size.processes)
     ]
     lines, answers = _racing(at, others, writers)
-    words = [set(), Counter()]  # type: ignore[var-annotated]
-    for kind, texts in zip(words, (lines, answers)):
-        for text in texts:
-            kind.update(text.partition("failed")[0].split())
-    at.row.add(words[0], words[1])
-    at.row.note_one("errors", sum(int(text.split()[-1]) for text in lines + answers))
+    recorded, sent = (
+        Counter(word for text in texts for word in text.partition("failed")[0].split())
+        for texts in (lines, answers)
+    )
+    at.row.wrong += sent.pop("wrong", 0)
+    at.row.deliver(recorded, sent)
+    at.row.figure("errors", sum(int(text.split()[-1]) for text in lines + answers))
 
 
 # -- the campaign --------------------------------------------------------------------------------
@@ -395,12 +354,20 @@ def run(
     for n, (what, store, treat, times) in enumerate(plan):
         if only is not None and what not in only:
             continue
-        row = Row(what, store)
+        row = report.Row(what, store)
         for round_ in range(times):
             rng = random.Random("%d %s %d" % (seed, what, round_))
             at = Scene(work / ("%d-%d" % (n, round_)), row, size, rng)
             with at.collecting():
                 treat(at)
             progress.step("%s, %s" % (what, store), round_ + 1, times)
-        rows.append(row.told())
+        row.note = "; ".join(_told(what, values) for what, values in row.figures.items())
+        rows.append(row)
     return rows
+
+
+def _told(what: str, values: list[float]) -> str:
+    if what != "takeovers":
+        return "%d %s" % (sum(values), what)
+    middle, longest = statistics.median(values), max(values)
+    return "another went on after %.2f s, %.2f at most" % (middle, longest)

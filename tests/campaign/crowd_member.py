@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from support import spool as spools
+from support.agent import config
 
 import agent
 from agent import files
@@ -97,35 +98,10 @@ class Member:
             _break_locks(settings["lock_error"])
         self.acknowledged = Notes(settings["acknowledged"])
         keys = (agent.PublicKey.from_pem(settings["pem"], name="global"),)
-        url, key = settings["url"], "demo-api-key"
-        config = agent.Config(
-            vendor="Acme",
-            product_name="Studio",
-            product_id="42",
-            product_version="5.2.5",
-            usage_consent=True,
-            state_dir=settings["state_dir"],
-            start_delay_s=0,
-            exit_timeout_s=2,
-            endpoints=(
-                agent.GetKeyManager(base_url=url, api_key=key, keys=keys),
-                agent.Reo(base_url=url, api_key=key, domain="acme.example"),
-            ),
-        )
+        more: dict[str, Any] = {"deliver": "thread", "exit_timeout_s": 2}
+        given = config(settings["url"], keys, settings["state_dir"], **more)
         watched = Watched(Notes(settings["passes"]))
-        self.agent = agent.Agent(config, ("demo-license-key", "a"), transport=watched)
-        worker: Any = self.agent._worker
-        turn = worker._turn
-
-        def checked() -> Optional[float]:
-            try:
-                return turn()  # type: ignore[no-any-return]
-            except BaseException:  # the worker would rest for a minute, and say the name alone
-                with open(settings["passes"] + ".defects", "a", encoding="utf-8") as file:
-                    file.write(traceback.format_exc())
-                raise
-
-        worker._turn = checked
+        self.agent = agent.Agent(given, ("demo-license-key", "a"), transport=watched)
 
     def record(self, key: str) -> None:
         """One record, to the licence server or to the usage collector; noted once the call acknowledged it."""
@@ -341,7 +317,7 @@ def writer(settings: dict[str, Any]) -> None:
             time.sleep(rng.random() * 0.003)
         return hold(file)
 
-    files.File.hold = late  # type: ignore[method-assign]
+    files.File.hold = late  # type: ignore[method-assign,assignment]
     begin()
     for n in range(settings["segments"]):
         # As short processes, one after the other; some take over what another left.

@@ -29,7 +29,7 @@ import agent
 from agent.values import Verdict
 
 from . import damage_spool as spools, report
-from .damage_spool import SEGMENT, Expected, Key, Odd, Oracle, State
+from .damage_spool import Expected, Key, Odd, Oracle, State
 from .stores import PEERS, peer
 
 ROUNDS, SHORT_ROUNDS = 10_000, 40
@@ -53,81 +53,62 @@ PEER_GROUPS = list(GROUPS)[1:5]
 THROUGH = "some of each through agent and collector"
 THROUGH_AGENT = 0.02
 SETTLEMENT = "settlement damaged"
-SHOWN = 10
 DELIVERED = Verdict("delivered")
 
 
-class Row(report.Row):
-    """What one treatment came to."""
+def told(row: report.Row) -> report.Row:
+    """With all figures in words."""
+    worst = [max(row.figures.get(name, [0])) for name in ("start_s", "later_s")]
+    row.note = "%d of the records undamaged, %d damaged lines counted, slowest start %.2f s of "
+    row.note += "processor time, of those after it %.2f s"
+    row.note %= (row.total("undamaged"), row.total("damaged"), *worst)
+    return row
 
-    undamaged = damaged = 0
-    start_s = later_s = 0.0  # the worst; and of the starts after the damage was dealt with
 
-    def add(self, other: Row) -> None:
-        for name in ("rounds", "recorded", "delivered", "lost", "duplicated", "wrong"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.undamaged += other.undamaged
-        self.damaged += other.damaged
-        self.start_s = max(self.start_s, other.start_s)
-        self.later_s = max(self.later_s, other.later_s)
-        self.causes = dict(Counter(self.causes) + Counter(other.causes))
-        self.broken += other.broken[: SHOWN - len(self.broken)]
-
-    def told(self) -> report.Row:
-        note = "%d of the records undamaged, %d damaged lines counted, slowest start %.2f s of "
-        note += "processor time, of those after it %.2f s"
-        self.note = note % (self.undamaged, self.damaged, self.start_s, self.later_s)
-        own = vars(report.Row(""))
-        return report.Row(**{name: value for name, value in vars(self).items() if name in own})
-
-    def judge(self, oracle: Oracle, expected: Expected, sent: list[tuple[Key, bool]]) -> None:
-        """Compare what was delivered, each with whether its content was right, with what was to be."""
-        times = Counter(key for key, _ in sent)
-        self.rounds += 1
-        self.recorded += len(oracle.before.must)
-        self.undamaged += len(expected.must)
-        self.delivered += len(times)
-        self.wrong += sum(not right for _, right in sent)
-        missing = sorted(expected.must - times.keys())
-        self.lost += len(missing)
-        again = {
-            k: n - 1 + bool(oracle.known[k].settled) for k, n in times.items() if k in oracle.known
-        }
-        self.duplicated += sum(again.values())
-        explained = [key for key, n in again.items() if n == 1 and key in expected.again]
-        self.causes = {SETTLEMENT: len(explained)} if explained else {}
-        usage = [key for key in times if key[0] == "reo"]
-        for what, keys in (
-            ("lost", missing),
-            ("wrong", [key for key, right in sent if not right]),
-            ("delivered again", [k for k, n in again.items() if n and k not in explained]),
-            ("a dead letter was delivered", sorted(times.keys() & expected.dead)),
-            ("usage was sent without its consent", [] if expected.usage else usage),
-        ):
-            if keys:
-                self.broken.append("%s: %d, as %s" % (what, len(keys), keys[0]))
+def judge(oracle: Oracle, expected: Expected, sent: list[tuple[Key, bool]]) -> report.Row:
+    """One round: what was delivered, each with whether its content was right, beside what was to be."""
+    times = Counter(key for key, _ in sent)
+    known = {key: oracle.known[key] for key in times if key in oracle.known}
+    again = {key: times[key] - 1 + bool(one.settled) for key, one in known.items()}
+    explained = [key for key, n in again.items() if n == 1 and key in expected.again]
+    missing = sorted(expected.must - times.keys())
+    row = report.Row("", rounds=1, recorded=len(oracle.before.must), delivered=len(times))
+    row.figure("undamaged", len(expected.must))
+    row.lost, row.duplicated = len(missing), sum(again.values())
+    row.wrong = sum(not right for _, right in sent)
+    row.causes = {SETTLEMENT: len(explained)} if explained else {}
+    usage = [key for key in times if key[0] == "reo"]
+    for what, keys in (
+        ("lost", missing),
+        ("wrong", [key for key, right in sent if not right]),
+        ("delivered again", [key for key, n in again.items() if n and key not in explained]),
+        ("a dead letter was delivered", sorted(times.keys() & expected.dead)),
+        ("usage was sent without its consent", [] if expected.usage else usage),
+    ):
+        if keys:
+            row.broken.append("%s: %d, as %s" % (what, len(keys), keys[0]))
+    return row
 
 
 # --- rounds of the spool alone --------------------------------------------------------------------
 
 
-def _pass(found: Row, place: Path) -> tuple[list[tuple[Key, dict[str, Any]]], Any]:
-    """A process that starts and delivers everything: what it sent, and its spool."""
+def _pass(place: Path) -> tuple[list[tuple[Key, dict[str, Any]]], float, int, Any]:
+    """A process that starts and delivers everything: what, how long until the first, lines damaged, its spool."""
     sent: list[tuple[Key, dict[str, Any]]] = []
-    began_at = time.process_time()
+    began_at, start_s = time.process_time(), 0.0
     target = spool(place, power=False)
     assert target.claim(), "nobody else delivers"
-    found.damaged = target.census()["damaged"]
+    damaged: int = target.census()["damaged"]
     for record in target.waiting(()):
-        found.start_s = found.start_s or time.process_time() - began_at
+        start_s = start_s or time.process_time() - began_at
         if record.kind == "aggregate":  # an attempt fixes whose it is
             record.body["domain"] = "acme.example"
             assert target.try_(record, sync=True)
         target.answer(record, DELIVERED, 1.0)
         sent.append((record.key, record.to_json()))
     target.release()
-    found.start_s = found.start_s or time.process_time() - began_at
-    return sent, target
+    return sent, start_s or time.process_time() - began_at, damaged, target
 
 
 def _left(place: Path, target: Any) -> list[str]:
@@ -137,18 +118,18 @@ def _left(place: Path, target: Any) -> list[str]:
     return sorted(set(names) - kept)
 
 
-def _round(place: Path, oracle: Oracle, state: State) -> Row:
-    found = Row("")
+def _round(place: Path, oracle: Oracle, state: State) -> report.Row:
     spools.lay(place, state)
     expected = oracle.expect(state)
-    plain = not any(isinstance(data, Odd) for data in state.values())
-    sent, _ = _pass(found, place)
-    more, target = _pass(later := Row(""), place)
-    found.later_s = later.start_s
-    if plain and found.damaged != expected.damaged_lines:
-        found.broken.append("%d damaged lines of %d" % (found.damaged, expected.damaged_lines))
+    sent, start_s, damaged, _ = _pass(place)
+    more, later_s, _, target = _pass(place)
     right = [(key, oracle.is_right(key, value, expected)) for key, value in sent]
-    found.judge(oracle, expected, right)
+    found = judge(oracle, expected, right)
+    for what, value in (("start_s", start_s), ("later_s", later_s), ("damaged", damaged)):
+        found.figure(what, value)
+    plain = not any(isinstance(data, Odd) for data in state.values())
+    if plain and damaged != expected.damaged_lines:
+        found.broken.append("%d damaged lines of %d" % (damaged, expected.damaged_lines))
     if more:
         found.broken.append("a second pass delivers %d, as %s" % (len(more), more[0][0]))
     dead = {record.key for record in target.records(dead=True)}
@@ -171,9 +152,9 @@ class Whole:
         at.clock.at = 1_760_100_000.0
         undamaged = {name: data for name, data in oracle.files.items() if name != spools.BOOK}
         spools.lay(place, dict(undamaged))
-        self._arrives = dict(self._run(Row("")))
+        self._arrives = dict(self._run([]))
 
-    def _run(self, found: Row) -> list[tuple[Key, dict[str, Any]]]:
+    def _run(self, broken: list[str]) -> list[tuple[Key, dict[str, Any]]]:
         """One life of the product: what arrived, in order, by its key."""
         self._at.collector.clear()
         told: list[agent.Outcome] = []
@@ -181,36 +162,34 @@ class Whole:
         with self._at.agent(on_outcome=told.append, durability="process") as product:
             product.status()
             if product.record_text("new", data_group="g") is None:
-                why = product.status()["not_recorded"]
-                found.broken.append("nothing can be recorded: %s" % why)
-            found.start_s = time.process_time() - began_at
+                broken.append("nothing recorded: %s" % product.status()["not_recorded"])
+            self._start_s = time.process_time() - began_at
             product.flush(60)
             status = product.status()
             if status["pending"]:
                 reasons = [(e["waiting"], e["waits_for"], e["reason"]) for e in status["endpoints"]]
-                found.broken.append("%d still wait: %s" % (status["pending"], reasons))
+                broken.append("%d still wait: %s" % (status["pending"], reasons))
         arrived = self._at.collector.records()
         if len(arrived) != len(told):
-            found.broken.append("%d arrived, %d were told" % (len(arrived), len(told)))
+            broken.append("%d arrived, %d were told" % (len(arrived), len(told)))
         return [((o.endpoint, o.event_id), _fields(r)) for o, r in zip(told, arrived)]
 
-    def round(self, state: State) -> Row:
-        found = Row("")
+    def round(self, state: State) -> report.Row:
         spools.lay(self._place, state)
-        expected = self._oracle.expect(state)
-        sent = self._run(found)
+        expected, broken = self._oracle.expect(state), list[str]()
+        sent, start_s = self._run(broken), self._start_s
         known = [(key, fields) for key, fields in sent if key in self._oracle.known]
         new = [fields for key, fields in sent if key not in self._oracle.known]
         if [fields.get("text_data") for fields in new] != ["new"]:
-            found.broken.append("what was recorded after the damage did not arrive once")
-        right = [(key, self._is_right(key, fields, expected)) for key, fields in known]
-        found.judge(self._oracle, expected, right)
-        later = Row("")
-        again = self._run(later)
-        found.later_s = later.start_s
-        found.broken += later.broken
+            broken.append("what was recorded after the damage did not arrive once")
+        again = self._run(broken)
         if len(again) != 1:
-            found.broken.append("the next start delivers %d: %s" % (len(again), again[:2]))
+            broken.append("the next start delivers %d: %s" % (len(again), again[:2]))
+        right = [(key, self._is_right(key, fields, expected)) for key, fields in known]
+        found = judge(self._oracle, expected, right)
+        found.broken += broken
+        found.figure("start_s", start_s)
+        found.figure("later_s", self._start_s)
         return found
 
     def _is_right(self, key: Key, fields: dict[str, Any], expected: Expected) -> bool:
@@ -256,8 +235,8 @@ def _peer_damage(
     data = files[one]
     if n % 8 == 1:
         return {name: data for name, data in files.items() if name != one}
-    changed = (b"", b"", files[other], data + data, data.replace(b"\n", b"\r\n"))
-    changed += (b"\xef\xbb\xbf" + data, data + b"garbage", data + bytes(4096))
+    changed = [b"", b"", files[other], data + data, data.replace(b"\n", b"\r\n")]
+    changed += [b"\xef\xbb\xbf" + data, data + b"garbage", data + bytes(4096)]
     swapped = {other: data} if n % 8 == 2 else {}
     return {**files, **swapped, one: changed[n % 8]}
 
@@ -271,7 +250,7 @@ def _peer_row(
     work: Path,
 ) -> report.Row:
     files, texts = made
-    row = report.Row(group, name, rounds, recorded=rounds * len(texts))
+    row = report.Row(group, name)
     refused = 0
     for n in range(rounds):
         damaged = _peer_damage(files, group, random.Random("%d %s %d" % (seed, group, n)), n)
@@ -294,10 +273,9 @@ def _peer_row(
             if store is not None:
                 store.close()
         times = Counter(id for id, _ in found)
-        row.delivered += len(times.keys() & texts.keys())
-        row.lost += len(undamaged - times.keys())
-        row.duplicated += sum(times.values()) - len(times)
+        row.deliver(undamaged, times)
         row.wrong += sum(texts.get(id) != text for id, text in found)
+    row.recorded = rounds * len(texts)
     row.note = "an exception instead of records in %d rounds" % refused
     return row
 
@@ -320,11 +298,11 @@ class Task:
             yield n, GROUPS[self.group][0](oracle.files, rng, n)
 
 
-def _do(task: Task, oracle: Oracle, work: Path) -> tuple[Task, Row]:
+def _do(task: Task, oracle: Oracle, work: Path) -> tuple[Task, report.Row]:
     """Run one task in this process, in a directory of its own."""
     mine = work / ("process-%d" % os.getpid())
     mine.mkdir(exist_ok=True)
-    place, total = mine / "state", Row("")
+    place, total = mine / "state", report.Row("")
     if task.whole:
         with desk(place, algorithm="ed25519") as at:
             _each(task, oracle, total, Whole(place, oracle, at).round)
@@ -334,7 +312,9 @@ def _do(task: Task, oracle: Oracle, work: Path) -> tuple[Task, Row]:
     return task, total
 
 
-def _each(task: Task, oracle: Oracle, total: Row, one: Callable[[State], Row]) -> None:
+def _each(
+    task: Task, oracle: Oracle, total: report.Row, one: Callable[[State], report.Row]
+) -> None:
     hang_s = HUGE_HANG_S if GROUPS[task.group][0] is spools.huge else HANG_S
     for n, state in task.states(oracle):
         began_at = time.process_time()
@@ -342,7 +322,7 @@ def _each(task: Task, oracle: Oracle, total: Row, one: Callable[[State], Row]) -
             found = one(state)
         except Exception as error:  # a start that fails is what this campaign looks for
             where = traceback.extract_tb(error.__traceback__)[-1]
-            found = Row("", rounds=1)
+            found = report.Row("", rounds=1)
             found.broken.append("%r at %s:%s" % (error, where.filename, where.lineno))
         if time.process_time() - began_at > hang_s:
             found.broken.append("took %.0f s" % (time.process_time() - began_at))
@@ -380,7 +360,7 @@ def _begin(*given: Any) -> None:
     gc.disable()  # a round makes no circles worth a look
 
 
-def _work(task: Task) -> tuple[Task, Row]:
+def _work(task: Task) -> tuple[Task, report.Row]:
     return _do(task, *_given)
 
 
@@ -391,7 +371,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     progress.say("%d records wait in %d files of %d bytes" % sizes)
     tasks = _tasks(rounds, seed)
     total = sum(len(task.numbers) for task in tasks)
-    rows = {name: Row(name) for name in [*GROUPS, THROUGH]}
+    rows = {name: report.Row(name) for name in [*GROUPS, THROUGH]}
     done = 0
     processes = min(4, os.cpu_count() or 1) if rounds >= 1000 and hasattr(os, "fork") else 1
     fork: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
@@ -402,7 +382,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
             for what in one.broken:
                 progress.say("%s: %s" % (task.group, what))
             progress.step(task.group, done, total)
-    found = [row.told() for row in rows.values()]
+    found = list(map(told, rows.values()))
     for name in PEERS:
         made = _peer_files(work / name.replace(" ", "-"), name, records)
         for group in PEER_GROUPS:

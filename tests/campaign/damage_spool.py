@@ -342,8 +342,7 @@ def _other_name(name: str, rng: random.Random, class_: str) -> str:
 def whole(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """One file, or two, emptied, deleted, doubled, swapped, renamed, joined; or many of them."""
     state: State = dict(files)
-    segments = of(files, SEGMENT)
-    shuffled = rng.sample(segments, len(segments))
+    shuffled = rng.sample(of(files, SEGMENT), len(of(files, SEGMENT)))
     one, other = shuffled[:2]
     what = n % 12
     if what == 0:
@@ -363,7 +362,16 @@ def whole(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     elif what == 7:  # of any two kinds: what is in no segment any more is not read
         one, other = rng.sample(sorted(files), 2)
         state[one], state[other] = files[other], files[one]
-    elif what == 8:  # another order
+    else:
+        _many(files, rng, what, shuffled, state)
+    return state
+
+
+def _many(
+    files: dict[str, bytes], rng: random.Random, what: int, shuffled: list[str], state: State
+) -> None:
+    segments = sorted(shuffled)
+    if what == 8:  # another order
         for name, place in zip(segments, shuffled):
             state[name[:2] + place[2:14] + name[14:]] = state.pop(name)
     elif what == 9:  # their contents at random
@@ -375,7 +383,6 @@ def whole(files: dict[str, bytes], rng: random.Random, n: int) -> State:
                 del state[name]
     else:  # the book, with what it said of some
         state[BOOK] = b"".join(rng.sample(files[BOOK].splitlines(True), rng.randrange(9)))
-    return state
 
 
 def lines(files: dict[str, bytes], rng: random.Random, n: int) -> State:

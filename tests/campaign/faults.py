@@ -42,7 +42,6 @@ ROUNDS, SHORT_ROUNDS = 100_000, 40
 FULL_FROM = 1000  # rounds from which on real disks are filled too
 ENDS, HEALS = "ends", "heals"
 COURSES = ((ONCE, HEALS), (ONCE, ENDS), (STAYS, HEALS), (STAYS, ENDS))
-BROKEN_SHOWN = 8
 UNACKNOWLEDGED = "not acknowledged, on the disk all the same"
 UNWRITTEN = "an answer could not be written down"
 
@@ -386,40 +385,26 @@ class Bench:
         ]
 
 
-class Row(report.Row):
-    """One kind of call; how many faults of it were reached, and how many findings there are."""
-
-    hit = found = 0
-
-    def add(self, trial: Trial) -> list[str]:
-        """Sum up a trial; its findings."""
-        self.rounds += 1
-        self.recorded += len(trial.texts) + len(trial.events - trial.refused)
-        self.delivered += trial.arrived
-        self.lost += trial.lost
-        self.wrong += trial.wrong
-        self.duplicated += len(trial.twice)
-        self.causes = dict(Counter(self.causes) + trial.causes)
-        self.hit += bool(trial.shim.hits)
-        broken = list(trial.broken)
-        if trial.wrong:
-            broken.append("%d wrong" % trial.wrong)
-        if len(trial.twice) > sum(trial.causes.values()):
-            broken.append("duplicated: %s; hit: %s" % (trial.twice, trial.shim.hits[:3]))
-        return broken
-
-    def told(self) -> report.Row:
-        given = {name: value for name, value in vars(self).items() if name not in ("hit", "found")}
-        row = report.Row(**given)
-        row.note = "%d of them reached" % self.hit
-        if self.found > BROKEN_SHOWN:
-            row.broken.append("and %d more" % (self.found - BROKEN_SHOWN))
-        return row
+def _summed(row: report.Row, trial: Trial) -> list[str]:
+    """Add a trial to its row; its findings."""
+    row.rounds += 1
+    row.recorded += len(trial.texts) + len(trial.events - trial.refused)
+    row.delivered += trial.arrived
+    row.lost += trial.lost
+    row.wrong += trial.wrong
+    row.duplicated += len(trial.twice)
+    row.causes = dict(Counter(row.causes) + trial.causes)
+    row.figure("hit", bool(trial.shim.hits))
+    broken = trial.broken + ["%d wrong" % trial.wrong] * bool(trial.wrong)
+    if len(trial.twice) > sum(trial.causes.values()):
+        broken.append("duplicated: %s; hit: %s" % (trial.twice, trial.shim.hits[:3]))
+    row.figure("found", len(broken))
+    return broken
 
 
 def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> list[report.Row]:
     """The rows of all kinds of calls."""
-    rows = {kind: Row(kind + " fails") for kind in CALLS}
+    rows = {kind: report.Row(kind + " fails") for kind in CALLS}
     with desk(work / "state", FakeClock()) as at:
         # Unsigned: this is about the disk, and signatures cost time.
         signed = at.config
@@ -430,15 +415,17 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
             plan = random.Random(seed).sample(plan, rounds)
         for number, (name, fault, course) in enumerate(plan):
             row = rows[fault.kind]
-            for finding in row.add(bench.trial(name, fault, course)):
+            for finding in _summed(row, bench.trial(name, fault, course)):
                 line = "%s, %s, %s: %s" % (name, fault, course, finding)
                 progress.say(line)
-                row.found += 1
-                row.broken += [line] if len(row.broken) < BROKEN_SHOWN else []
+                row.broken += [line] if len(row.broken) < report.SHOWN else []
             progress.step("faults", number + 1, len(plan))
         full = 10 if rounds >= FULL_FROM else 0
         disks = full_disks(at, rounds=full, seed=seed, progress=progress, work=work)
-    return [row.told() for row in rows.values() if row.rounds] + disks
+    for row in rows.values():
+        row.note = "%d of them reached" % row.total("hit")
+        row.note += ", %d findings" % row.total("found") if row.broken else ""
+    return [row for row in rows.values() if row.rounds] + disks
 
 
 # --- full disks ---------------------------------------------------------------------------------
@@ -467,11 +454,7 @@ def _full_disk(at: Desk, store: str, disk: Path, seed: int, row: report.Row) -> 
             found.update(id for id, _ in peer(store, place).pending())
         except Exception as error:
             row.note = "cannot be read: %s" % type(error).__name__
-    row.rounds += 1
-    row.recorded += len(kept)
-    row.delivered += len(found)
-    row.lost += len(kept - set(found))
-    row.duplicated += sum(found.values()) - len(found)
+    row.deliver(kept, found)
 
 
 def full_disks(

@@ -14,20 +14,17 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Optional
 
-from support.agent import ROOT
-
 from agent.collector import Collector
 
 from . import report, stores
 from .kill_account import UNEXPLAINED, Account, Found
+from .processes import Child
 
 ROUNDS = 1000
 SHORT_ROUNDS = 20  # so many, or fewer, are small ones
@@ -50,7 +47,6 @@ def plan(rng: random.Random, *, small: bool, store: str) -> dict[str, Any]:
         writer = {
             "role": "write",
             "at_s": rng.uniform(0, ends_s / 2),
-            "fresh": rng.random() < 0.02,
             "threads": [rng.randrange(1 << 30) for _ in range(rng.randint(1, 4))],
             "records": rng.randint(1, 20 if rng.random() < 0.3 else 8),
             "forks": rng.choice((0, 0, 0.02)) if ours else 0,
@@ -62,12 +58,13 @@ def plan(rng: random.Random, *, small: bool, store: str) -> dict[str, Any]:
         deliverer = {
             "role": "deliver",
             "at_s": rng.uniform(0, ends_s),
-            "fresh": rng.random() < 0.02,
             "seed": rng.randrange(1 << 30),
             "for_s": rng.uniform(0.05, ends_s),
-            "way": rng.choice(("thread", "manual", "cli")),
         }
-        settings = {"request_timeout_s": rng.choice(timeouts_s)}
+        settings = {
+            "deliver": rng.choice(("thread", "manual")),
+            "request_timeout_s": rng.choice(timeouts_s),
+        }
         processes.append({**deliverer, "settings": settings})
     moments = [rng.uniform(0.01, ends_s) for _ in range(rng.randint(0, len(processes)))]
     deaths = [(rng.uniform(0, ends_s), rng.uniform(0, 0.1)) for _ in range(rng.randint(0, 3))]
@@ -83,52 +80,18 @@ def plan(rng: random.Random, *, small: bool, store: str) -> dict[str, Any]:
     }
 
 
-class Zygote:
+class Zygote(Child):
     """The prepared process that plays rounds; see ``kill_zygote``."""
 
     def __init__(self, *, loaded: bool) -> None:
-        foreign = ("_PROXY", "DO_NOT_TRACK", "SSL_CERT_FILE", "SSL_CERT_DIR")
-        environ = {k: v for k, v in os.environ.items() if not k.upper().endswith(foreign)}
-        environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-        how = "loaded" if loaded else "bare"
-        self._process = subprocess.Popen(
-            [sys.executable, "-B", "-m", "campaign.kill_zygote", how],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environ,
-            start_new_session=True,
-        )
-
-    def greet(self) -> None:
-        """Wait until it is ready."""
+        super().__init__("kill_zygote", "serve", loaded=loaded)
         # Whether it becomes the parent of processes whose parent was killed.
-        self.adopting = self._read()["adopting"]
+        self.adopting = json.loads(self.hear())["adopting"]
 
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the zygote ended with status %r" % self._process.wait())
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def play(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """Play a round: the ends of its processes."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(plan).encode() + b"\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """End it, and all that it started and that still lives."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+    def end(self) -> None:
+        """With all that it started and that still lives."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        super().end()
 
 
 class Lane:
@@ -153,7 +116,7 @@ class Lane:
         (place / "logs").mkdir(parents=True)
         told = self._plan(place)
         (place / "plan.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-        found = self._judge(place, self._zygote.play(told))
+        found = self._judge(place, self._zygote.ask(json.dumps(told)))
         found.started = len(told["processes"])
         if found.failed:
             kept = self._work.parent / ("kill-%d-%s" % (self._seed, place.name))
@@ -260,9 +223,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
         small = rounds <= SHORT_ROUNDS
         zygotes = [Zygote(loaded=small or bool(number)) for number in range(LANES)]
         for zygote in zygotes:
-            ending.callback(zygote.close)
-        for zygote in zygotes:
-            zygote.greet()
+            ending.callback(zygote.end)
         for store in (report.AGENT, *stores.PEERS):
             wanted = rounds if store == report.AGENT else max(2, rounds // PEER_ROUNDS)
             lanes = [

@@ -7,7 +7,6 @@ is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``. A peer'
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -15,18 +14,20 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Optional
 from urllib.parse import urlencode
 
+from support.agent import config
+
 import agent
-from agent import transport as transports
 from agent.collector import Collector
 from agent.collector.answers import Answer, Received
 from agent.collector.book import Book
 from agent.collector.faults import Fault
 from agent.collector.handler import Handler
 from agent.collector.listener import Connection
+from agent.transport import HttpTransport
 from agent.values import Request, Response, Unreachable, post
 
 from . import stores
@@ -34,8 +35,8 @@ from . import stores
 REQUEST = "X-Test-Request"
 KINDS = ("text", "value", "point", "track", "call_home", "count")
 # Of the collector, for one to three requests each. The first four strike after a record was taken in.
-FAULTS = ("drop-answer", "truncated", "drip-body", "not-json") * 2
-FAULTS += ("drip-headers", "blackhole", "refuse", "500", "429")
+FAULTS = ["drop-answer", "truncated", "drip-body", "not-json"] * 2
+FAULTS += ["drip-headers", "blackhole", "refuse", "500", "429"]
 # A drain, and processes that should end by themselves, may take so long.
 PATIENCE_S = 25.0
 
@@ -95,7 +96,7 @@ class Traced:
     def _transport(self) -> Any:
         if self._pid != os.getpid():  # connections are the parent's
             self._pid, self._open = os.getpid(), ""
-            self._real = REAL(proxy="direct")
+            self._real = HttpTransport(proxy="direct")
         return self._real
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
@@ -134,51 +135,14 @@ class Traced:
         self._transport().interrupt()
 
 
-REAL = transports.HttpTransport
-
-
-@contextlib.contextmanager
-def traced_everywhere(log: Log) -> Iterator[None]:
-    """The command line takes no transport: it gets the traced one where it looks for the real one."""
-
-    class Everywhere(Traced):
-        @classmethod
-        def of(cls, *unused: Any) -> Traced:
-            return cls(log)
-
-    module: Any = transports
-    module.HttpTransport = Everywhere
-    try:
-        yield
-    finally:
-        module.HttpTransport = REAL
-
-
-def configuration(spec: dict[str, Any], **changes: Any) -> agent.Config:
-    keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
-    key, url = "demo-api-key", spec["url"]
-    return agent.Config(
-        vendor="Acme",
-        product_name="Studio",
-        product_id="42",
-        product_version="5.2.5",
-        usage_consent=True,
-        state_dir=spec["state"],
-        endpoints=(
-            agent.GetKeyManager(base_url=url, api_key=key, keys=keys),
-            agent.Reo(base_url=url, api_key=key, domain="acme.example"),
-        ),
-        start_delay_s=0,
-        **{**spec["settings"], **changes},
-    )
-
-
-def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str], **changes: Any) -> Any:
+def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str]) -> Any:
     """The agent, or a peer as a product."""
     traced = Traced(log)
     if spec["store"] == "agent":
         licence = lambda: ("demo-license-key", marker_of())  # noqa: E731 - asked once per record
-        return agent.Agent(configuration(spec, **changes), licence, transport=traced)
+        keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
+        given = config(spec["url"], keys, spec["state"], **spec["settings"])
+        return agent.Agent(given, licence, transport=traced)
 
     def send(id: str, text: str) -> bool:
         fields = {"product_id": "42", "product_version": "5.2.5", "user_identifier": "peer"}
@@ -312,18 +276,10 @@ class Writer:
 
 
 def deliver(spec: dict[str, Any], log: Log) -> None:
-    """A process that mostly delivers: in a thread, by hand, or as the command line does."""
+    """A process that mostly delivers: in a thread, or by hand."""
     rng = random.Random(spec["seed"])
     ends_at = time.monotonic() + spec["for_s"]
-    ours = spec["store"] == "agent"
-    if spec["way"] == "cli" and ours:
-        with traced_everywhere(log):
-            while time.monotonic() < ends_at:
-                timeout = "%.3f" % rng.uniform(0.05, 2 * spec["for_s"])
-                arguments = ["spool", "replay", "--json", "--timeout", timeout]
-                agent.main(arguments, config=configuration(spec))
-        return
-    made = product(spec, log, lambda: "nobody", **({"deliver": spec["way"]} if ours else {}))
+    made = product(spec, log, lambda: "nobody")
     while time.monotonic() < ends_at:
         made.flush(timeout=rng.uniform(0, 0.5))
         time.sleep(rng.uniform(0, 0.03))
@@ -333,19 +289,17 @@ def deliver(spec: dict[str, Any], log: Log) -> None:
 def drain(spec: dict[str, Any], log: Log) -> None:
     """One healthy process that delivers until nothing is left, and says what it found."""
     ends_at = time.monotonic() + PATIENCE_S
-    ours, status = spec["store"] == "agent", {}
-    changes = {"deliver": "manual", "request_timeout_s": 10.0}
-    made = product(spec, log, lambda: "nobody", **changes)
-    report = made.flush(timeout=10)
+    spec["settings"] = {**spec["settings"], "deliver": "manual", "request_timeout_s": 10.0}
+    made = product(spec, log, lambda: "nobody")
+    report, revived, status = made.flush(timeout=10), 0, {}
     while not report.drained and time.monotonic() < ends_at:
         report = made.flush(timeout=10)
-    revived = report.dead
-    if revived:
-        with traced_everywhere(log):
-            agent.main(["spool", "replay", "--dead", "--json"], config=configuration(spec))
-        report = made.flush(timeout=10)
-    if ours:
-        made.flush()  # what went last, alone, is reaped by the next pass
+    if spec["store"] == "agent":
+        if report.dead and made._spool.claim():  # as the command line does
+            revived = made._spool.revive()
+            made._spool.release()
+        for _ in range(2):  # what went last, alone, is reaped by the next pass
+            report = made.flush(timeout=10)
         status = made.status()
     made.close()
     trouble = {name: text for name, text in status.get("trouble", {}).items() if text}

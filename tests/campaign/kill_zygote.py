@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from .kill_child import PATIENCE_S, act
+from .processes import hear, main, say
 
 
 class Finished(BaseException):
@@ -140,12 +141,7 @@ class Zygote:
         pid = os.fork()
         if pid:
             return pid
-        # The command line may speak.
-        speaks = spec.get("way") == "cli"
-        _leave_the_zygote(self._plan["stderr"] + ("-cli" if speaks else ""))
-        if spec.get("fresh"):
-            command = [sys.executable, "-B", "-m", "campaign.kill_zygote", json.dumps(spec)]
-            os.execv(sys.executable, command)
+        _leave_the_zygote(self._plan["stderr"])
         act(spec)
         raise Finished
 
@@ -212,39 +208,22 @@ def load() -> None:
             importlib.import_module(name)
 
 
-def serve(*, loaded: bool) -> None:
+def serve(settings: dict[str, Any]) -> None:
     """Answer each line of standard input, a plan, with a line, its result.
 
     Not ``loaded``, it leaves it to its children to load what they need, when they do.
     """
-    if loaded:
+    if settings["loaded"]:
         load()
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
     gc.collect()
     gc.freeze()
     ours = Zygote()
-    _answer({"port": ours.port, "adopting": ours.adopting})
+    say(json.dumps({"adopting": ours.adopting}))
     with contextlib.suppress(Finished, BrokenPipeError):
-        # Not buffered: what a forked process finds in a buffer it would read again.
-        pending = b""
-        while True:
-            read = os.read(0, 1 << 16)
-            if not read:
-                return
-            *lines, pending = (pending + read).split(b"\n")
-            for line in lines:
-                _answer(ours.round(json.loads(line)))
-
-
-def _answer(value: Any) -> None:
-    text = json.dumps(value).encode() + b"\n"
-    while text:
-        text = text[os.write(1, text) :]
+        while plan := hear():
+            say(json.dumps(ours.round(json.loads(plan))))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] in ("loaded", "bare"):
-        serve(loaded=sys.argv[1] == "loaded")
-    else:  # one process, fresh
-        faulthandler.register(signal.SIGUSR2, file=2)
-        act(json.loads(sys.argv[1]))
+    main(serve)

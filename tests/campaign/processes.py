@@ -20,6 +20,8 @@ class Child:
 
     def __init__(self, module: str, role: str, **settings: Any) -> None:
         path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+        foreign = ("_PROXY", "DO_NOT_TRACK", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        environ = {k: v for k, v in os.environ.items() if not k.upper().endswith(foreign)}
         options = ["-B", "-W", "ignore::DeprecationWarning", "-m", "campaign." + module]
         self.process = subprocess.Popen(
             [sys.executable, *options, role, json.dumps(settings)],
@@ -27,7 +29,8 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**environ, "PYTHONPATH": path},
+            start_new_session=True,
         )
 
     def tell(self, word: str) -> None:
@@ -108,7 +111,9 @@ def until(happened: Callable[[], bool], timeout_s: float = 60) -> bool:
 
 
 def say(word: object) -> None:
-    os.write(1, (str(word) + "\n").encode("ascii"))
+    text = (str(word) + "\n").encode("ascii")
+    while text:
+        text = text[os.write(1, text) :]
 
 
 def hear() -> str:

@@ -6,11 +6,14 @@ import json
 import sys
 import textwrap
 import time
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 AGENT = "agent"
 WIDTH = 118
+SHOWN = 10  # broken promises of one row
 COLUMNS = ("treatment", "store", "rounds", "recorded", "delivered", "lost", "duplicated", "wrong")
 
 
@@ -29,6 +32,31 @@ class Row:
     causes: dict[str, int] = field(default_factory=dict)  # of the duplicates
     note: str = ""
     broken: list[str] = field(default_factory=list)  # promises of ours that did not hold, in words
+    figures: dict[str, list[float]] = field(default_factory=dict)  # of the rounds, for the note
+
+    def figure(self, what: str, value: float) -> None:
+        """Keep a figure of one round."""
+        self.figures.setdefault(what, []).append(value)
+
+    def total(self, what: str) -> int:
+        return int(sum(self.figures.get(what, ())))
+
+    def add(self, other: Row) -> None:
+        """Sum up what another came to."""
+        for name in COLUMNS[2:]:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.causes = dict(Counter(self.causes) + Counter(other.causes))
+        self.broken += other.broken[: SHOWN - len(self.broken)]
+        for what, values in other.figures.items():
+            self.figures.setdefault(what, []).extend(values)
+
+    def deliver(self, recorded: Collection[str], sent: Counter[str]) -> None:
+        """Count one round: what was acknowledged, and how often what arrived."""
+        self.rounds += 1
+        self.recorded += len(recorded)
+        self.delivered += len(sent)
+        self.lost += len(set(recorded) - sent.keys())
+        self.duplicated += sum(sent.values()) - len(sent)
 
     @property
     def ok(self) -> bool:

@@ -115,10 +115,12 @@ class Answer(Target):
     def _judge_proof(self, verdict: Verdict, response: Response) -> None:
         believed = ("delivered", "flagged", "held")
         promise(verdict.proven == (verdict.outcome in believed), "%s unproven" % verdict.outcome)
+        code: Any = None
+        timestamp: Any = None
         try:
             code, timestamp, _ = strict.receipt(response.body, self._checks)
         except strict.Unproven:
-            code = timestamp = None
+            pass
         if code is None or not response.complete:
             promise(not verdict.proven and verdict.outcome != "skewed", "proven, by nobody")
             return

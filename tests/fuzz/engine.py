@@ -81,7 +81,7 @@ def run(
     executions: Optional[int] = None,
     progress: Callable[[Finding], None] = lambda finding: None,
 ) -> list[bytes]:
-    """Fuzz for so many seconds, or so many executions behind those of the seeds; all inputs with an outcome of their own.
+    """Fuzz for so many seconds, or so many executions behind those of the seeds; inputs with outcomes of their own.
 
     ``found`` is filled in while it runs, so that an interrupted run shows what it has.
     """

@@ -6,6 +6,7 @@ Not only may nothing forged be accepted: nothing proper may be refused, and no r
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from agent.errors import AnswerStale, VerificationError
 from agent.signatures.envelope import Receipt, verify
@@ -34,7 +35,7 @@ class Envelope(Target):
     def run(self, data: bytes) -> str:
         data = sealing.unmarked(data)
         try:
-            expected = strict.receipt(data, self._checks)
+            expected: tuple[Any, ...] = strict.receipt(data, self._checks)
         except strict.Unproven as reason:
             expected = (str(reason),)
         try:

@@ -32,8 +32,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> spools.Oracle:
 
 
 def judged(oracle: spools.Oracle, sent: list[Any], state: Any = None) -> list[str]:
-    row = damage.Row("")
-    row.judge(oracle, oracle.expect(state or dict(oracle.files)), sent)
+    row = damage.judge(oracle, oracle.expect(state or dict(oracle.files)), sent)
     return [what.partition(":")[0] for what in row.broken]
 
 
@@ -54,12 +53,11 @@ def test_each_broken_promise_is_named(oracle: spools.Oracle) -> None:
 
 
 def test_what_the_book_no_longer_says_may_be_sent_again(oracle: spools.Oracle) -> None:
-    state = {**oracle.files, spools.BOOK: b""}
+    state: spools.State = {**oracle.files, spools.BOOK: b""}
     expected = oracle.expect(state)
     assert expected.again and not expected.dead
     sent = [(key, True) for key in expected.must | expected.again]
-    row = damage.Row("")
-    row.judge(oracle, expected, sent)
+    row = damage.judge(oracle, expected, sent)
     assert row.ok and row.causes == {damage.SETTLEMENT: len(expected.again)}
 
 

@@ -101,14 +101,23 @@ class SpoolMachine(RuleBasedStateMachine):
         }
         if name in acts:
             return acts[name](process)
+
+        def burst(other: Process) -> None:
+            for _ in range(4):
+                w.licence(other, "d" * 900)
+
+        def record_and_leave(other: Process) -> None:
+            w.licence(other, "meanwhile")
+            w.leave(other)
+
         acts = {
             "record": lambda p: w.licence(p, "meanwhile"),
             "usage": lambda p: w.usage(p, "meanwhile"),
             "deliver": lambda p: w.deliver(p, []),
             "refuse": w.refuse,
-            "burst": lambda p: [w.licence(p, "d" * 900) for _ in range(4)].clear(),
+            "burst": burst,
             "leave": w.leave,
-            "record-leave": lambda p: w.licence(p, "meanwhile") or w.leave(p),
+            "record-leave": record_and_leave,
         }
         for other in w.processes:
             if other is not process and not other.dead and not other.passing:

@@ -38,7 +38,11 @@ SMALL = (
     (book, "COMPACT_BYTES", 700),
     (store, "MEMORY_RECORDS", 4),
 )
-PATCHED = [module for module in (files, backlog, book, counters, delivery, segment, store) if hasattr(module, "os")]
+PATCHED = [
+    module
+    for module in (files, backlog, book, counters, delivery, segment, store)
+    if hasattr(module, "os")
+]
 CONFIG: Any = SimpleNamespace(
     request_timeout_s=5.0,
     max_age_days=90,
@@ -332,7 +336,11 @@ class World:
         self._patches: list[Any] = [mock.patch.object(files, "_sync", self._sync)]
         self._patches.append(mock.patch("time.sleep"))  # nobody waits for a lock that is held
         lock = files.File.lock
-        locked = lambda file: self.tick("lock") or lock(file)  # noqa: E731 - tick gives None
+
+        def locked(file: files.File) -> Optional[bool]:
+            self.tick("lock")
+            return lock(file)
+
         self._patches.append(mock.patch.object(files.File, "lock", locked))
         self._patches += [mock.patch.object(module, "os", recorder) for module in PATCHED]
         self._patches += [mock.patch.object(*small) for small in SMALL]
@@ -683,7 +691,9 @@ class World:
         assert gone <= reported + self.surplus, "%d lost, %d reported" % (gone, reported)
         # Too many may be counted, never too few: what is under way, or overtaken, or of a newer format.
         newer = sum(len(content.splitlines()) for content in self.planted.values())
-        slack = newer + twice + len(step.tried) + sum(bool(rec.activity) for rec in self.known.values())
+        slack = (
+            newer + twice + len(step.tried) + sum(bool(rec.activity) for rec in self.known.values())
+        )
         if step.clean and not step.disturbed:
             assert reported <= gone + slack, "%d lost, %d reported" % (gone, reported)
         else:
