@@ -1,10 +1,12 @@
-"""What a spool leaves open is closed behind each test, as by the end of its process."""
+"""A place for a spool, calls that fail; what is left open is closed behind each test, as by the end of a process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.spool import Calls
 
 from agent import files
 
@@ -15,3 +17,13 @@ def _process_ends() -> Iterator[None]:
     yield
     for file in set(files._open_now) - before:
         file.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)

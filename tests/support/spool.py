@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 from typing import Any, Optional
 
@@ -154,15 +155,12 @@ directory = sys.argv[1]
 """
 
 
-def child(
-    code: str, *arguments: Any, directory: Any, stdin: Optional[int] = subprocess.PIPE
-) -> subprocess.Popen[str]:
+def child(code: str, *arguments: Any, directory: Any) -> subprocess.Popen[str]:
     """Another process that runs ``code``, with the names of this module and ``directory``."""
     text = PRELUDE % (str(ROOT), str(ROOT / "tests")) + code
     command = [sys.executable, "-B", "-c", text, str(directory), *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 def done(process: subprocess.Popen[str], timeout_s: float = 60) -> str:
@@ -170,3 +168,39 @@ def done(process: subprocess.Popen[str], timeout_s: float = 60) -> str:
     out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, err
     return out
+
+
+def begin(code: str, count: int, *, directory: Any) -> list[subprocess.Popen[str]]:
+    """So many processes, numbered; what comes behind ``sys.stdin.readline()`` they do at the same time."""
+    found = [child(code, n, directory=directory) for n in range(count)]
+    for process in found:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return found
+
+
+class Calls:
+    """System calls that fail, until ``heal``."""
+
+    def __init__(self, patch: Any) -> None:
+        self._patch, self.heal = patch, patch.undo
+
+    def fail(
+        self,
+        name: str,
+        error: int,
+        when: Any = lambda *args: True,
+        times: float = inf,
+        of: Any = os,
+    ) -> None:
+        """Let the first ``times`` of these calls fail, of those whose arguments ``when`` is true of."""
+        real, left = getattr(of, name), [times]
+
+        def called(*args: Any, **more: Any) -> Any:
+            if left[0] > 0 and when(*args):
+                left[0] -= 1
+                raise OSError(error, os.strerror(error))
+            return real(*args, **more)
+
+        self._patch.setattr(of, name, called)
