@@ -67,29 +67,6 @@ join(pid)
     arrived(at, "parent before", "child", "parent after", sums={"RENDER": 7})
 
 
-def test_a_child_that_lives_on_does_not_keep_the_parent_from_delivering(at: Desk) -> None:
-    """Forked in the middle of a pass: the lock of the deliverer is open in the child too."""
-    at.collector.answer_delay_s = 0.05
-    code = """
-for n in range(6):
-    t.record_text(str(n), data_group="g")
-%s
-told, told_w = os.pipe()
-def work():
-    t.record_text("child", data_group="g")
-    os.read(told, 1)
-pid = fork(work)
-t.record_text("parent", data_group="g")
-report = t.flush(10)
-os.write(told_w, b"x")
-join(pid)
-assert (report.pending, report.drained) in ((0, True), (1, False)), report
-""" % UNDER_WAY
-    forks(at, code, start_delay_s=0)
-    at.collector.answer_delay_s = 0
-    arrived(at, *"012345", "child", "parent")
-
-
 def test_an_outcome_that_forks(at: Desk) -> None:
     """In the child the pass is over: it sends nothing of the parent's."""
     code = """

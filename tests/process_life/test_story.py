@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, desk
-from support.attacks import http_answer
+from support.agent import ROOT, Desk
 from support.collector import wait_until
-from support.sockets import Server, answers
-from test_process_life import PRODUCT, quiet, run
+from support.product import PRODUCT, arrived, quiet, run
 
 import agent
 
@@ -25,12 +23,6 @@ WATCHED = "import os; os.environ['AGENT_DEBUG'] = '1'\n"
 # As AGENT_DEBUG prints it.
 LINE = re.compile(r"\d\d:\d\d:\d\d (\S+)\[(\d+)\] (.*)")
 DELIVERED = (r"getkeymanager: \w{32} .*delivered.*", r"pass over: .*")
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state", FakeClock(time.time())) as found:
-        yield found
 
 
 class Handler(logging.Handler):
@@ -84,14 +76,7 @@ def told(lines: list[str], *expected: str) -> None:
 @pytest.mark.parametrize("setting", ["", "os.environ['AGENT_DEBUG'] = '0'\n"])
 def test_by_default_nobody_is_told_and_nothing_is_loaded_for_it(at: Desk, setting: str) -> None:
     code = setting + "t.call_home()\nassert 'logging' not in sys.modules\nt.flush(10)"
-    quiet(run(at, code, start_delay_s=60)[0])
-
-
-def test_the_variable_has_it_printed_without_logging(at: Desk) -> None:
-    code = "t.call_home()\nassert 'logging' not in sys.modules\nt.flush(10)"
-    found, _ = run(at, code, product=WATCHED + PRODUCT, start_delay_s=60)
-    assert (found.returncode, found.stdout) == (0, "")
-    told(printed(found.stderr), *DELIVERED)
+    quiet(at, code, start_delay_s=60)
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
@@ -114,29 +99,18 @@ def test_a_host_that_logs_at_debug_gets_it_and_stderr_does_not(
     assert bool(lines) == (bool(asked) and not handler.lines)
 
 
-def test_a_copy_under_another_name_has_a_logger_of_its_own(at: Desk, tmp_path: Path) -> None:
+def test_the_variable_has_it_printed_without_logging_under_the_copy_s_own_name(
+    at: Desk, tmp_path: Path
+) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "cli", "collector")
     shutil.copytree(ROOT / "agent", tmp_path / "acme" / "telemetry", ignore=ignored)
     (tmp_path / "acme" / "__init__.py").write_text("")
-    product = re.sub("import .*agent\n", "from acme import telemetry as agent\n", PRODUCT)
-    code = "t.call_home(); t.flush(10)"
     place = "import sys; sys.path.insert(0, %r)\n" % str(tmp_path)
-    found, _ = run(at, code, product=WATCHED + place + product)
-    told(printed(found.stderr, "acme.telemetry"), *DELIVERED)
-
-
-def test_a_server_that_writes_into_the_log(at: Desk) -> None:
-    """Its text is one line of bounded length."""
-    text = "x\\n2026-01-01 admin logged in\\u001b[2J" + "y" * 5000
-    body = b'{"status": "failure", "response_code": 400, "response": "%s"}' % text.encode()
-    with Server(answers(http_answer(body))) as server, logged() as handler:
-        url = "http://127.0.0.1:%d" % server.port
-        reo = agent.Reo(base_url=url, api_key="demo-api-key", domain="acme.example")
-        with at.agent(endpoints=(reo,)) as product:
-            product.track("EXPORT")
-            product.flush()
-    assert handler.lines
-    assert all(line.isprintable() and len(line) < 600 for line in handler.lines)
+    product = re.sub("import .*agent\n", "from acme import telemetry as agent\n", PRODUCT)
+    code = "t.call_home()\nassert 'logging' not in sys.modules\nt.flush(10)"
+    out, err, _ = run(at, code, product=WATCHED + place + product, start_delay_s=60)
+    assert out == ""
+    told(printed(err, "acme.telemetry"), *DELIVERED)
 
 
 # -- what it costs the host ----------------------------------------------------------------------
@@ -175,8 +149,7 @@ def test_a_handler_that_blocks_holds_up_no_recording_and_no_exit(at: Desk) -> No
     finally:
         done.set()
         wait_until(lambda: not product._worker.running)
-    with at.agent() as later:
-        assert later.flush().pending == 0
+    arrived(at, "CALL HOME", "CALL HOME")
 
 
 def test_a_handler_that_records_and_delivers_comes_to_an_end(at: Desk) -> None:
@@ -198,27 +171,23 @@ def test_a_handler_that_records_and_delivers_comes_to_an_end(at: Desk) -> None:
     assert at.texts().count("from the handler") == len(made)
 
 
-STDERRS = {
-    "none": "sys.stderr = None",
-    "closed": "sys.stderr.close()",
-    "its descriptor closed": "os.close(2)",
-    "another, broken": "sys.stderr = type('Broken', (), {'write': lambda self, text: 1 / 0})()",
-    "no stream at all": "sys.stderr = 5",
-    "another, which ends the program": (
-        "sys.stderr = type('Exit', (), {'write': lambda self, text: sys.exit(3)})()"
-    ),
-}
+STDERRS = [
+    "sys.stderr = None",
+    "sys.stderr.close()",
+    "os.close(2)",
+    "sys.stderr = 5",
+    "sys.stderr = type('Broken', (), {'write': lambda self, text: 1 / 0})()",
+    "sys.stderr = type('Exit', (), {'write': lambda self, text: sys.exit(3)})()",
+]
 
 
 @pytest.mark.parametrize("how", STDERRS)
 def test_a_stderr_that_is_gone(at: Desk, how: str) -> None:
-    code = STDERRS[how] + """
+    code = how + """
 t.call_home()
 assert t.flush(20).drained
 assert t.status()["trouble"] == {}, t.status()
-print("fine", file=sys.__stdout__)
 t.close()
 sys.stderr = sys.__stderr__  # else the interpreter itself fails to flush it
 """
-    found, _ = run(at, code, product=WATCHED + PRODUCT, start_delay_s=0)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "fine\n", "")
+    quiet(at, code, product=WATCHED + PRODUCT, start_delay_s=0)
