@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,3 +143,48 @@ def _print(line: str) -> None:
     line = "%s %s[%d] %s\n" % (strftime("%H:%M:%S"), __package__, os.getpid(), line)
     stream: Any = sys.stderr  # None in a program without a console
     os.write(stream.fileno(), line.encode())
+
+
+_HTTP = "http.client"  # by name: loading it may be what failed
+_MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What is behind ``error``: urllib3 keeps it among the arguments, or raises in the middle of handling it."""
+    while not isinstance(error, (AgentError, OSError)) and type(error).__module__ != _HTTP:
+        inner = [one for one in (*error.args, error.__context__) if isinstance(one, BaseException)]
+        if not inner:
+            break
+        error = inner[0]
+    return getattr(error, "socket_err", None) or error
+
+
+def in_words(error: BaseException) -> str:
+    """Why there was no answer, in words that are safe to show.
+
+    Exceptions of HTTP libraries quote what they choked on: URLs, header values, the server's bytes. Only texts made
+    here or by the operating system, and the fixed vocabulary of TLS, are passed on.
+    """
+    said, name = str(getattr(error, "reason", "") or ""), type(error).__name__
+    if isinstance(error, AgentError):
+        return said
+    if hasattr(error, "verify_message"):
+        return "certificate refused: %s" % error.verify_message
+    if name.startswith("SSL"):
+        return said.replace("_", " ").lower() or "the connection was lost"
+    if name == "RemoteDisconnected":
+        return "the server closed the connection without an answer"
+    if type(error).__module__ == _HTTP:
+        return "not an HTTP answer (%s)" % name
+    if hasattr(error, "socket_err"):  # PySocks
+        return "refuses us or our password (SOCKS)"
+    if isinstance(error, ImportError):
+        return _MISSING.get(str(error.name), "the library %s cannot be imported" % error.name)
+    # The status of a proxy's answer to CONNECT is there and nowhere else.
+    status = str(error).partition("Tunnel connection failed: ")[2][:3]
+    if status.isdigit():
+        return "refused to connect (HTTP %s)" % status
+    if isinstance(error, OSError) and error.strerror:
+        code = errorcode.get(error.errno or 0)
+        return "%s (%s)" % (error.strerror, code) if code else error.strerror
+    return "no answer" if "imeout" in name else name

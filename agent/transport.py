@@ -12,10 +12,10 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import os
 import sys
 from contextlib import suppress
-from errno import errorcode
 from time import monotonic
 
 from .clock import start_thread
+from .errors import in_words, root_of
 from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, inside
 
 TYPE_CHECKING = False
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 # How long a thread is given to notice that its socket was shut, before it counts as left behind.
 _GRACE_S = 0.1
 _CHUNK_BYTES = 1024  # what is packed into it is decoded at once: a megabyte at most
-_SHUT_RDWR, _HTTPS_PORT, _HTTP = 2, 443, "http.client"
+_SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
 # logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
-_MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
 # Where BSD and macOS, Debian, Fedora, SUSE have theirs, below /etc: a frozen program's OpenSSL looks where its build
 # machine kept it (pyinstaller#5450).
 _BUNDLES = (
@@ -183,11 +182,11 @@ class _Line:
         try:
             self.said = call(self)
         except BaseException as error:  # noqa: B036 - the host may have hooked anything
-            self.spoilt, root = True, _root(error)
+            self.spoilt, root = True, root_of(error)
             if self.stage == "name resolution" and type(root).__name__ != "gaierror":
                 self.stage = "connection"
             # Made anew: the frames in a traceback hold headers and body.
-            self.said = _unreachable(_words(root), self.stage)
+            self.said = _unreachable(in_words(root), self.stage)
             if isinstance(root, Withheld):
                 self.said = Withheld("withheld")
         finally:
@@ -447,7 +446,7 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
         try:
             context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
         except OSError as error:  # ssl.SSLError is one
-            raise Unreachable("%s cannot be read: %s" % (store, _words(error))) from None
+            raise Unreachable("%s cannot be read: %s" % (store, in_words(error))) from None
     if ca_bundle and context.cert_store_stats()["crl"]:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context, store
@@ -455,44 +454,3 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
 
 def _unreachable(reason: str, stage: str) -> Unreachable:
     return Unreachable("%s: %s" % (stage, reason) if stage else reason, stage)
-
-
-def _root(error: BaseException) -> BaseException:
-    """What is behind ``error``: urllib3 keeps it among the arguments, or raises in the middle of handling it."""
-    while not isinstance(error, (Unreachable, OSError)) and type(error).__module__ != _HTTP:
-        inner = [one for one in (*error.args, error.__context__) if isinstance(one, BaseException)]
-        if not inner:
-            break
-        error = inner[0]
-    return getattr(error, "socket_err", None) or error
-
-
-def _words(error: BaseException) -> str:
-    """Why there was no answer, in words that are safe to show.
-
-    Exceptions of HTTP libraries quote what they choked on: URLs, header values, the server's bytes. Only texts made
-    here or by the operating system, and the fixed vocabulary of TLS, are passed on.
-    """
-    said, name = str(getattr(error, "reason", "") or ""), type(error).__name__
-    if isinstance(error, Unreachable):
-        return said
-    if hasattr(error, "verify_message"):
-        return "certificate refused: %s" % error.verify_message
-    if name.startswith("SSL"):
-        return said.replace("_", " ").lower() or "the connection was lost"
-    if name == "RemoteDisconnected":
-        return "the server closed the connection without an answer"
-    if type(error).__module__ == _HTTP:
-        return "not an HTTP answer (%s)" % name
-    if hasattr(error, "socket_err"):  # PySocks
-        return "refuses us or our password (SOCKS)"
-    if isinstance(error, ImportError):
-        return _MISSING.get(str(error.name), "the library %s cannot be imported" % error.name)
-    # The status of a proxy's answer to CONNECT is there and nowhere else.
-    status = str(error).partition("Tunnel connection failed: ")[2][:3]
-    if status.isdigit():
-        return "refused to connect (HTTP %s)" % status
-    if isinstance(error, OSError) and error.strerror:
-        code = errorcode.get(error.errno or 0)
-        return "%s (%s)" % (error.strerror, code) if code else error.strerror
-    return "no answer" if "imeout" in name else name
