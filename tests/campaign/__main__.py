@@ -28,7 +28,7 @@ examples:
   python -m tests.campaign kill --rounds 1000
   python -m tests.campaign damage --seed 7 --json damage.json
   python -m tests.campaign all --short
-  python -m tests.campaign report kill.json damage.json    tables for vendor_notes/RELIABILITY.md
+  python -m tests.campaign report kill.json damage.json --into vendor_notes/RELIABILITY.md
 """
 
 
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--quiet", action="store_true", help="no progress")
     shown = commands.add_parser("report", help="results of --json as Markdown")
     shown.add_argument("files", nargs="+", metavar="FILE")
+    shown.add_argument("--into", metavar="DOCUMENT", help="fill the blocks of these campaigns")
     return parser
 
 
@@ -79,7 +80,8 @@ def run(name: str, options: argparse.Namespace) -> report.Result:
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     if options.campaign == "report":
-        print("\n\n".join(report.markdown(report.load(path)) for path in options.files))
+        for path in options.files:
+            report.show(report.load(path), options.into)
         return 0
     failed = False
     for name in CAMPAIGNS if options.campaign == "all" else [options.campaign]:

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 AGENT = "agent"
 WIDTH = 118
@@ -137,6 +138,19 @@ def markdown(result: Result) -> str:
         notes["- %s%s: %s." % (row.treatment, where, _notes(row))] = None
     wrapped = [textwrap.wrap(note, WIDTH, subsequent_indent="  ") for note in notes]
     return "\n".join([*lines, "", *(line for note in wrapped for line in note)]).rstrip()
+
+
+def show(result: Result, document: Optional[str]) -> None:
+    """Print it as Markdown, or put it into its block of a document."""
+    begin, end = "<!-- results %s -->\n" % result.campaign, "<!-- /results -->\n"
+    if document is None:
+        return print(markdown(result) + "\n")
+    path = Path(document)
+    before, _, rest = path.read_text("utf-8").partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit("%s has no block for %r" % (document, result.campaign))
+    path.write_text(before + begin + markdown(result) + "\n" + end + after, "utf-8")
 
 
 class Progress:

@@ -213,7 +213,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(n=WHO)
     def unknown_lines(self, n: int) -> None:
         for value in ({"v": 2, "k": "moon", "n": n}, ["z", "server", "x", n]):
-            self.step(n, lambda p: self.w.plant_line(value))
+            self.step(n, lambda p, value=value: self.w.plant_line(value))  # type: ignore[misc]
 
 
 # So many histories, drawn anew each time and made small where one fails.
