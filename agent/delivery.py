@@ -328,9 +328,9 @@ class Delivery:
         if self._gate(record) == "refused":  # meanwhile: no word of it is kept
             spool.forget(record)
             return False
-        if outcome == verdicts.WITHHELD or (outcome == verdicts.OFFLINE and self.stopping):
-            if outcome == verdicts.OFFLINE:
-                lane.break_off(now)
+        if outcome == verdicts.OFFLINE and self.stopping:
+            return False  # broken off: the next run sees that this one came to no end of it
+        if outcome == verdicts.WITHHELD:
             spool.end(record, failed=False, counted=0)
             return False
         counted = lane.evidence(verdict)
