@@ -14,12 +14,8 @@ from support.attacks import (
     FAR,
     HOUR_S,
     OLD,
-    START,
     YEAR_S,
     Scene,
-    http_answer,
-    receipt,
-    signed,
 )
 
 OFF = {
@@ -31,13 +27,6 @@ OFF = {
 
 
 # -- the product's clock -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("off_s", [-DAY_S, DAY_S])
-def test_a_clock_that_is_a_day_off_costs_an_honest_user_nothing(line: Scene, off_s: float) -> None:
-    line.clock.at += off_s
-    with line.agent() as product:
-        line.delivers(product, "first", "second")
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["first start", "seen before"])
@@ -105,17 +94,6 @@ def test_a_rolled_back_clock_and_an_answer_of_that_time(
 # -- the server's clock --------------------------------------------------------------------------
 
 
-def test_a_server_clock_that_jumps_ten_years_ahead_and_back(line: Scene) -> None:
-    """One answer of that kind is shown and forgotten."""
-    with line.agent() as product:
-        line.capture(product)
-        line.server_off_s += 10 * YEAR_S
-        line.record(product, "first")
-        line.fails(product, "skewed", "%s (+%d s)" % (FAR, 10 * YEAR_S))
-        line.server_off_s -= 10 * YEAR_S
-        line.recovers(product)
-
-
 @pytest.mark.parametrize("jump_s", [-10 * YEAR_S, -12 * HOUR_S, -301], ids=lambda s: "%d s" % s)
 def test_a_server_clock_that_jumps_back(line: Scene, jump_s: float) -> None:
     """Nothing older than the newest proof is believed; once the server is right again, all is."""
@@ -159,17 +137,3 @@ def test_a_server_clock_that_is_ahead_for_hours(line: Scene, jump_s: float) -> N
         line.intact(product)
         line.wait(24 * HOUR_S)
         line.recovers(product)
-
-
-def test_a_signed_answer_of_the_distant_future(line: Scene) -> None:
-    """Signed by mistake, captured and kept: believed, it would raise the floor and refuse every later answer."""
-    with line.agent() as product:
-        line.capture(product)
-        line.record(product, "first")
-        line.replays(http_answer(signed(receipt(START + 10 * YEAR_S))))
-        line.fails(product, "skewed", FAR)
-        work_until(product, line.clock, START + DAY_S)
-        line.says_so(product, "skewed", FAR)
-        line.recovers(product)
-    with line.agent() as product:
-        line.delivers(product, "second")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.attacks import START, Scene, http_answer, receipt, signed
-from support.signatures import RSA_2048, Ed25519Signer
+from support.signatures import Ed25519Signer
 
 ED = Ed25519Signer()
 FORGER = Ed25519Signer(b"\2" * 32)
@@ -66,18 +66,3 @@ def test_something_else_called_nacl_that_says_yes(
     with line.agent() as product:
         line.record(product, "first")
         line.fails(product, "untrusted", "Ed25519 cannot be checked here")
-
-
-def test_without_pynacl_rsa_works_and_does_not_stand_in(
-    line: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An RSA answer by a stranger does not become good because the Ed25519 key cannot be used."""
-    block(monkeypatch)
-    line.says(signed(receipt(START), RSA_2048))
-    with line.agent() as product:
-        line.record(product, "first")
-        line.fails(product, "untrusted", "no trusted key signed this answer")
-    line.keys, line.attack = line.collector.public_keys, None
-    with line.agent() as product:
-        assert product.flush().delivered == 1
-        line.delivers(product, "second")

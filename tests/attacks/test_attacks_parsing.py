@@ -44,25 +44,6 @@ def parametrized(cases: dict[str, dict[str, bytes]]) -> pytest.MarkDecorator:
 
 # -- the signed text -----------------------------------------------------------------------------
 
-TIMES = {
-    "1e400": "1e400",
-    "a float": "%d.0" % START,
-    "with an exponent": "176e7",
-    "a text": '"%d"' % START,
-    "null": "null",
-    "true": "true",
-    "negative": "-1",
-    "2^64 + now": "%d" % (START + 2**64),
-    "of 4,000 digits": "9" * 4_000,
-}
-CODES = {
-    "830.0": "830.0",
-    "8.3e2": "8.3e2",
-    "in a list": "[830]",
-    "2^64 + 830": "%d" % (2**64 + 830),
-    "of 4,000 digits": "8" * 4_000,
-    "true": "true",
-}
 NOT_JSON = "NaN Infinity -Infinity 0x68E78E00 01760000000 +1760000000 ١٧٦٠٠٠٠٠٠٠".split()
 SIGNED: dict[str, dict[str, bytes]] = {
     "the signed text: not JSON that everybody reads alike": {
@@ -72,18 +53,12 @@ SIGNED: dict[str, dict[str, bytes]] = {
         "duplicate timestamp": b'{"timestamp":0,' + GOOD[1:],
         "duplicate key further down": with_("errors", '{"a":["x"],"a":["y"]}'),
         "UTF-16": GOOD.decode().encode("utf-16"),
-        "UTF-16 without a mark": GOOD.decode().encode("utf-16-le"),
-        "UTF-32": GOOD.decode().encode("utf-32"),
         "UTF-7": GOOD.replace(b'"', b"+ACI-"),
         "two byte order marks": b"\xef\xbb\xbf" * 2 + GOOD,
         "not UTF-8": GOOD.replace(b"Correct", b"Corr\xffct"),
-        "overlong UTF-8": GOOD.replace(b"Correct", b"\xc1\x83orrect"),
         "a NUL behind it": GOOD + b"\0",
         "another document behind it": GOOD + GOOD,
-        "a comment": b"/* */" + GOOD,
-        "single quotes": GOOD.replace(b'"', b"'"),
         "compressed": gzip.compress(GOOD, mtime=0),
-        "nothing": b"",
         **{"timestamp " + value: with_("timestamp", value) for value in NOT_JSON},
         "code NaN": with_("code", "NaN"),
         "lists, 20,000 deep": with_("extra", "[" * 20_000 + "]" * 20_000),
@@ -92,8 +67,8 @@ SIGNED: dict[str, dict[str, bytes]] = {
         "a list": b"[" + GOOD + b"]",
         "a text that holds JSON": json.dumps(GOOD.decode()).encode(),
     },
-    "no proper `timestamp`": {"time " + n: with_("timestamp", v) for n, v in TIMES.items()},
-    "no proper `code`": {"code " + n: with_("code", v) for n, v in CODES.items()},
+    "no proper `timestamp`": {"a text": with_("timestamp", '"%d"' % START)},
+    "no proper `code`": {"2^64 + 830": with_("code", "%d" % (2**64 + 830))},
 }
 
 
@@ -155,25 +130,19 @@ ENVELOPES: dict[str, dict[str, bytes]] = {
         "an envelope in an envelope": b'{"response": ' + ENVELOPE + b"}",
         "names in capitals": ENVELOPE.replace(b"response_base64", b"Response_Base64"),
         "a text that is a number": signed(GOOD, response_base64=10**30),
-        "a text that is a list": signed(GOOD, response_base64=[text64(GOOD)]),
-        "a text in full-width letters": signed(GOOD, response_base64="ｅ" + text64(GOOD)[1:]),
     },
     "the answer: not JSON that everybody reads alike": {
         "the text twice, the forged one last": ENVELOPE[:-1] + b"," + TWICE + b"}",
         "the text twice, the forged one first": b"{" + TWICE + b"," + ENVELOPE[1:],
-        "the same text twice": b"{" + member(ENVELOPE, "response_base64") + b"," + ENVELOPE[1:],
         "the signature twice": ENVELOPE[:-1] + b"," + member(FORGED, "signature") + b"}",
         "a second outer response": b'{"response": {"code": 1e999}, ' + ENVELOPE[1:],
         "an envelope in a list": b"[" + ENVELOPE + b"]",
         "a whole second envelope": ENVELOPE + FORGED,
         "more than 64 KiB": ENVELOPE + b" " * 66_000,
-        "a second envelope in front": FORGED + ENVELOPE,
         "two byte order marks": b"\xef\xbb\xbf" * 3 + ENVELOPE,
         "UTF-16": ENVELOPE.decode().encode("utf-16"),
         "NaN beside it": ENVELOPE[:-1] + b', "x": NaN}',
         "30,000 lists deep beside it": ENVELOPE[:-1] + b', "x": ' + b"[" * 30_000,
-        "a callback around it": b"callback(" + ENVELOPE + b")",
-        "HTML in front": b"<!-- -->" + ENVELOPE,
     },
 }
 
@@ -197,18 +166,5 @@ ODD: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_spelling_of_a_genuine_answer_locks_nobody_out(line: Scene, name: str) -> None:
     line.attack = lambda request, honest: http_answer(ODD[name](body_of(honest())))
-    with line.agent() as product:
-        line.delivers(product, "first")
-
-
-# What of a receipt may have any shape.
-SHAPES = {"code": '"830"', "errors": "true", "message": '"\\ud800"'}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_an_odd_shape_of_what_explains_locks_nobody_out(line: Scene, name: str) -> None:
-    line.attack = lambda request, honest: honest() and http_answer(
-        signed(with_(name, SHAPES[name]))
-    )
     with line.agent() as product:
         line.delivers(product, "first")

@@ -10,7 +10,7 @@ import json
 from email.utils import formatdate
 
 import pytest
-from support.agent import endpoint, fields, pass_, work_until
+from support.agent import endpoint, pass_, work_until
 from support.attacks import (
     BACKOFF_MAX_S,
     DAY_S,
@@ -94,30 +94,13 @@ def test_a_censor_who_refuses_one_record_and_lets_others_pass(line: Scene) -> No
     assert line.arrived() == set(line.recorded.values())
 
 
-def test_a_forged_refusal_under_a_signed_receipt_s_status(line: Scene) -> None:
-    """The one in the middle turns an honest 200 into a 401: the signed code decides alone."""
-    line.attack = lambda request, honest: honest().replace(b"HTTP/1.1 200", b"HTTP/1.1 401", 1)
-    with line.agent() as product:
-        line.delivers(product, "first", "second")
-
-
-def test_a_signed_refusal_under_a_forged_success(line: Scene) -> None:
-    """Status and outer response say that all is well: the record is kept."""
-    line.says(signed(receipt(START, code=102), response=receipt(START)), 200)
-    line.withstands("held", "(code 102)")
-
-
 NOW, NEXT_YEAR = formatdate(START, usegmt=True), formatdate(START + YEAR_S, usegmt=True)
 LAST_YEAR, TOMORROW = (formatdate(START + s, usegmt=True) for s in (-YEAR_S, DAY_S))
 YEAR_HEADERS = {
     "a year in seconds": ("Retry-After: %d" % YEAR_S,),
-    "a date in a year": ("Retry-After: " + NEXT_YEAR,),
     "a date in a year, by the server's own clock": ("Date: " + NOW, "Retry-After: " + NEXT_YEAR),
     "tomorrow, by a clock of last year": ("Date: " + LAST_YEAR, "Retry-After: " + TOMORROW),
-    "the year 9999": ("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT",),
     "twenty digits": ("Retry-After: " + "9" * 20,),
-    "four thousand digits": ("Retry-After: " + "9" * 4000,),
-    "2^63": ("Retry-After: %d" % 2**63,),
 }
 
 
@@ -136,40 +119,6 @@ def test_a_forged_retry_after_of_a_year(line: Scene, name: str, status: int) -> 
             pass_(product)
             assert endpoint(product)["retry_in_s"] == BACKOFF_MAX_S
         assert line.asked == 4
-        line.recovers(product)
-
-
-@pytest.mark.parametrize("told", [31_536_000, "31536000", 1e300, 10**40], ids=repr)
-def test_a_forged_retry_after_in_the_body(line: Scene, told: object) -> None:
-    line.says(json.dumps({"message": "Too Many Attempts.", "retry_after": told}).encode(), 429)
-    line.withstands("throttled", "HTTP 429: asked to wait %d s" % BACKOFF_MAX_S)
-
-
-NONSENSE = ["-1", "0", "NaN", "inf", "1e9", "soon", "0x7fffffff", "٣٦٠٠", "1, 2", "\t"]
-NONSENSE += ["Fri, 99 Foo", LAST_YEAR]
-
-
-@pytest.mark.parametrize("told", NONSENSE)
-def test_a_forged_retry_after_that_is_none(line: Scene, told: str) -> None:
-    """Then our own backoff counts, as after any failure: no hammering either."""
-    line.says(b"", 503, "Retry-After: " + told.encode().decode("latin-1"))
-    line.withstands("retry", "HTTP 503")
-
-
-@pytest.mark.parametrize("status", [500, 502, 504, 599, 408, 429])
-def test_a_forged_breakdown(line: Scene, status: int) -> None:
-    line.says(b"<h1>down</h1>", status)
-    line.withstands("retry", "HTTP %d" % status)
-
-
-def test_a_forged_demand_for_a_proxy_password(line: Scene) -> None:
-    line.says(b"", 407, "Proxy-Authenticate: Basic")
-    with line.agent() as product:
-        line.record(product, "first", "second")
-        product.flush()
-        line.says_so(product, "offline", "HTTP 407: the proxy asks for credentials")
-        assert "authorization" not in line.middle.requests[0].lower().decode()
-        line.intact(product)
         line.recovers(product)
 
 
@@ -204,21 +153,3 @@ def test_a_forged_retry_after_of_a_year_for_usage(line: Scene, name: str) -> Non
         line.wait(DAY_S + 1)
         pass_(product)
         assert product.status()["pending"] == 0
-
-
-def test_a_rejected_licence_record_tells_its_api_key_to_nobody(line: Scene) -> None:
-    """A server that repeats what it was sent, in every place that is shown."""
-
-    def repeat(request: bytes, honest: Honest) -> bytes:
-        sent = fields({"body": request.partition(b"\r\n\r\n")[2].decode()})
-        text = "%s %s" % (sent["api_key"], sent["license_key"])
-        return http_answer(json.dumps({"message": text, "error": text}).encode(), 400, "X: " + text)
-
-    line.attack = repeat
-    with line.agent(api_key="canary-api-key") as product:
-        line.record(product, "first")
-        line.fails(product, "untrusted", "HTTP 400, not proven: ")
-        shown = json.dumps([product.status(), product.history(), product.diagnostics()])
-        assert "canary-api-key" not in shown and "demo-license-key" not in shown
-    on_disk = b"".join(path.read_bytes() for path in line.state_dir.rglob("*") if path.is_file())
-    assert b"canary-api-key" not in on_disk

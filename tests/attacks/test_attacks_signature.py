@@ -26,12 +26,8 @@ from support.attacks import (
 )
 from support.shared import shared_path
 from support.signatures import (
-    ED25519_ALGORITHM,
     RSA_2048,
-    RSA_ALGORITHM,
     Ed25519Signer,
-    pem,
-    spki,
     text64,
 )
 
@@ -202,15 +198,3 @@ def test_algorithm_confusion(line: Scene, name: str) -> None:
             line.says(signed(receipt(START), signer, alg=claim, algorithm=claim))
             line.fails(product, "untrusted", NO_KEY_FITS)
             line.wait(1)  # answers of one moment are one in the history
-
-
-@pytest.mark.parametrize("label", ["PUBLIC KEY", "RSA PUBLIC KEY"])
-def test_a_key_offered_as_one_of_the_other_algorithm(label: str) -> None:
-    """Its bits under the other's name are no key: the mistake is told when the product is configured."""
-    for disguised in (
-        spki(ED.public, RSA_ALGORITHM),
-        spki(RSA_2048.pkcs1, ED25519_ALGORITHM),
-        spki(RSA_2048.n.to_bytes(256, "big")[:32], RSA_ALGORITHM),
-    ):
-        with pytest.raises(agent.ConfigError, match="keys: global: "):
-            agent.PublicKey.from_pem(pem(disguised, label))

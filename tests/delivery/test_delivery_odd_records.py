@@ -167,7 +167,7 @@ def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
             report = product.flush(5)
             assert (report.pending, report.drained) == (0, True)
             assert endpoint(product, "reo")["failures"] == 0 and product.history() == []
-        assert server.accepted == 1 and server.left.wait(20) and not server.seen.is_set()
+        assert server.left.wait(20) and not server.seen.is_set()
 
 
 # -- products that end in the middle of a request ------------------------------------------------
@@ -262,29 +262,3 @@ def test_whoever_holds_the_deliverer_s_lock_is_told(at: Desk) -> None:
         finally:
             other._delivery.give_back()
         assert product.flush().drained and product.status()["trouble"] == {}
-
-
-FORKS = """
-import os, sys, time
-import agent
-t = agent.Agent(agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-    state_dir=sys.argv[1], start_delay_s=0, endpoints=(
-        agent.GetKeyManager(base_url=sys.argv[2], api_key="demo-api-key", allow_unsigned=True),)))
-t.call_home()
-sys.stdin.readline()
-began = time.monotonic()
-pid = os.fork()
-if not pid:
-    os._exit(0)
-print(time.monotonic() - began)
-os.waitpid(pid, 0)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_a_fork_does_not_wait_for_a_silent_server(at: Desk) -> None:
-    with Server(silent) as server:
-        child = run(FORKS, str(at.state_dir), url_of(server))
-        assert server.seen.wait(20)
-        out, _ = child.communicate("\n", timeout=20)
-    assert child.returncode == 0 and float(out) < 0.4

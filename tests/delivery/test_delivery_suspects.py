@@ -51,9 +51,10 @@ def test_a_gateway_that_says_400_kills_none_of_300(at: Desk, side: str) -> None:
         assert len(set(server.sent)) == 15
         assert endpoint(product, NAMES[side])["reason"].startswith("retry")
         # Now it lets one request of each connection pass.
-        for n in range(15):
-            begun = len(server.sent)
-            server.answer = lambda name: YES[side] if len(server.sent) == begun + 1 else HTML
+        for _ in range(15):
+            server.answer = lambda name, n=len(server.sent): (
+                YES[side] if len(server.sent) == n + 1 else HTML
+            )
             report = product.flush()
             assert (report.delivered, report.dead) == (1, 0)
         server.answer = lambda name: YES[side]

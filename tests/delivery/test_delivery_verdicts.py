@@ -118,45 +118,6 @@ def test_what_describes_the_endpoint_keeps_the_record(
         assert endpoint(product, name)["failures"] == 0
 
 
-def test_a_forged_outer_response_decides_nothing(at: Desk) -> None:
-    with at.agent(only="licence") as product:
-        product.call_home()
-        at.collector.fault("forged-outer")
-        assert product.flush().delivered == 1
-
-
-def test_an_answer_of_another_month_is_believed_once_it_ticks(at: Desk) -> None:
-    """Either the answer is old or the local clock is wrong: a clock goes on, a captured answer does not."""
-    with at.agent(only="licence") as product:
-        product.call_home()
-        at.collector.fault("stale")
-        product.flush()
-        at.clock.advance(61)
-        pass_(product)
-        assert history_of(product) == ["skewed", "delivered"]
-
-
-def test_silence_is_offline_within_the_given_time(at: Desk) -> None:
-    with at.agent(only="licence") as product:
-        product.call_home()
-        at.collector.fault("blackhole")
-        assert product.flush(timeout=0.2).pending == 1
-        assert endpoint(product)["reason"].startswith("offline")
-        at.collector.fault(None)
-        assert product.flush().delivered == 1
-
-
-def test_without_keys_any_answer_of_the_documented_kind_is_believed(at: Desk) -> None:
-    with at.agent(only="licence", keys=()) as product:
-        product.call_home()
-        at.collector.fault("unsigned")
-        assert product.flush().delivered == 1
-        product.call_home()
-        at.collector.fault("unsigned-401")
-        report = product.flush()
-        assert (report.held, report.pending) == (0, 1), "any gateway may say that"
-
-
 # -- how long an endpoint is left alone ----------------------------------------------------------
 
 
@@ -275,18 +236,6 @@ def test_backoff_grows_between_its_bounds(at: Desk) -> None:
         product.call_home()
         product.flush()
         assert 30 <= endpoint(product)["retry_in_s"] <= 60
-
-
-def test_one_endpoint_in_trouble_does_not_hold_the_other(at: Desk) -> None:
-    at.collector.fault("500", endpoint="getkeymanager")
-    with at.agent() as product:
-        product.call_home()
-        report = product.flush()
-        assert (report.delivered, report.pending) == (1, 1)
-        product.track("EXPORT")
-        pass_(product)
-        assert endpoint(product, "reo")["pending"] == 0
-    assert [r["endpoint"] for r in at.collector.requests()].count("getkeymanager") == 1
 
 
 class Raising:

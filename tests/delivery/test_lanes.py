@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from support.agent import Desk, desk, endpoint, pass_
-from support.attacks import OLD, Scene, scene
+from support.attacks import OLD, scene
 from support.sockets import Authority
 from support.spool import START, look
 
-import agent
 from agent.lanes import Lane
 
 # A fault, what it makes of the lane, and what is left of it in the end.

@@ -80,41 +80,6 @@ def test_a_product_started_daily_for_three_weeks_behind_a_portal(at: Desk) -> No
     assert sorted(at.texts()) == ["%02d" % day for day in range(days)] + ["CALL HOME"] * days
 
 
-def test_a_key_rotation_that_the_product_was_prepared_for_costs_nothing(at: Desk) -> None:
-    with at.agent(only="licence") as product:
-        for number in range(4):
-            product.record_text(str(number), data_group="g")
-            if number == 2:
-                at.collector.use_key(1)
-            assert product.flush().delivered == 1
-    assert at.texts() == ["0", "1", "2", "3"]
-
-
-def test_a_key_rotation_in_the_middle_costs_one_duplicate_for_each_backoff(at: Desk) -> None:
-    """The server takes records in and signs with a key that this version of the product does not know."""
-    with at.agent(only="licence", keys=at.collector.public_keys[:1]) as product:
-        product.record_text("00", data_group="g")
-        pass_(product)
-        at.collector.use_key(1)
-        for number in range(1, 20):
-            product.record_text("%02d" % number, data_group="g")
-        work_until(product, at.clock, at.clock.at + 10 * DAY_S)
-        assert product.status()["dead"] == 0 and product.status()["pending"] == 19
-        probes = at.seen() - 1
-        assert min(gaps(at)[1:]) >= 30
-    taken_in = Counter(at.texts())
-    assert sum(taken_in.values()) == probes + 1 and taken_in.pop("00") == 1
-    # None is tried again while another one was tried less often.
-    assert max(taken_in.values()) - min(taken_in.values()) <= 1
-    with at.agent(
-        only="licence"
-    ) as product:  # the update that brings the new key: nothing is waited for
-        pass_(product)
-        assert product.status()["pending"] == 0 and product.status()["dead"] == 0
-    assert set(at.texts()) == {"%02d" % number for number in range(20)}
-    assert at.seen() == probes + 1 + 19
-
-
 class Poisoned(HttpTransport):
     """The network, with a server at its end that fails over one record for ever."""
 

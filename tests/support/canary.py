@@ -28,7 +28,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Union
 from urllib.parse import quote, quote_plus
 
 import agent
@@ -265,15 +265,6 @@ def _without_licence(line: bytes) -> bytes:
     if isinstance(body, dict) and value.get("k") == "licence":
         value["b"] = {name: body[name] for name in body if name not in LICENCE_FIELDS}
     return line if value is None else json.dumps(value).encode()
-
-
-def seen_of_process(place: Path) -> dict[str, bytes]:
-    """What everybody (arguments) and its user (environment) can see of a process."""
-    found: dict[str, Optional[bytes]] = {}
-    for name in ("cmdline", "environ"):
-        with contextlib.suppress(OSError):
-            found[name] = (place / name).read_bytes()
-    return {name: data for name, data in found.items() if data}
 
 
 def shown_of_request(request: bytes) -> bytes:
