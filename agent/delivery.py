@@ -91,6 +91,7 @@ class Delivery:
         """Seconds until a pass can do something; None while nothing waits."""
         now, fresh = self._clock.time(), self._spool.news is not self._seen
         if self._seen is None:
+            self._spool.refresh_facts()
             self.refresh()
         waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.left]
         if not fresh:
@@ -101,7 +102,6 @@ class Delivery:
 
     def refresh(self) -> None:
         """Know of each lane what any process wrote down."""
-        self._spool.refresh_facts()
         for lane in self.lanes.values():
             lane.take(self._spool, self._clock.time())
 
@@ -209,8 +209,10 @@ class Delivery:
                 lane.forgive()
             if trust is not None and not lane.remaining_s(now):
                 inside.request = True
-                trust.ask(self._ready(), lane, self._left_s(ends_at))
-                inside.request = False
+                try:
+                    trust.ask(self._ready(), lane, self._left_s(ends_at))
+                finally:
+                    inside.request = False
         self._leave([lane for lane in self.lanes.values() if lane.remaining_s(now) > 0])
         return {name: lane for name, lane in self.lanes.items() if not lane.left}
 

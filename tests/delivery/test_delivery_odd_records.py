@@ -262,3 +262,24 @@ def test_whoever_holds_the_deliverer_s_lock_is_told(at: Desk) -> None:
         finally:
             other._delivery.give_back()
         assert product.flush().drained and product.status()["trouble"] == {}
+
+
+class Impatient:
+    """Keys whose document is being fetched when somebody loses patience."""
+
+    def look(self, *given: object) -> bool:
+        return False
+
+    def ask(self, *given: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_document_is_fetched_silences_no_recording(at: Desk) -> None:
+    with at.agent(only="licence") as product:
+        product.call_home()
+        adapter = product._delivery.lanes["getkeymanager"].adapter
+        adapter.trust = Impatient()
+        with pytest.raises(KeyboardInterrupt):
+            product.flush()
+        adapter.trust = None
+        assert product.record_text("x", data_group="g") and product.flush().delivered == 2
