@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _PARTS = """
 parts of a copy, for --with:
-  keyring    keys that a signed document replaces: agent.Keyring
+  keyring    keys that a signed document replaces: Keyring
   detached   a process of its own that delivers: deliver="detached"
   transfer   export_spool, import_spool
-  domain     agent.dns_domain
-  cli        the command line, for a support desk: agent.main
+  domain     dns_domain, the domain of this machine
+  cli        the command line, for a support desk: main(argv)
   deps       urllib3 and platformdirs as they are installed here"""
 
 
