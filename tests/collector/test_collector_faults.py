@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,24 +38,15 @@ AUTHENTICATION_FAILURE = {
 }
 
 
-class Calendar:
+@pytest.fixture
+def calendar() -> SimpleNamespace:
     """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def time(self) -> float:
-        return self.now
+    return SimpleNamespace(now=NOW)
 
 
 @pytest.fixture
-def calendar() -> Calendar:
-    return Calendar()
-
-
-@pytest.fixture
-def collector(calendar: Calendar) -> Iterator[Collector]:
-    with Collector(clock=calendar.time, drip_interval_s=0) as collector:
+def collector(calendar: SimpleNamespace) -> Iterator[Collector]:
+    with Collector(clock=lambda: calendar.now, drip_interval_s=0) as collector:
         yield collector
 
 
@@ -184,7 +176,7 @@ def test_huge_is_wrong_only_in_its_size(collector: Collector) -> None:
     assert verified(reply.json, collector.keys[0])["code"] == 830
 
 
-def test_stale_is_signed_a_month_ago(collector: Collector, calendar: Calendar) -> None:
+def test_stale_is_signed_a_month_ago(collector: Collector, calendar: SimpleNamespace) -> None:
     collector.fault("stale")
     signed = verified(post_licence(collector).json, collector.keys[0])
     assert (signed["code"], signed["timestamp"]) == (830, int(NOW) - 30 * DAY_S)
@@ -195,7 +187,7 @@ def test_stale_is_signed_a_month_ago(collector: Collector, calendar: Calendar) -
 
 
 def test_replay_is_the_same_old_answer_whatever_was_asked(
-    collector: Collector, calendar: Calendar
+    collector: Collector, calendar: SimpleNamespace
 ) -> None:
     collector.fault("replay")
     first = post_licence(collector).body
