@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support.agent import Desk, desk, fields
 
-import agent
-
 LICENCE_FIELDS = ("license_key", "activation_identifier")
 
 
@@ -176,14 +174,3 @@ def test_a_change_of_licence_changes_nothing_already_recorded(at: Desk, tmp_path
     sent = [fields(request) for request in at.collector.requests()]
     pairs = [(form["license_key"], form["activation_identifier"]) for form in sent]
     assert pairs == [("old", "a-old"), ("new", "a-new"), ("newest", "")]
-
-
-@pytest.mark.parametrize("wrong", [7, b"key", ["a", "b"], ("a", "b", "c"), ("a", 3), object()])
-def test_a_licence_of_a_wrong_type_is_a_mistake_that_is_not_repeated(wrong: Any) -> None:
-    config = agent.Config(
-        vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5"
-    )
-    with pytest.raises(agent.EventError, match="license_key"):
-        agent.Agent(config, wrong)
-    with agent.Agent(config) as product, pytest.raises(agent.EventError):
-        product.set_license(wrong)

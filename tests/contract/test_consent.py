@@ -5,21 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, child_environ, desk, endpoint, pass_, snapshot
+from support.agent import Desk, FakeClock, child_environ, endpoint, pass_, snapshot
+from support.product import PRODUCT, arguments
 
 import agent
 from agent.transport import HttpTransport
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def raising() -> bool:
@@ -35,25 +29,17 @@ def use(product: agent.Agent, what: str = "EXPORT") -> Any:
     return product.track(what)
 
 
-def usage(at: Desk) -> list[str]:
-    """The activities taken in by the usage collector."""
-    records = [r["fields"] for r in at.collector.records() if r["endpoint"] != "getkeymanager"]
-    return sorted(fields["activity_type"] for fields in records)
+def canary(at: Desk) -> bool:
+    """Whether anything on disk holds it."""
+    return b"CANARY" in b"".join(snapshot(at.state_dir).values())
+
+
+REFUSED = (False, lambda: False, lambda: None, lambda: "yes", raising, leaving)
 
 
 @pytest.mark.parametrize(
     "consent, recorded",
-    [
-        (True, True),
-        (False, False),
-        (None, False),
-        (lambda: True, True),
-        (lambda: False, False),
-        (lambda: None, False),
-        (lambda: "yes", False),
-        (raising, False),
-        (leaving, False),
-    ],
+    [(True, True), (lambda: True, True), *((consent, False) for consent in (None, *REFUSED))],
 )
 def test_what_is_recorded(at: Desk, consent: Any, recorded: bool) -> None:
     with at.agent(usage_consent=consent) as product:
@@ -62,7 +48,7 @@ def test_what_is_recorded(at: Desk, consent: Any, recorded: bool) -> None:
         assert product.flush().pending == 0
         lost = product.status()["not_recorded"]
         assert lost == ({} if recorded else {"no consent": 3})
-    assert usage(at) == (["CALL HOME", "EXPORT", "EXPORT-COUNT"] if recorded else [])
+    assert at.activities() == (["CALL HOME", "EXPORT", "EXPORT-COUNT"] if recorded else [])
     assert at.texts() == ["CALL HOME"]
 
 
@@ -81,7 +67,7 @@ def test_consent_is_asked_at_capture_on_the_callers_thread(at: Desk) -> None:
         times = len(asked)
         product.flush()  # what was captured with consent goes
         assert len(asked) == times
-    assert usage(at) == ["A"]
+    assert at.activities() == ["A"]
 
 
 @pytest.mark.parametrize("value, stops", [("1", True), ("true", True), ("0", False), ("", False)])
@@ -98,10 +84,10 @@ def test_do_not_track_stops_usage_here_and_purges_nothing(
         if stops:
             assert endpoint(product, "reo")["waits_for"] == "consent"
             assert endpoint(product, "reo")["pending"] == 2
-    assert usage(at) == ([] if stops else ["A", "BEFORE", "BEFORE-COUNT", "CALL HOME"])
+    assert at.activities() == ([] if stops else ["A", "BEFORE", "BEFORE-COUNT", "CALL HOME"])
     with at.agent() as product:
         product.flush()
-    assert {"BEFORE", "BEFORE-COUNT"} <= set(usage(at))
+    assert {"BEFORE", "BEFORE-COUNT"} <= set(at.activities())
     assert at.texts() == ["CALL HOME"]
 
 
@@ -112,14 +98,13 @@ def test_a_refusal_purges_before_it_returns(at: Desk) -> None:
         product._counters.keep()
         product.count("CANARY-LATER")
         product.set_usage_consent(False)
-        held = b"".join(snapshot(at.state_dir).values())
-        assert b"CANARY" not in held
+        assert not canary(at)
         assert use(product, "CANARY") is None
         assert product.flush().delivered == 1
         product.set_usage_consent(True)
         assert use(product, "NEW")
         assert product.flush().pending == 0
-    assert usage(at) == ["NEW", "NEW-COUNT"]
+    assert at.activities() == ["NEW", "NEW-COUNT"]
     assert at.texts() == ["CALL HOME"]
 
 
@@ -128,11 +113,11 @@ def test_a_configuration_that_refuses_purges_too(at: Desk) -> None:
         product.call_home()
         use(product, "CANARY")
     with at.agent(usage_consent=False) as product:
-        assert b"CANARY" not in b"".join(snapshot(at.state_dir).values())
+        assert not canary(at)
         product.flush()
     with at.agent() as product:
         product.flush()
-    assert usage(at) == [] and at.texts() == ["CALL HOME"]
+    assert at.activities() == [] and at.texts() == ["CALL HOME"]
 
 
 def test_not_asked_yet_keeps_what_was_recorded_and_sends_none_of_it(at: Desk) -> None:
@@ -140,34 +125,14 @@ def test_not_asked_yet_keeps_what_was_recorded_and_sends_none_of_it(at: Desk) ->
         use(product, "EARLIER")
     with at.agent(usage_consent=None) as product:
         product.flush()
-        assert usage(at) == []
-        assert endpoint(product, "reo")["waits_for"] == "consent"
-        assert product.preview() == []
-        product.set_usage_consent(True)
-        product.flush()
-    assert usage(at) == ["EARLIER", "EARLIER-COUNT"]
-
-
-def test_consent_given_later_wakes_what_waits_for_it(at: Desk) -> None:
-    with at.agent() as product:
-        use(product, "EARLIER")
-    with at.agent(usage_consent=None) as product:
-        product.call_home()
         pass_(product)
+        assert at.activities() == [] and product.preview() == []
+        assert endpoint(product, "reo")["waits_for"] == "consent"
         assert product._delivery.due_in_s() == 3600
         product.set_usage_consent(True)
         assert product._delivery.due_in_s() == 0
-
-
-def test_what_was_counted_and_not_written_when_another_refused_is_not_sent(at: Desk) -> None:
-    with at.agent() as one, at.agent() as other:
-        assert one.track("CANARY")
-        one.count("CANARY-COUNT")  # half a second before it is written
-        other.set_usage_consent(False)
-        assert one.flush().pending == 0
-        assert use(one, "NEW")
-        assert one.flush().pending == 0
-    assert usage(at) == ["NEW", "NEW-COUNT"]
+        product.flush()
+    assert at.activities() == ["EARLIER", "EARLIER-COUNT"]
 
 
 def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
@@ -189,7 +154,7 @@ def test_a_refusal_in_the_middle_of_a_capture_wins(at: Desk) -> None:
             refusing = False
             product.track("AFTER")
             product.flush()
-    assert usage(at) == ["AFTER"]
+    assert at.activities() == ["AFTER"]
 
 
 def test_a_refusal_before_an_answer_is_written_down_leaves_no_word_of_it(at: Desk) -> None:
@@ -204,42 +169,14 @@ def test_a_refusal_before_an_answer_is_written_down_leaves_no_word_of_it(at: Des
     given: Any = {"transport": Refuses(environ={}), "on_outcome": told.append}
     with at.agent(**given) as product:
         product.call_home()
-        canary = product.track("CANARY")
+        captured = product.track("CANARY")
         product.flush()
         assert {answer["kind"] for answer in product.history()} == {"licence"}
-        assert b"CANARY" not in b"".join(snapshot(at.state_dir).values())
-        assert canary not in [outcome.event_id for outcome in told]
+        assert not canary(at)
+        assert captured not in [outcome.event_id for outcome in told]
 
 
-def test_a_refusal_that_cannot_be_written_stops_usage_in_this_process(at: Desk) -> None:
-    with at.agent() as product:
-        use(product, "CANARY")
-        product._counters.keep()
-        mark = at.state_dir / "agent.consent"
-        mark.unlink()
-        mark.mkdir()
-        product.set_usage_consent(False)
-        assert "refusal" in product.status()["trouble"]["spool"]
-        product.set_usage_consent(True)
-        assert use(product, "CANARY") is None
-        product.flush()
-        assert b"CANARY" not in b"".join(snapshot(at.state_dir).values())
-        assert not mark.is_dir()  # what stood in its place gave way to whoever delivers
-        product.set_usage_consent(False)
-        product.set_usage_consent(True)
-        assert use(product, "NEW") and product.flush().drained
-    assert usage(at) == ["NEW", "NEW-COUNT"]
-
-
-OTHER_PROCESS = """
-import sys
-import agent
-url, pem, state_dir = sys.argv[1:4]
-t = agent.Agent(agent.Config(
-    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=state_dir, start_delay_s=60, endpoints=(
-        agent.GetKeyManager(base_url=url, api_key="demo-api-key", keys=(agent.PublicKey.from_pem(pem),)),
-        agent.Reo(base_url=url, api_key="demo-api-key", domain="acme.example"))))
+COMMANDS = """
 for command in sys.stdin:
     what, _, name = command.strip().partition(" ")
     if what == "use":
@@ -253,22 +190,15 @@ for command in sys.stdin:
 
 def test_a_living_process_holds_usage_while_another_refuses(at: Desk) -> None:
     at.clock = FakeClock(time.time())
-    pem = at.collector.keys[0]["public_key"]
-    other = subprocess.Popen(
-        [sys.executable, "-c", OTHER_PROCESS, at.collector.url, pem, str(at.state_dir)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=child_environ(),
-    )
-    assert other.stdin is not None and other.stdout is not None
-
-    def tell(command: str) -> str:
+    program = [sys.executable, "-c", PRODUCT + COMMANDS, *arguments(at, start_delay_s=60)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, env=child_environ(), **pipes) as other:
         assert other.stdin is not None and other.stdout is not None
-        print(command, file=other.stdin, flush=True)
-        return other.stdout.readline().strip()
 
-    with other:
+        def tell(command: str) -> str:
+            print(command, file=other.stdin, flush=True)
+            return str(other.stdout.readline().strip())  # type: ignore[union-attr]
+
         assert tell("use CANARY") == "done"
         with at.agent() as product:
             product.set_usage_consent(False)
@@ -278,8 +208,7 @@ def test_a_living_process_holds_usage_while_another_refuses(at: Desk) -> None:
         other.stdin.close()
         assert other.wait(20) == 0
     # A counter that was counted before the other process looked again may be forgotten; never sent.
-    assert "CANARY" not in usage(at) and "CANARY-COUNT" not in usage(at)
-    assert "NEW" in usage(at)
+    assert not {"CANARY", "CANARY-COUNT"} & set(at.activities()) and "NEW" in at.activities()
 
 
 def test_an_export_made_before_a_refusal_is_not_taken_back_at_home(
@@ -293,30 +222,30 @@ def test_an_export_made_before_a_refusal_is_not_taken_back_at_home(
         product.set_usage_consent(None)
         assert product.import_spool(tmp_path / "file") == 0
         product.flush()
-        assert usage(at) == []
+        assert at.activities() == []
         product.set_usage_consent(False)
         product.set_usage_consent(True)
         product.flush()
-    assert usage(at) == []
+    assert at.activities() == []
 
 
-@pytest.mark.parametrize("environ", [{}, {"DO_NOT_TRACK": "1"}])
-@pytest.mark.parametrize("consent", [lambda: False, lambda: None, raising, leaving, False])
+@pytest.mark.parametrize("consent", REFUSED)
+@pytest.mark.parametrize("do_not_track", ["", "1"])
 def test_usage_is_not_imported_where_consent_says_no(
-    at: Desk, tmp_path: Path, consent: Any, environ: dict[str, str]
+    at: Desk, tmp_path: Path, consent: Any, do_not_track: str
 ) -> None:
     """A callable was not asked: what was imported against its word was sent."""
     with at.agent() as product:
         assert product.call_home()
         use(product, "ELSEWHERE")
         assert product.export_spool(tmp_path / "moved", move=True) == 4
-    place = tmp_path / "elsewhere"
+    place, environ = tmp_path / "elsewhere", {"DO_NOT_TRACK": do_not_track}
     with at.agent(state_dir=place, usage_consent=consent, environ=environ) as product:
         assert product.import_spool(tmp_path / "moved") == 1
         assert product.flush().pending == 0
     with at.agent(state_dir=place) as product:
         assert product.flush().delivered == 0
-    assert usage(at) == [] and at.texts() == ["CALL HOME"]
+    assert at.activities() == [] and at.texts() == ["CALL HOME"]
 
 
 def test_what_a_usage_endpoint_answered_leaves_with_the_usage(at: Desk) -> None:

@@ -176,18 +176,3 @@ def test_a_text_of_a_class_that_raises_is_a_text() -> None:
 )
 def test_a_licence_as_it_may_be_given(given_: Any, activation: Any, found: Any) -> None:
     assert content.Licence(given_, activation).read() == found
-
-
-def test_the_last_good_licence_stands_in_for_one_that_cannot_be_had() -> None:
-    answers: list[Any] = [OSError(), "key", SystemExit(), 7, ("a", 3), None, OSError()]
-
-    def ask() -> Any:
-        answer = answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    licence = content.Licence(ask)
-    found = [(licence.read()[0], bool(licence.trouble)) for _ in range(len(answers))]
-    key = [("", True), ("key", False), ("key", True), ("key", True), ("key", True)]
-    assert found == [*key, ("", False), ("", True)], "that there is none is an answer, too"
