@@ -17,21 +17,15 @@ from agent.identity import System
 HEX, SHARED = "not 32 hexadecimal digits", "known to be shared by many machines"
 BAD = {
     "": HEX,
-    " \r\n\t\n": HEX,
     "uninitialized\n": HEX,
     "0" * 32 + "\n": SHARED,
     MACHINE[:31]: HEX,
     MACHINE + "\n" + OTHER_MACHINE: HEX,
-    "g" + MACHINE[1:]: HEX,
     "\uff11" * 32: HEX,
     "\0" * 32: HEX,
     "f" * 32: SHARED,
-    "DEADBEEF" * 4: SHARED,
     "0123456789abcdef" * 2: SHARED,
     "03000200040005000006000700080009": SHARED,
-    "00020003-0004-0005-0006-000700080009": SHARED,
-    "0102030405060708090a0b0c0d0e0f10": SHARED,
-    "10000000000080000040000000000000": SHARED,
     "d41d8cd98f00b204e9800998ecf8427e": SHARED,
 }
 UUID = "4b1d0c6e-9f2a-47d3-8e55-60b7a1c3f290"
@@ -57,32 +51,21 @@ def test_of_ids_made_at_random_none_is_bad() -> None:
     assert not any(identity.judge(os.urandom(16).hex())[1] for _ in range(20_000))
 
 
-def _missing(file: Path) -> None: ...
-
-
-def _loop(file: Path) -> None:
-    file.symlink_to(file)
-
-
-def _noise(file: Path) -> None:
-    file.write_bytes(bytes(range(128, 256)) * 40)
-
-
-def _fifo(file: Path) -> None:
-    os.mkfifo(file)
-
-
-SPOILT: list[Callable[[Path], Any]] = [_missing, Path.mkdir, _loop, _fifo, _noise]
+SPOILT: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda file: None,
+    "a directory": Path.mkdir,
+    "a loop": lambda file: file.symlink_to(file),
+    "a fifo": lambda file: os.mkfifo(file),
+    "noise": lambda file: file.write_bytes(bytes(range(128, 256)) * 40),
+}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs, links or such roots")
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_an_unreadable_file_neither_raises_nor_blocks(
-    tmp_path: Path, spoil: Callable[[Path], Any]
-) -> None:
+@pytest.mark.parametrize("what", SPOILT)
+def test_an_unreadable_file_neither_raises_nor_blocks(tmp_path: Path, what: str) -> None:
     system = machine(tmp_path, dbus=OTHER_MACHINE + "\r\n")
     (tmp_path / "etc/machine-id").unlink()
-    spoil(tmp_path / "etc/machine-id")
+    SPOILT[what](tmp_path / "etc/machine-id")
     machine_id, ((first, problem), second) = system.machine_id()
     assert (machine_id, second) == (OTHER_MACHINE, ("dbus-machine-id", ""))
     assert first == "machine-id" and problem
@@ -95,24 +78,16 @@ def contained(root: Path, **environ: str) -> bool:
     return Machine(root, environ=environ).is_container()
 
 
-def test_a_bare_machine_is_no_container(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", identity._MARKS)
+def test_containers(tmp_path: Path, mark: str) -> None:
     assert not contained(tmp_path)
     assert not contained(tmp_path, container="flatpak")  # shows the host's machine id
-    assert Machine(tmp_path / "nowhere").machine_id()[0] is None
-
-
-@pytest.mark.parametrize("mark", identity._MARKS)
-def test_container_marks(tmp_path: Path, mark: str) -> None:
+    assert contained(tmp_path, container="docker")
+    assert contained(tmp_path, KUBERNETES_SERVICE_HOST="10.0.0.1")
     file = tmp_path / mark[1:]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     assert contained(tmp_path)
-
-
-def test_container_variables(tmp_path: Path) -> None:
-    assert contained(tmp_path, container="docker")
-    assert contained(tmp_path, container="systemd-nspawn")
-    assert contained(tmp_path, KUBERNETES_SERVICE_HOST="10.0.0.1")
 
 
 # -- other platforms, users ----------------------------------------------------------------------

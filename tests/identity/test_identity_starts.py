@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.identity import CONTEXT, DERIVED, MACHINE, NAMES, Machine
+from support.agent import ROOT, run_python
+from support.identity import CONTEXT, DERIVED, NAMES, Machine, machine
 
-from agent import identity
+from agent import files, identity
 
-ROOT = str(Path(__file__).resolve().parents[2])
 HEAVY = (
     "hashlib hmac uuid typing dataclasses logging platform ctypes re json ssl threading subprocess inspect enum "
     "collections contextlib functools pathlib random secrets tempfile socket sqlite3 urllib3 nacl platformdirs"
@@ -35,23 +33,17 @@ def on(root):
 
 def run(code: str, *args: object, **given: Any) -> str:
     """The standard output of a fresh interpreter without site-packages."""
-    program = START.format(root=ROOT, package=identity.__name__.rpartition(".")[0]) + code
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-W", "error", "-c", program, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        **given,
-    )
+    program = START.format(root=str(ROOT), package=identity.__name__.rpartition(".")[0]) + code
+    options = ("-I", "-S", "-W", "error")
+    done = run_python(program, *map(str, args), options=options, **given)
     assert (done.returncode, done.stderr) == (0, "")
-    return str(done.stdout.strip())
+    return done.stdout.strip()
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/machine-id").write_text(MACHINE + "\n")
-    yield tmp_path
+def root(tmp_path: Path) -> Path:
+    machine(tmp_path)
+    return tmp_path
 
 
 # ``AGREE`` makes sixteen processes that all stand at the same line when a pipe closes, and prints every identifier
@@ -103,8 +95,7 @@ for number in range(rounds):
 def test_sixteen_starts_at_once_agree(root: Path, how: str, with_id: bool) -> None:
     state = root / "state"
     state.mkdir()
-    machine = root if with_id else root / "nowhere"
-    rounds = run(AGREE, 5, how, state, machine).split("\n")
+    rounds = run(AGREE, 5, how, state, root if with_id else root / "nowhere").split("\n")
     assert len(rounds) == 5
     for found in rounds:
         value, stored = found.split()
@@ -115,8 +106,6 @@ def test_sixteen_starts_at_once_agree(root: Path, how: str, with_id: bool) -> No
 
 
 def test_somebody_who_holds_the_lock_does_not_hold_up_the_start(root: Path) -> None:
-    from agent import files
-
     state = root / "state"
     state.mkdir(mode=0o700)
     damaged = state / identity.file_name(CONTEXT)
@@ -152,11 +141,11 @@ os.write(1, found.value.encode())
 
 @pytest.mark.parametrize("with_id", [True, False], ids=["machine id", "no machine id"])
 def test_a_start_loads_nothing_heavy(root: Path, with_id: bool) -> None:
-    machine = root if with_id else root / "nowhere"
+    place = root if with_id else root / "nowhere"
     code = "\nprint(start(*sys.argv[1:]).value, *sorted(set(sys.modules) - before))"
     values = set()
     for _ in ("first start", "later start"):
-        value, *loaded = run(code, root / "state", machine).split()
+        value, *loaded = run(code, root / "state", place).split()
         values.add(value)
         assert identity.__name__ in loaded
         assert [name for name in loaded if name.partition(".")[0] in HEAVY] == []
