@@ -192,7 +192,7 @@ class Agent:
 
     def _ignored(self, adapters: list[Any], what: str) -> bool:
         """Whether nothing may be recorded now; counted."""
-        if inside.request:
+        if inside and inside.request:
             self._lost("inside our own request")  # by an instrumented host
         elif self._worker.closed:
             self._lost("closed")
@@ -356,7 +356,7 @@ class Agent:
         except Exception as error:  # no descriptor to load a module with, or a defect of ours
             self._spool.note("delivery", error)
         counts = {name: getattr(totals, name) - was for name, was in zip(told, before)}
-        found, lanes = self._spool.census(), self._delivery.lanes
+        found, lanes = self._spool.count(), self._delivery.lanes
         pending = {name: found["pending"].get(name, 0) for name in lanes}
         return DeliveryReport(
             pending=sum(pending.values()),

@@ -100,6 +100,8 @@ class Counters:
 
     def keep(self, end: bool = False) -> bool:
         """Write what changed and sync all usage now; with ``end`` every window ends. False where the disk refuses."""
+        if not (self._added or self._windows or self.unsynced):
+            return True
         return self._alone(lambda: self._keep(end))
 
     def _alone(self, write: Callable[[], bool]) -> bool:

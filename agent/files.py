@@ -119,7 +119,6 @@ class File:
 
     def sync(self) -> None:
         """Make what was written survive a power cut, as far as the platform can."""
-        self.stat()
         _sync(self._fd)
 
     def lock(self) -> bool | None:

@@ -11,7 +11,8 @@ from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Optional
+    from collections.abc import Callable, Iterable
+    from typing import Any, Optional
 
 # Ours are nested less than a tenth of this; so many brackets outside of strings no record has.
 DEPTH_MAX, BRACKETS_MAX = 200, 100_000
@@ -21,20 +22,20 @@ def _refuse(value: object) -> object:
     raise TypeError("not a JSON value: " + type(value).__name__)
 
 
-def _encoder() -> Callable[[Any], str]:
+def _encoder() -> Callable[[Any, int], Iterable[str]]:
     try:
         from _json import encode_basestring_ascii, make_encoder
     except ImportError:  # an interpreter without the C accelerator
         import json
 
-        return json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    encode = make_encoder(
-        None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False
-    )
-    return lambda value: "".join(encode(value, 0))
+        whole = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+        return lambda value, _: whole.encode(value)
+    quote: Any = encode_basestring_ascii
+    made: Any = make_encoder(None, _refuse, quote, None, ":", ",", False, False, False)
+    return made  # type: ignore[no-any-return]
 
 
-dumps = _encoder()  # (JSON value) -> compact ASCII text; NaN and foreign types raise
+_encode = _encoder()
 _loads: Optional[Callable[[str], Any]] = None
 
 
@@ -72,9 +73,14 @@ def _finite(text: str) -> float:
     return value
 
 
+def dumps(value: Any) -> str:
+    """The compact ASCII JSON text of ``value``; NaN and foreign types raise."""
+    return "".join(_encode(value, 0))
+
+
 def encode(value: Any) -> bytes:
     """One line for ``value``, newline included."""
-    text = dumps(value).encode("ascii")
+    text = "".join(_encode(value, 0)).encode("ascii")
     return b"%08x %b\n" % (crc32(text), text)
 
 

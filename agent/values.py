@@ -50,23 +50,23 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 65_536  # an answer is under 2 KB; a portal's page may be of any size
 
 
-class Inside:
+class Inside(set[tuple[int, int]]):
     """``inside.request`` is set while this thread runs a request of ours.
 
     What an instrumented host records of it is no event. By greenlet where those stand for threads: with a thread's own
     variable all others of that thread were taken to be inside, and what they recorded was dropped.
     """
 
-    def __init__(self) -> None:
-        self._who: set[tuple[int, int]] = set()  # a forked child has none of its parent's threads
-
     @property
     def request(self) -> bool:
-        return bool(self._who) and (os.getpid(), _thread.get_ident()) in self._who
+        return (
+            os.getpid(),
+            _thread.get_ident(),
+        ) in self  # a forked child has none of these threads
 
     @request.setter
     def request(self, is_inside: bool) -> None:
-        change = self._who.add if is_inside else self._who.discard
+        change = self.add if is_inside else self.discard
         change((os.getpid(), _thread.get_ident()))
 
 

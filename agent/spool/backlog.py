@@ -90,6 +90,10 @@ class Backlog:
                         winners[key] = stub
         return winners
 
+    def _epoch_of(self, stubs: Collection[Record]) -> Optional[int]:
+        """That of consent, where any of these asks for one."""
+        return self._epoch() if [stub for stub in stubs if stub.usage] else 0
+
     def is_nothing(
         self, stub: Record, epoch: Optional[int], winners: Optional[dict[Key, Record]] = None
     ) -> bool:
@@ -103,7 +107,8 @@ class Backlog:
 
     def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
         """What waits, or the dead letters, by suspicion and then by age; of ``doubted`` endpoints what failed last."""
-        winners, epoch, known = self.winners(), self._epoch(), self._book.state
+        winners, known = self.winners(), self._book.state
+        epoch = self._epoch_of(winners.values())
         found = [stub for stub in winners.values() if not self.is_nothing(stub, epoch)]
 
         def turn(stub: Record) -> tuple[Any, ...]:
@@ -154,7 +159,8 @@ class Backlog:
 
     def names_done(self) -> list[str]:
         """The segments in which every line is nothing, and none is of a newer format."""
-        winners, epoch = self.winners(), self._epoch()
+        winners = self.winners()
+        epoch = self._epoch_of(winners.values())
         with self._lock:
             return [
                 name
@@ -215,12 +221,14 @@ class Backlog:
 
         None: it cannot be read, or one is ``under_way`` that is not to be.
         """
-        reading, epoch = Reading(file.path), self._epoch()
+        reading = Reading(file.path)
         try:
             reading.refresh()
-            self._book.refresh()
+            if winners is None:  # else it was read under the deliverer's lock
+                self._book.refresh()
         except OSError:
             return None
+        epoch = self._epoch_of(reading.records.values())
         kept = [s for s in reading.records.values() if not self.is_nothing(s, epoch, winners)]
         if not under_way and any(self._book.state(stub.key).run for stub in kept):
             return None
@@ -260,7 +268,7 @@ class Quota:
             try:
                 size = os.lstat(os.path.join(self._directory, name)).st_size
                 # Anything else that is larger was made so by a tool, and is no reason to give up records.
-                most = size if segment.is_segment(name) else self._max_bytes // 4
+                most = size if name.endswith(segment.SUFFIX) else self._max_bytes // 4
                 self._sizes[name] = min(size, most)
             except FileNotFoundError:
                 pass  # gone since
@@ -268,7 +276,7 @@ class Quota:
         self.free_bytes = self._max_bytes - total
         self.free_records = self._max_records - total // LEAST_LINE_BYTES
         if self.free_records < self.segment_most[1]:  # by size there may be too many
-            names = filter(segment.is_segment, self._sizes)
+            names = [name for name in self._sizes if name.endswith(segment.SUFFIX)]
             self.free_records = self._max_records - sum(map(self._lines, names))
         return total
 
@@ -336,7 +344,8 @@ class Quota:
         self, size: int, count: int, victims: dict[str, File], under_way: bool
     ) -> tuple[int, int]:
         """Seize segments until enough would be free; what goes with them, as ``lost_with``."""
-        found = filter(segment.is_segment, self._sizes.keys() - self._stuck - victims.keys())
+        found = self._sizes.keys() - self._stuck - victims.keys()
+        found = {name for name in found if name.endswith(segment.SUFFIX)}
         lost = told = 0
         for name in sorted(found, key=lambda n: (EVICTION.index(n[0]), segment.order(n))):
             if self._fits(size, count):

@@ -38,17 +38,9 @@ class Record:
         self, kind: str, endpoint: str, id: str, at: float, body: dict[str, Any], **more: Any
     ) -> None:
         self.kind, self.endpoint, self.id, self.at, self.body = kind, endpoint, id, at, body
+        self.key: Key = (endpoint, id)  # what it is known by: one event may go to several endpoints
+        self.usage = kind != "licence"  # whether consent governs it
         vars(self).update(more)
-
-    @property
-    def key(self) -> Key:
-        """What a record is known by: one event may go to several endpoints."""
-        return (self.endpoint, self.id)
-
-    @property
-    def usage(self) -> bool:
-        """Whether consent governs this record."""
-        return self.kind != "licence"
 
     @property
     def total(self) -> int:

@@ -201,7 +201,7 @@ class Writer:
         """(class, name) of what is open."""
         return [(class_, target.name) for class_, target in list(self._open.items())]
 
-    def write(self, class_: str, data: bytes, *, sync: bool, lease: Optional[Lease]) -> None:
+    def write(self, class_: str, data: bytes, sync: bool, lease: Optional[Lease]) -> None:
         """Lines into the open segment of a class; once more into a new one where that refuses them.
 
         A signal handler may interrupt us and write: it finds no open segment, and begins its own. Raises ``OSError``.
@@ -243,7 +243,7 @@ class Writer:
                 self._adopting = False
         self._open.pop(COUNTERS, None)
         try:
-            self.write(COUNTERS, open_ + changed, sync=True, lease=lease)
+            self.write(COUNTERS, open_ + changed, True, lease)
         except BaseException:
             if old is not None:
                 self._open[COUNTERS] = old  # its lock says that its windows go on
@@ -306,6 +306,8 @@ class Reading:
 
     def refresh(self) -> None:
         """Read what was appended since; an unterminated tail was never acknowledged. Raises ``OSError``."""
+        if os.lstat(self.path).st_size == self.cursor:
+            return
         with files.open_read(self.path) as file:
             if file.stat().st_size < self.cursor:
                 self.forget()

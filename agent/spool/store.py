@@ -107,23 +107,23 @@ class Spool:
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
         data, class_ = lines.encode(record.to_json()), USAGE if record.usage else LICENCE
-        lease, write = self._quota.lease if bounded else None, self._writer.write
-        return self._try("write", lambda: write(class_, data, sync=sync, lease=lease))
+        lease = self._quota.lease if bounded else None
+        return self._try("write", self._writer.write, class_, data, sync, lease)
 
-    def _try(self, what: str, write: Callable[[], None]) -> str:
+    def _try(self, what: str, write: Callable[..., None], *given: Any) -> str:
         """What becomes of what ``write`` writes."""
         try:
             if self.directory is None:
                 return MEMORY
             with self._lock:
-                write()
+                write(*given)
         except QuotaFull as error:
             self.note("quota", error)
             return FULL
         except Exception as error:  # the host may have hooked what is called here
             self.note(what, error)
             return MEMORY
-        if not self.memory:  # else some do not survive, though this one does
+        if self.trouble and not self.memory:  # else some do not survive, though this one does
             self.note("quota")
             self.note(what)
         return DISK
@@ -143,7 +143,7 @@ class Spool:
             return True
         now, all_ = self._encode(changed), self._encode(open_)
         keep, lease = self._writer.write_counters, self._quota.lease
-        kept = self._try("counters", lambda: keep(now, all_, lease))
+        kept = self._try("counters", keep, now, all_, lease)
         if not open_:
             self.seal((COUNTERS,))
         self.news = object()
@@ -267,7 +267,7 @@ class Spool:
             self._book.compact(self._backlog.winners().keys())
         if not self.memory and self._book.write():  # so the disk takes what is written
             for what in ("write", "sync", "counters"):
-                self.note(what)
+                self.trouble.pop(what, None)
         with self._lock:
             self.note("quota", self._quota.spare(SPARE))
 
@@ -356,16 +356,20 @@ class Spool:
 
     # -- looking: anybody, without a lock --------------------------------------------------------
 
-    def census(self) -> dict[str, Any]:
-        """How many records wait, by endpoint, are dead, damaged, of a newer format; what all files take."""
+    def count(self) -> dict[str, Any]:
+        """How many records wait, by endpoint, are dead, damaged, of a newer format."""
         self._refresh()
-        size = 0
+        return self._backlog.count(list(self.memory))
+
+    def census(self) -> dict[str, Any]:
+        """The same, what all files take, and what is wrong."""
+        found, size = self.count(), 0
         try:
             size = self._quota.look() if self.directory is not None else 0
         except OSError:
             pass
         known = {"bytes": size, "in_memory": len(self.memory), "trouble": dict(self.trouble)}
-        return {**self._backlog.count(list(self.memory)), **known}
+        return {**found, **known}
 
     def records(self, *, dead: bool = False) -> Iterator[Record]:
         """What waits, or the dead letters, each once, counting windows that are still open too."""
