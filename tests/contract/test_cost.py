@@ -5,17 +5,16 @@ Counted in a process of its own with a profiler on every thread, ours included, 
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import run_python
+from support.agent import FakeClock, desk
+from support.product import PRODUCT, says
 
-from agent.collector import Collector
-
-PROGRAM = """
-import _thread, json, os, sys, threading
+WATCHED = """
+import _thread, os, sys, threading
 import agent
 HOME = os.path.dirname(agent.__file__) + os.sep
 seen, watching = [], [False]
@@ -41,22 +40,18 @@ def cost(act):
     watching[0] = False
     return result, {"calls": len(seen), "modules": sorted(set(seen))}
 
-url, pem, place, deliver = sys.argv[1:]
-key = agent.PublicKey.from_pem(pem)
-server = agent.GetKeyManager(base_url=url, api_key="demo-api-key", keys=(key,))
-config = agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-                      endpoints=(server,), state_dir=place, deliver=deliver, start_delay_s=0)
-with agent.Agent(config, ("demo-license-key", "activation-1")) as telemetry:
-    telemetry.call_home()
-    assert telemetry.flush(10).drained
-    telemetry.record_value(1, data_group="size")
-    assert telemetry.flush(10).drained
-    telemetry.record_value(2, data_group="size")
-    _, record = cost(lambda: telemetry.record_value(3, data_group="size"))
-    assert telemetry.flush(10).drained
-    telemetry.record_value(4, data_group="size")
-    report, flush = cost(lambda: telemetry.flush(10))
-    assert report.delivered <= 1 and report.drained
+"""
+WORK = """
+t.call_home()
+assert t.flush(10).drained
+t.record_value(1, data_group="size")
+assert t.flush(10).drained
+t.record_value(2, data_group="size")
+_, record = cost(lambda: t.record_value(3, data_group="size"))
+assert t.flush(10).drained
+t.record_value(4, data_group="size")
+report, flush = cost(lambda: t.flush(10))
+assert report.delivered <= 1 and report.drained
 print(json.dumps({"record": record, "flush": flush}))
 """
 
@@ -64,11 +59,10 @@ print(json.dumps({"record": record, "flush": flush}))
 @pytest.fixture(scope="module", params=["manual", "thread"])
 def cost(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place: Path = tmp_path_factory.mktemp("cost") / "state"
-    with Collector() as collector:
-        pem = collector.keys[0]["public_key"]
-        done = run_python(PROGRAM, collector.url, pem, str(place), request.param)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    licence = "t.close()\nt = agent.Agent(config.replace(endpoints=config.endpoints[:1]), ('demo-license-key', 'a'))"
+    with desk(place, FakeClock(time.time())) as at:
+        given: Any = {"deliver": request.param, "start_delay_s": 0}
+        return says(at, licence + WORK, product=WATCHED + PRODUCT, **given)
 
 
 def test_a_further_record_is_a_few_calls(cost: Any) -> None:
