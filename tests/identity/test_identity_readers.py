@@ -74,12 +74,11 @@ def test_an_unreadable_file_neither_raises_nor_blocks(tmp_path: Path, what: str)
 # -- containers ----------------------------------------------------------------------------------
 
 
-def contained(root: Path, **environ: str) -> bool:
-    return Machine(root, environ=environ).is_container()
-
-
 @pytest.mark.parametrize("mark", identity._MARKS)
 def test_containers(tmp_path: Path, mark: str) -> None:
+    def contained(root: Path, **environ: str) -> bool:
+        return Machine(root, environ=environ).is_container()
+
     assert not contained(tmp_path)
     assert not contained(tmp_path, container="flatpak")  # shows the host's machine id
     assert contained(tmp_path, container="docker")

@@ -1,4 +1,4 @@
-"""Real processes: sixteen first starts at once, a cold start's imports, and what must not change who a user is."""
+"""Real processes: sixteen first starts at once, a full disk, and what must not change who a user is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ from support.identity import CONTEXT, DERIVED, NAMES, Machine, machine
 
 from agent import files, identity
 
-HEAVY = (
-    "hashlib hmac uuid typing dataclasses logging platform ctypes re json ssl threading subprocess inspect enum "
-    "collections contextlib functools pathlib random secrets tempfile socket sqlite3 urllib3 nacl platformdirs"
-).split()
 START = """
 import os, sys
 sys.path.insert(0, {root!r})
-before = set(sys.modules)
 from {package} import identity
 def start(state, root):
     return identity.resolve(on(root), state, vendor="Acme", product_name="Studio")
@@ -139,19 +134,6 @@ os.write(1, found.value.encode())
     assert list(state.iterdir()) == []
 
 
-@pytest.mark.parametrize("with_id", [True, False], ids=["machine id", "no machine id"])
-def test_a_start_loads_nothing_heavy(root: Path, with_id: bool) -> None:
-    place = root if with_id else root / "nowhere"
-    code = "\nprint(start(*sys.argv[1:]).value, *sorted(set(sys.modules) - before))"
-    values = set()
-    for _ in ("first start", "later start"):
-        value, *loaded = run(code, root / "state", place).split()
-        values.add(value)
-        assert identity.__name__ in loaded
-        assert [name for name in loaded if name.partition(".")[0] in HEAVY] == []
-    assert len(values) == 1
-
-
 def test_names_locale_time_zone_and_directory_do_not_matter(root: Path) -> None:
     code = "\nprint(start(None, sys.argv[1]).value)"
     for environ, directory in (
@@ -160,5 +142,4 @@ def test_names_locale_time_zone_and_directory_do_not_matter(root: Path) -> None:
         ({"HOSTNAME": "another", "COMPUTERNAME": "ANOTHER", "USER": "x", "LOGNAME": "y"}, "/"),
         ({"PYTHONHASHSEED": "7", "HOME": "/elsewhere"}, "/"),
     ):
-        path = {"PATH": os.environ.get("PATH", "")}
-        assert run(code, root, env={**path, **environ}, cwd=directory) == DERIVED
+        assert run(code, root, env=environ, cwd=directory) == DERIVED
