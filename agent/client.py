@@ -213,27 +213,22 @@ class Agent:
         id, user = os.urandom(16).hex(), self._user or self._identify(store=True).value
         capture = Capture(id, self._clock.time(), user, *licence)
         for adapter in adapters:
-            body = getattr(adapter, how)(capture, *given, **more)
-            kept |= self._put(adapter, capture, body, epoch)
+            usage, kind = adapter.usage, "usage" if adapter.usage else "licence"
+            try:
+                body = getattr(adapter, how)(capture, *given, **more)
+                record = Record(kind, adapter.name, id, capture.at, body, epoch=epoch * usage)
+                place = self._spool.record(record, sync=not usage)
+            except Exception as error:  # a defect of ours, or an interpreter that is taken apart
+                self._lost("failed: " + type(error).__name__)
+                continue
+            if place != DISK:
+                self._lost("quota" if place == FULL else "kept in memory only")
+            self._counters.unsynced |= usage
+            kept |= place == DISK
         self._worker.wake(recorded=True)
-        return id if kept else None
-
-    def _put(self, adapter: Adapter, capture: Capture, body: Any, epoch: int) -> bool:
-        """Keep one record, usage under the consent ``epoch`` of its capture; True when it survives the process."""
-        usage, kind = adapter.usage, "usage" if adapter.usage else "licence"
-        id, at, epoch = capture.event_id, capture.at, epoch if usage else 0
-        try:
-            record = Record(kind, adapter.name, id, at, body, epoch=epoch)
-            kept = self._spool.record(record, sync=not usage)
-        except Exception as error:  # a defect of ours, or an interpreter that is being taken apart
-            self._lost("failed: " + type(error).__name__)
-            return False
-        if kept != DISK:
-            self._lost("quota" if kept == FULL else "kept in memory only")
-        self._counters.unsynced |= usage
         if self._worker.closed:  # meanwhile, by another thread: nothing of ours stays open
             self._spool.seal()
-        return kept == DISK
+        return id if kept else None
 
     def _lost(self, why: str, n: int = 1) -> Optional[str]:
         """Count what was not recorded, or not durably; gives None, as its caller does."""

@@ -158,25 +158,24 @@ class File:
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         still = _still if _still.acquire(True, STILL_S) else _still_anew()
+        ours = True  # a bad disk may not tell of it, or not unlock it
         try:
-            self._let_go()
+            found = os.fstat(self._fd)
+            ours = (found.st_dev, found.st_ino) == self._identity
+            # On Windows nothing is inherited, and closing frees.
+            if ours and self.held is not None and not WINDOWS:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError as error:
+            ours = ours and error.errno != errno.EBADF
+        try:
+            if ours:
+                os.close(self._fd)
         except OSError:
             pass
         finally:
             still.release()
         self._fd = -1  # not before: whatever interrupts us, it can be closed again
         _open_now.discard(self)
-
-    def _let_go(self) -> None:
-        try:
-            self.stat()
-            # On Windows nothing is inherited, and closing frees.
-            if self.held is not None and not WINDOWS:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                return  # it is somebody else's now; a bad disk does not tell of ours, or does not unlock it
-        os.close(self._fd)
 
     def inherited(self) -> None:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""

@@ -105,18 +105,22 @@ class Backlog:
         refused = stub.usage and epoch is not None and stub.epoch != epoch
         return refused or winner.place != stub.place or self._book.state(stub.key).settled
 
-    def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
-        """What waits, or the dead letters, by suspicion and then by age; of ``doubted`` endpoints what failed last."""
+    def pending(
+        self, *, dead: Optional[bool] = False, doubted: Collection[str] = ()
+    ) -> list[Record]:
+        """What waits, the ``dead`` letters, or (None) both, by suspicion, then by age; of ``doubted`` endpoints by failures."""
         winners, known = self.winners(), self._book.state
         epoch = self._epoch_of(winners.values())
         found = [stub for stub in winners.values() if not self.is_nothing(stub, epoch)]
+        if dead is not None:
+            found = [stub for stub in found if known(stub.key).dead == dead]
 
         def turn(stub: Record) -> tuple[Any, ...]:
             state, failed_counts = known(stub.key), stub.endpoint in doubted
             name, at, _ = stub.place
             return (state.suspicion, state.failed * failed_counts, segment.order(name), at)
 
-        return sorted([stub for stub in found if known(stub.key).dead == dead], key=turn)
+        return sorted(found, key=turn) if len(found) > 1 else found
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """What can be sent, each looked at again when its turn comes."""
@@ -171,14 +175,16 @@ class Backlog:
 
     def count(self, memory: list[Record]) -> dict[str, Any]:
         """How many lines are what, and how old the oldest record is that waits; with what is in ``memory``."""
-        pending, readings = self.pending() + memory, list(self._readings.values())
+        unsettled, readings = self.pending(dead=None), list(self._readings.values())
+        dead = [stub for stub in unsettled if self._book.state(stub.key).dead]
+        pending = [stub for stub in unsettled if stub not in dead] + memory
         names = [stub.endpoint for stub in pending]
         return {
             "pending": {name: names.count(name) for name in set(names)},
             "strays": {stub.endpoint for stub in pending if self._is_stray(stub)},
-            "dead": len(self.pending(dead=True)),
-            "damaged": sum(reading.damaged for reading in readings),
-            "newer": sum(reading.newer for reading in readings),
+            "dead": len(dead),
+            "damaged": sum([reading.damaged for reading in readings]),
+            "newer": sum([reading.newer for reading in readings]),
             "segments": len(readings),
             "oldest_at": min((stub.at for stub in pending), default=None),
         }
@@ -192,9 +198,9 @@ class Backlog:
 
     def reap(self, done: list[str]) -> None:
         """End the segments of which nothing is left to do; and temporary files that a killed process left."""
-        winners = self.winners()
         if done:  # a line that was overtaken must not come back without what settled the record
             self._book.write(sync=True)
+        winners = self.winners() if done else {}
         for name in done:
             file = segment.seize(os.path.join(self.directory, name))
             if file is not None:
@@ -223,7 +229,7 @@ class Backlog:
         """
         reading = Reading(file.path)
         try:
-            reading.refresh()
+            reading.read(file)
             if winners is None:  # else it was read under the deliverer's lock
                 self._book.refresh()
         except OSError:

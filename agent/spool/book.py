@@ -23,7 +23,7 @@ from .segment import BOOK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Any, Optional
 
     from ..files import File
@@ -221,7 +221,7 @@ class Book:
         if file is not None:
             file.close()
 
-    def compact(self, keys: Collection[Key]) -> None:
+    def compact(self, keys: Callable[[], Collection[Key]]) -> None:
         """Rewrite an overgrown book: what is known of these records, the ones in segments, and of all else a little.
 
         Under the deliverer's lock. Raises ``OSError``.
@@ -238,7 +238,7 @@ class Book:
             for slot in lanes[:-LANES]:
                 del self._facts[slot]
             values = [*self._unknown, *self._facts.values(), *self.answers.values()]
-            for key in keys:
+            for key in keys():
                 values += self._states[key].lines(key) if key in self._states else []
             data = b"".join(map(lines.encode, values))
             self.close()

@@ -210,7 +210,11 @@ class Writer:
         for again in (False, True):
             try:
                 known = self._open.get(class_)
-                if known is not None and not self._fits(known, len(data)):
+                if known is not None and (
+                    known.failed
+                    or known.size + len(data) > self._most_bytes
+                    or known.count >= self._most_lines
+                ):
                     self.seal((class_,))
                 if lease is not None:
                     lease(len(data), class_ not in self._open)
@@ -305,18 +309,21 @@ class Reading:
         self.records: dict[Key, Record] = {}
 
     def refresh(self) -> None:
-        """Read what was appended since; an unterminated tail was never acknowledged. Raises ``OSError``."""
-        if os.lstat(self.path).st_size == self.cursor:
-            return
-        with files.open_read(self.path) as file:
-            if file.stat().st_size < self.cursor:
-                self.forget()
-            while True:
-                data = file.read(self.cursor, CHUNK_BYTES)
-                end = data.rfind(b"\n") + 1
-                if not end and len(data) < CHUNK_BYTES:
-                    return
-                self._take(data[: end or len(data)])
+        """Read what was appended since. Raises ``OSError``."""
+        if os.lstat(self.path).st_size != self.cursor:
+            with files.open_read(self.path) as file:
+                self.read(file)
+
+    def read(self, file: File) -> None:
+        """The same, of an open file; an unterminated tail was never acknowledged."""
+        if file.stat().st_size < self.cursor:
+            self.forget()
+        while True:
+            data = file.read(self.cursor, CHUNK_BYTES)
+            end = data.rfind(b"\n") + 1
+            if not end and len(data) < CHUNK_BYTES:
+                return
+            self._take(data[: end or len(data)])
 
     def _take(self, data: bytes) -> None:
         for line in data.split(b"\n"):

@@ -258,13 +258,12 @@ class Spool:
             self._let_go()
 
     def _tidy(self) -> None:
-        self._refresh()
         done = self._backlog.names_done()
         self.seal([c for c, own in self._writer.names() if own in done and c != COUNTERS])
         self._backlog.reap(done)
         self.note("purge")  # what a refusal could not remove is nothing by now
         if not self._backlog.trouble:  # else what is not read would lose its answers
-            self._book.compact(self._backlog.winners().keys())
+            self._book.compact(self._backlog.winners)
         if not self.memory and self._book.write():  # so the disk takes what is written
             for what in ("write", "sync", "counters"):
                 self.trouble.pop(what, None)
