@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, endpoint, run_python, snapshot
+from support.agent import Desk, desk, endpoint, snapshot
+from support.product import PRODUCT, quiet
 
 import agent
 
 API_KEY = "canary-api-key-7f3a"
 LICENCE = ("canary-licence-51c9", "activation-1")
+SECRETS: Any = {"license_key": LICENCE, "api_key": API_KEY}
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def masked(body: str) -> str:
 
 
 def test_the_preview_is_what_is_sent_but_for_the_secrets(at: Desk) -> None:
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         some_of_everything(product)
         previewed = product.preview()
         assert product.flush().pending == 0
@@ -70,7 +72,7 @@ def test_the_preview_counts_what_is_not_on_disk_yet(at: Desk) -> None:
 
 
 def test_looking_leaves_no_trace_where_nothing_was(at: Desk) -> None:
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         assert product.preview() == []
         samples = product.preview(samples=True)
         assert [sample["sample"] for sample in samples] == [True] * 7
@@ -89,7 +91,7 @@ def test_looking_leaves_no_trace_where_nothing_was(at: Desk) -> None:
 
 def test_looking_changes_no_file_and_asks_nobody(at: Desk) -> None:
     at.collector.fault("500", count=1)
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         some_of_everything(product)
         product.flush()
         before, seen = snapshot(at.state_dir), at.seen()
@@ -103,41 +105,30 @@ def test_looking_changes_no_file_and_asks_nobody(at: Desk) -> None:
 
 
 def test_looking_opens_no_socket(at: Desk) -> None:
-    code = """
+    forbid = """
 import sys
 sys.addaudithook(lambda event, args: sys.exit("socket") if event.startswith("socket.") else None)
-import agent
-key = agent.PublicKey.from_pem(sys.argv[2])
-t = agent.Agent(agent.Config(
-    vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5", usage_consent=True,
-    state_dir=sys.argv[1], deliver="manual", endpoints=(
-        agent.GetKeyManager(base_url="https://keys.acme.example", api_key="k", keys=(key,)),
-        agent.Reo(api_key="k", domain="acme.example"))))
+"""
+    code = """
 t.call_home(); t.count("A"); t.track("B")
 assert len(t.preview(samples=True)) == 11
 t.status(); t.history(); t.diagnostics()
 t.close()
 """
-    found = run_python(code, str(at.state_dir), at.collector.keys[0]["public_key"])
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    quiet(at, code, product=forbid + PRODUCT, deliver="manual")
 
 
 def test_no_secret_anywhere_but_in_the_record_that_carries_it(at: Desk) -> None:
     at.collector.fault("401-100", endpoint="reo-usage", count=1)
     at.collector.fault("unsigned", endpoint="getkeymanager", count=1)
     proxy = "http://user:canary-password@127.0.0.1:1"
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         some_of_everything(product)
         product.flush()
         product.flush()
-        looks: list[Any] = [
-            product.status(),
-            product.history(),
-            product.diagnostics(),
-            product.preview(samples=True),
-        ]
-        looks.append(repr(product) + repr(product.flush()))
-    with at.agent(license_key=LICENCE, api_key=API_KEY, proxy=proxy) as product:
+        looks: list[Any] = [product.status(), product.history(), product.diagnostics()]
+        looks += [product.preview(samples=True), repr(product) + repr(product.flush())]
+    with at.agent(**SECRETS, proxy=proxy) as product:
         looks.append(product.diagnostics())
     text = json.dumps(looks)
     for secret in (API_KEY, LICENCE[0], "canary-password"):
@@ -147,7 +138,7 @@ def test_no_secret_anywhere_but_in_the_record_that_carries_it(at: Desk) -> None:
 
 
 def test_status_tells_what_is_pending_where(at: Desk) -> None:
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         some_of_everything(product)
         status = product.status()
         json.dumps(status)
@@ -160,7 +151,7 @@ def test_status_tells_what_is_pending_where(at: Desk) -> None:
         assert status["unknown_endpoints"] == {"getkeymanager": 4}
         product.flush()
         assert product.status()["unknown_endpoints"] == {"getkeymanager": 4}
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         assert product.flush().delivered == 4
 
 
@@ -171,7 +162,7 @@ def test_status_beside_a_delivery_disturbs_nothing(at: Desk) -> None:
     def look(outcome: agent.Outcome) -> None:
         looks.append(product.status()["endpoints"][0]["failures"])
 
-    with at.agent(license_key=LICENCE, api_key=API_KEY, only="licence", on_outcome=look) as product:
+    with at.agent(**SECRETS, only="licence", on_outcome=look) as product:
         for number in range(3):
             product.record_text(str(number), data_group="g")
         at.collector.fault("500", count=1)
@@ -185,7 +176,7 @@ def test_status_beside_a_delivery_disturbs_nothing(at: Desk) -> None:
 
 
 def test_diagnostics_with_the_network_asks_without_a_key(at: Desk) -> None:
-    with at.agent(license_key=LICENCE, api_key=API_KEY) as product:
+    with at.agent(**SECRETS) as product:
         product.call_home()
         found = product.diagnostics(network=True)
         json.dumps(found)
@@ -194,10 +185,7 @@ def test_diagnostics_with_the_network_asks_without_a_key(at: Desk) -> None:
         found = product.diagnostics(network=True)
         assert [probe["reached"] for probe in found["network"]] == [False, False]
         assert all(probe["reason"] for probe in found["network"])
-    asked = [
-        (request["body"], request["headers"].get("x-api-key"))
-        for request in at.collector.requests()
-    ]
+    asked = [(r["body"], r["headers"].get("x-api-key")) for r in at.collector.requests()]
     # The collector masks keys as well: that none was sent it says by its refusals.
     assert asked == [("api_key=****", None), ('{"payload":{}}', "****")]
     assert [record["answer"] for record in at.collector.records()] == [100, 401]

@@ -34,9 +34,7 @@ STATES: list[tuple[str, Any, str]] = [
     ("a valid key", ("demo-license-key", "activation-1"), "demo-license-key"),
     ("a key without activation", "demo-license-key", "demo-license-key"),
     ("a wrong key", ("stolen", "activation-1"), "stolen"),
-    ("an expired key", ("expired-2019", None), "expired-2019"),
     ("an empty key", "", ""),
-    ("an empty pair", ("", ""), ""),
     ("an activation without a key", (None, "activation-1"), ""),
     ("none", None, ""),
     ("a callable", lambda: "demo-license-key", "demo-license-key"),
@@ -45,11 +43,7 @@ STATES: list[tuple[str, Any, str]] = [
     ("a callable that raises", raising, ""),
     ("a callable that ends the program", leaving, ""),
     ("a callable that gives a number", lambda: 7, ""),
-    ("a callable that gives a list", lambda: ["a", "b"], ""),
-    ("a callable that gives three", lambda: ("a", "b", "c"), ""),
     ("a callable that gives an object", object, ""),
-    ("a callable that gives bytes", lambda: b"demo-license-key", ""),
-    ("a callable that gives half a pair", lambda: ("a", 3), ""),
     ("a callable that gives an odd pair", lambda: Odd(("a", "b")), ""),
     ("text that no server expects", "\ud800 \x00&api_key=x%00\n" + "k" * 9000, "? "),
 ]
@@ -102,7 +96,7 @@ steps_of = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(initial=st.sampled_from(NAMES), steps=steps_of)
 def test_the_requests_sent_do_not_depend_on_the_activation_state(
     at: Desk, initial: str, steps: list[tuple[str, str]]
