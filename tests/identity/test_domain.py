@@ -195,8 +195,9 @@ def test_a_pass_asks_once_however_many_sums_wait(at: Desk, machine: Machine) -> 
 
 
 def test_a_silent_resolver_holds_up_neither_the_rest_of_a_pass_nor_the_next(
-    at: Desk, machine: Machine
+    at: Desk, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("agent.delivery.ORIGIN_S", 0.5)
     machine.speaks.clear()
     with at.agent(only="usage", domain=agent.dns_domain) as product:
         product.count("RENDER")
