@@ -181,7 +181,8 @@ class Delivery:
                 lane.left = True
             elif lane is not None:
                 verdict = self._attempt(record, lane, left_s)
-                if verdict is not None and self._settle(record, lane, verdict):
+                ended = verdict is not None and self._settle(record, lane, verdict)
+                if verdict is not None and ended and self._on_outcome is not None:
                     told.append(self._outcome(record, verdict))
                 if lane.remaining_s(self._clock.time()) > 0:
                     self._leave([open_.pop(record.endpoint)])

@@ -141,6 +141,7 @@ class Verdict(_Facts):
     was signed, trusted and fresh; ``status`` is HTTP's, 0 where no answer came.
     """
 
+    outcome: str
     reason = ""
     code: int | None = None
     errors: dict[str, list[str]] | None = None
@@ -150,8 +151,7 @@ class Verdict(_Facts):
     status = 0
 
     def __init__(self, outcome: str, **facts: Any) -> None:
-        self.outcome = outcome
-        super().__init__(**facts)
+        vars(self).update(facts, outcome=outcome)
 
 
 class Outcome(_Facts):

@@ -108,7 +108,10 @@ class Backlog:
     def pending(
         self, *, dead: Optional[bool] = False, doubted: Collection[str] = ()
     ) -> list[Record]:
-        """What waits, the ``dead`` letters, or (None) both, by suspicion, then by age; of ``doubted`` endpoints by failures."""
+        """What waits, the ``dead`` letters, or (None) both, by suspicion, then by age.
+
+        Of ``doubted`` endpoints what failed least comes first.
+        """
         winners, known = self.winners(), self._book.state
         epoch = self._epoch_of(winners.values())
         found = [stub for stub in winners.values() if not self.is_nothing(stub, epoch)]
@@ -245,8 +248,8 @@ class Backlog:
 class Quota:
     """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
 
-    ``report(count, id, told)`` has it on disk that so many records go, ``told`` of which a report told of that goes too,
-    or raises ``OSError``.
+    ``report(count, id, told)`` has it on disk that so many records go, or raises ``OSError``; ``told`` of them are
+    known from a report that goes too.
     """
 
     def __init__(

@@ -212,7 +212,7 @@ class Spool:
         Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
         """
         self._let_go()  # Ctrl-C broke off whoever had it, in the middle of giving it back
-        self.note("lock")
+        self.trouble.pop("lock", None)
         held: Optional[bool] = True
         self._exists = self.directory is not None and os.path.isdir(self.directory)
         if self._exists:
@@ -249,7 +249,7 @@ class Spool:
         """Let another process deliver, what is done with removed; safe when not claimed."""
         try:
             if self.claimed and self._exists:
-                self.note("tidy")
+                self.trouble.pop("tidy", None)
                 self._tidy()
         except Exception as error:
             self.note("tidy", error)
@@ -261,10 +261,12 @@ class Spool:
         done = self._backlog.names_done()
         self.seal([c for c, own in self._writer.names() if own in done and c != COUNTERS])
         self._backlog.reap(done)
-        self.note("purge")  # what a refusal could not remove is nothing by now
+        self.trouble.pop("purge", None)  # what a refusal could not remove is nothing by now
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners)
-        if not self.memory and self._book.write():  # so the disk takes what is written
+        if (
+            self.trouble and not self.memory and self._book.write()
+        ):  # so the disk takes what is written
             for what in ("write", "sync", "counters"):
                 self.trouble.pop(what, None)
         with self._lock:

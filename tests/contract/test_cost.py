@@ -13,6 +13,7 @@ import pytest
 from support.agent import FakeClock, desk
 from support.product import PRODUCT, says
 
+pytestmark = pytest.mark.once  # what a Python counts as a call changed in 3.12
 WATCHED = """
 import _thread, os, sys, threading
 import agent
@@ -63,7 +64,8 @@ def cost(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     licence = "t.close()\nt = agent.Agent(config.replace(endpoints=config.endpoints[:1]), ('demo-license-key', 'a'))"
     with desk(place, FakeClock(time.time())) as at:
         given: Any = {"deliver": request.param, "start_delay_s": 60}
-        return says(at, licence + WORK, product=WATCHED + PRODUCT, **given)
+        found = says(at, licence + WORK, product=WATCHED + PRODUCT, **given)
+        return {**found, "deliver": request.param}
 
 
 def test_a_further_record_is_a_few_calls(cost: Any) -> None:
@@ -71,5 +73,6 @@ def test_a_further_record_is_a_few_calls(cost: Any) -> None:
 
 
 def test_a_warm_flush_of_one_record_can_be_followed(cost: Any) -> None:
-    assert cost["flush"]["calls"] <= 400, cost["flush"]
+    """On all threads together; with a thread of ours its own turns come on top."""
+    assert cost["flush"]["calls"] <= (400 if cost["deliver"] == "manual" else 450), cost["flush"]
     assert len(cost["flush"]["modules"]) <= 20, cost["flush"]["modules"]
