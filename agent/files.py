@@ -49,7 +49,7 @@ class File:
                 file.write(line)                  # all of it or OSError
                 file.sync()
 
-    Before it reads, writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes
+    Before it writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes
     descriptors it does not know lets its own next file have the number, and that one is not ours to write into.
     """
 
@@ -96,14 +96,14 @@ class File:
 
     def read(self, offset: int, limit_bytes: int) -> bytes:
         """At most ``limit_bytes`` from ``offset`` on."""
-        os.lseek(self._fd, offset, os.SEEK_SET)
         chunks = []
         while limit_bytes > 0:
-            chunk = os.read(self._fd, min(limit_bytes, 1 << 20))
+            chunk = _read(self._fd, min(limit_bytes, 1 << 20), offset)
             if not chunk:
                 break
             chunks.append(chunk)
             limit_bytes -= len(chunk)
+            offset += len(chunk)
         return b"".join(chunks)
 
     def write(self, data: bytes) -> None:
@@ -181,6 +181,15 @@ class File:
         """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""
         self.held = None
         self.close()
+
+
+def _seek_and_read(fd: int, size: int, offset: int) -> bytes:  # pragma: no cover
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, size)
+
+
+# Of a descriptor that a host gave to another file it moves nothing.
+_read = getattr(os, "pread", _seek_and_read)
 
 
 def create(path: str) -> File:
