@@ -29,20 +29,12 @@ from agent.spool.store import DISK, MEMORY
 
 pytestmark = pytest.mark.once
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def nested(depth: int, brackets: str = "[]") -> bytes:
-    text = b'{"v":1,"k":"licence","e":"server","id":"deep","at":1.0,"b":{"x":%s1%s}}' % (
-        brackets[0].encode() * depth,
-        brackets[-1].encode() * depth,
-    )
+def nested(depth: int) -> bytes:
+    text = b'{"v":1,"k":"licence","e":"server","id":"deep","at":1.0,"b":{"x":%s1%s}}'
+    text %= (b"[" * depth, b"]" * depth)
     return b"%08x %b\n" % (lines.crc32(text), text)
 
 
@@ -52,18 +44,14 @@ print(waiting(directory), look(directory).census()["damaged"])
 """
 
 
-@pytest.mark.parametrize("depth", [300, 20_000, 250_000])
-def test_a_deeply_nested_line_ends_no_interpreter_whose_limit_was_raised(
-    place: Path, depth: int
-) -> None:
-    write_segment(place, [nested(depth), line("a")])
-    assert done(child(DEEP, directory=place)).strip() == "['a'] 1"
+def test_a_deeply_nested_line_ends_no_interpreter_whose_limit_was_raised(place: Path) -> None:
+    write_segment(place, [nested(300), nested(20_000), nested(250_000), line("a")])
+    assert done(child(DEEP, directory=place)).strip() == "['a'] 3"
 
 
 @pytest.mark.parametrize("text", ["[" * 30_000, '\\"[{' * 10_000, "\\\\[" * 10_000, '"[' * 9000])
 def test_brackets_in_a_text_are_no_nesting(place: Path, text: str) -> None:
-    target = spool(place)
-    keep(target, "a", text=text)
+    keep(spool(place), "a", text=text)
     (record,) = look(place).records()
     assert record.body["text_data"] == text
 
@@ -113,18 +101,18 @@ if os.path.exists("/proc/self/status"):  # the most memory that this program eve
 """
 
 
-def test_a_planted_segment_of_a_hundred_thousand_records_costs_little(place: Path) -> None:
+def test_a_planted_segment_of_tens_of_thousands_of_records_costs_little(place: Path) -> None:
     """One of 60 MB cost 1.1 GB of memory."""
     record = {"v": 1, "k": "licence", "e": "server", "at": START, "b": {"x": "x" * 500}}
-    write_segment(place, [lines.encode({**record, "id": "%x" % n}) for n in range(100_000)])
+    write_segment(place, [lines.encode({**record, "id": "%x" % n}) for n in range(30_000)])
     sent, damaged, took_s, *most_kb = done(child(LONG, directory=place)).split()
-    assert (sent, damaged) == ("3", "0") and float(took_s) < 20
-    assert sum(map(int, most_kb)) < 250_000
+    assert (sent, damaged) == ("3", "0") and float(took_s) < 7
+    assert sum(map(int, most_kb)) < 90_000
 
 
 def test_a_long_file_of_damage_is_counted_and_goes(place: Path) -> None:
-    write_segment(place, [b"\0" * 9_000_000, b"\n", b"x\n" * 200_000, line("a")])
-    assert look(place).census()["damaged"] > 200_000
+    write_segment(place, [b"\0" * 9_000_000, b"\n", b"x\n" * 90_000, line("a")])
+    assert look(place).census()["damaged"] > 90_000
     assert deliver(spool(place)) == ["a"] and segments(place) == []
 
 
@@ -138,8 +126,7 @@ def test_a_long_file_of_damage_is_counted_and_goes(place: Path) -> None:
 def test_whatever_lies_in_the_place_of_a_file_costs_only_that_file(
     place: Path, tmp_path: Path, kind: str, what: str
 ) -> None:
-    target = spool(place, max_bytes=100_000)
-    keep(target, "a")
+    keep(spool(place), "a")
     path = place / (what if what != "segment" else "l-%012x-%016x.seg" % (3, 3))
     outside = tmp_path / "outside"
     outside.write_bytes(b"not ours")
@@ -152,63 +139,28 @@ def test_whatever_lies_in_the_place_of_a_file_costs_only_that_file(
         path.symlink_to(outside if kind == "link" else tmp_path / "nowhere")
     else:
         path.touch(0o000)
-    other = spool(place, max_bytes=100_000)
+    other = spool(place, max_bytes=40_000, power=False)
     other.note_fact("lane", "tag", failures=1)
     other.refresh_facts()
     other.history(3)
     keep(other, "b")
     epoch = other.consent.ensure()
     assert bool(epoch) == (what != "agent.consent" or kind == "nothing readable")
-    sent = deliver(other)
-    assert sorted(sent) == ["a", "b"] and deliver(other) == []
+    assert sorted(deliver(other)) == ["a", "b"] and deliver(other) == []
     other.refuse_usage()
-    for n in range(150):
+    for n in range(60):
         assert other.record(licence("id-%d" % n, "x" * 900), sync=False) in (DISK, MEMORY)
     assert outside.read_bytes() == b"not ours" and not (tmp_path / "nowhere").exists()
     keep(spool(place), "c")
 
 
-def test_a_file_or_a_link_in_place_of_the_directory_keeps_records_in_memory(tmp_path: Path) -> None:
-    real = tmp_path / "elsewhere"
-    real.mkdir()
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to(real)
-    for path in (tmp_path / "file", tmp_path / "link", tmp_path / "file" / "below"):
-        target = spool(path)
-        assert target.record(licence("a"), sync=True) == MEMORY
-        assert target.trouble and deliver(target) == ["a"] and target.memory == []
-        target.refuse_usage()
-    assert list(real.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_directory_of_somebody_else_is_not_used(place: Path) -> None:
-    place.mkdir()
-    os.chown(place, 12345, 12345)
-    target = spool(place)
-    assert target.record(licence("a"), sync=True) == MEMORY
-    assert list(place.iterdir()) == []
-    below = spool(place / "below")  # nor one in somebody else's home
-    assert below.record(licence("a"), sync=True) == MEMORY
-    assert list(place.iterdir()) == []
-
-
-def test_a_directory_that_others_may_write_is_closed_to_them(place: Path) -> None:
-    place.mkdir()
-    place.chmod(0o777)
-    keep(spool(place), "a")
-    assert place.stat().st_mode & 0o777 == 0o700
-    assert segments(place)[0].stat().st_mode & 0o777 == 0o600
-
-
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("mode", [0o1777, 0o1770, 0o3777, 0o777])
 def test_a_directory_that_others_use_too_is_refused_and_left_as_it_is(
     place: Path, mode: int
 ) -> None:
     place.mkdir()
     if not mode & 0o1000:
-        if os.geteuid() != 0:
-            pytest.skip("only root can give a file away")
         (place / "of somebody").touch()
         os.chown(place / "of somebody", 12345, 12345)
     place.chmod(mode)
@@ -220,10 +172,12 @@ def test_a_directory_that_others_use_too_is_refused_and_left_as_it_is(
     assert place.stat().st_mode & 0o7777 == mode and os.listdir(place) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no modes there")
-def test_files_of_ours_that_others_may_read_are_closed_to_them_once_written(place: Path) -> None:
+def test_what_others_may_read_or_write_is_closed_to_them(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
     target = spool(place)
     keep(target, "a", "b")
+    assert place.stat().st_mode & 0o777 == 0o700
     assert target.record(usage("u", target.consent.ensure()), sync=True) == DISK
     deliver(target, limit=1)
     target.seal()
@@ -236,35 +190,29 @@ def test_files_of_ours_that_others_may_read_are_closed_to_them_once_written(plac
     assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
 
 
-def test_files_with_other_names_are_nobodys(place: Path) -> None:
+def test_files_with_other_names_are_nobodys_and_all_of_ours_are_known(place: Path) -> None:
     place.mkdir()
     strangers = ["video.seg", "l-1-2.seg", "consent-form.pdf", "agent.txt", "identity-card"]
     strangers += ["L-%012x-%016x.seg" % (1, 2), "agent.book.bak", "x.tmp", "agent.book.tmp"]
     strangers += ["z-%012x-%016x.seg" % (1, 2), "l-%012X-%016x.seg" % (10, 2), ".agent.lock"]
     for name in strangers:
         (place / name).write_bytes(b"content of somebody")
-    target = spool(place, max_bytes=100_000)
-    for n in range(300):
+    target = spool(place, max_bytes=40_000)
+    for n in range(100):
         target.record(licence("id-%d" % n, "x" * 500), sync=False)
     target.refuse_usage()
     deliver(target)
     assert all((place / name).read_bytes() == b"content of somebody" for name in strangers)
     assert not any(map(segment.is_ours, strangers))
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["agent.book", "agent.lock", "agent.room", "agent.consent", "agent.book.%016x.tmp" % 1]
-    + ["agent.consent.%016x.tmp" % 1, "identity-%016x" % 5, "identity-%016x.lock" % 5]
-    + ["identity-%016x.%016x.tmp" % (5, 1)]
-    + ["%s-%012x-%016x.seg" % (class_, 1, 2) for class_ in "luc"],
-)
-def test_every_file_of_ours_is_known_by_its_name(name: str) -> None:
-    assert segment.is_ours(name)
+    ours = ["agent.book", "agent.lock", "agent.room", "agent.consent", "identity-%016x" % 5]
+    ours += [
+        "%s.%016x.tmp" % (name, 1) for name in ours if name not in ("agent.lock", "agent.room")
+    ]
+    ours += ["%s-%012x-%016x.seg" % (class_, 1, 2) for class_ in "luc"]
+    assert all(map(segment.is_ours, [*ours, "identity-%016x.lock" % 5]))
 
 
 def test_a_record_of_an_endpoint_that_nobody_knows_is_kept_and_counted(place: Path) -> None:
     write_segment(place, [lines.encode({**licence("a").to_json(), "e": "retired"}), line("b")])
-    target = spool(place)
-    assert target.census()["pending"] == {"retired": 1, "server": 1}
+    assert look(place).census()["pending"] == {"retired": 1, "server": 1}
     assert waiting(place) == ["a", "b"]
