@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,58 +23,36 @@ def main(argv: list[str]) -> int:
     missing = [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]
     if missing:
         raise SystemExit("not installed here: " + ", ".join(missing))
-    python = builds.find_python(args.python)
-    cases = [
-        (name, pynacl)
-        for name in args.packager or builds.PACKAGERS
-        for pynacl in (True, False)
-        if pynacl or not args.only_pynacl
-    ]
+    args.python = builds.find_python(args.python)
     results = []
-    with _place(args.keep) as top, driving.display() as screen:
-        for name, pynacl in cases:
-            result = _case(top, screen, python, name, args, pynacl=pynacl)
-            print(json.dumps(result), flush=True)
-            results.append(result)
-            if args.json:
-                args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    with tempfile.TemporaryDirectory(prefix="frozen-") as top, driving.display() as screen:
+        for name in args.packager or builds.PACKAGERS:
+            for pynacl in (True,) if args.only_pynacl else (True, False):
+                results.append(_case(Path(top), screen, name, args, pynacl=pynacl))
+                print(json.dumps(results[-1]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     return int(any(said != "ok" for one in results for said in one["seen"].values()))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.frozen", description=__doc__)
-    parser.add_argument(
-        "--packager", action="append", choices=list(builds.PACKAGERS), help="default: all"
-    )
-    parser.add_argument("--python", default="", metavar="X.Y", help="or a path; default: this one")
-    parser.add_argument("--only-pynacl", action="store_true", help="not without PyNaCl")
-    parser.add_argument(
-        "--blank", action="store_true", help="also build without the agent, for the size"
-    )
-    parser.add_argument(
-        "--with", dest="parts", default="none", help="parts of the copy, as for vendor"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="build there, and leave it")
+    add = parser.add_argument
+    add("--packager", action="append", choices=list(builds.PACKAGERS), help="default: all")
+    add("--python", default="", metavar="X.Y", help="or a path; default: this one")
+    add("--only-pynacl", action="store_true", help="not without PyNaCl")
+    add("--blank", action="store_true", help="also build without the agent, for the size")
+    add("--with", dest="parts", default="none", help="parts of the copy, as for vendor")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser
 
 
-@contextlib.contextmanager
-def _place(keep: Path | None) -> Iterator[Path]:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="frozen-") as made:
-        yield Path(made)
-
-
 def _case(
-    top: Path, screen: str, python: str, name: str, args: argparse.Namespace, *, pynacl: bool
+    top: Path, screen: str, name: str, args: argparse.Namespace, *, pynacl: bool
 ) -> dict[str, Any]:
     packager = builds.PACKAGERS[name]
     libraries = ("urllib3", "platformdirs", *(("pynacl",) if pynacl else ()))
-    interpreter = builds.environment(top, python, packager, libraries)
+    interpreter = builds.environment(top, args.python, packager, libraries)
     out = Path(tempfile.mkdtemp(prefix=name + "-", dir=top)) / "build"
     began = time.monotonic()
     recipe = builds.options(packager.recipe, pynacl=pynacl)
@@ -84,7 +61,7 @@ def _case(
     result = {"packager": name, "pynacl": pynacl, "build_s": round(time.monotonic() - began)}
     result.update(_size(packager, program))
     if args.blank and not pynacl:
-        interpreter = builds.environment(top, python, packager, ())
+        interpreter = builds.environment(top, args.python, packager, ())
         nothing = builds.product(top, agent=False)
         empty = builds.build(packager, interpreter, nothing, out.with_name("without-agent"), [])
         result["bytes_without_agent"] = _size(packager, empty)["bytes"]
@@ -102,21 +79,17 @@ def _size(packager: builds.Packager, program: Path) -> dict[str, int]:
 def _drive(
     program: Path, homes: Path, screen: str, *, pynacl: bool, detached: bool
 ) -> dict[str, Any]:
-    def rsa_wrong(desk: driving.Desk) -> None:
-        driving.not_believed(desk, "wrong-key")
-
-    def unverifiable(desk: driving.Desk) -> None:
-        driving.not_believed(desk, None)
-
-    ed25519 = driving.killed_and_started_again if pynacl else unverifiable
-    # Late, and with what is loaded last, if a one-file program takes its files away.
-    slow = {"answer_delay_s": 2.0, "algorithm": "ed25519" if pynacl else "rsa"}
+    ed25519 = {"algorithm": "ed25519"}
     scenes: dict[str, tuple[Callable[[driving.Desk], None], dict[str, Any]]] = {
         "rsa": (driving.killed_and_started_again, {}),
-        "rsa, wrong key": (rsa_wrong, {}),
-        "ed25519" if pynacl else "ed25519 not believed": (ed25519, {"algorithm": "ed25519"}),
+        "rsa, wrong key": (driving.not_believed_with_a_wrong_key, {}),
+        "ed25519": (driving.killed_and_started_again, ed25519),
     }
+    if not pynacl:
+        scenes["ed25519 not believed"] = (driving.not_believed, scenes.pop("ed25519")[1])
     if detached:
+        # Late, and with what is loaded last, if a one-file program takes its files away.
+        slow = {"answer_delay_s": 2.0, **(ed25519 if pynacl else {})}
         scenes["detached"] = (driving.delivered_after_the_end, slow)
     seen: dict[str, str] = {}
     said: dict[str, Any] = {}

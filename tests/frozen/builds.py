@@ -63,18 +63,17 @@ def _nuitka(how: str) -> Command:
     return command
 
 
+_ROWS = (
+    # name, what is installed, the command, the program, the recipe
+    ("pyinstaller-onedir", "pyinstaller", _pyinstaller("--onedir"), "studio/studio", "pyinstaller"),
+    ("pyinstaller-onefile", "pyinstaller", _pyinstaller("--onefile"), "studio", "pyinstaller"),
+    ("cx_freeze", "cx_Freeze", _cx_freeze, "studio/studio", "cx_freeze"),
+    ("nuitka-standalone", "nuitka", _nuitka("--standalone"), "launch.dist/studio", "nuitka"),
+    ("nuitka-onefile", "nuitka[onefile]", _nuitka("--onefile"), "studio", "nuitka"),
+)
 PACKAGERS = {
-    "pyinstaller-onedir": Packager(
-        ("pyinstaller",), _pyinstaller("--onedir"), "studio/studio", "pyinstaller.txt"
-    ),
-    "pyinstaller-onefile": Packager(
-        ("pyinstaller",), _pyinstaller("--onefile"), "studio", "pyinstaller.txt"
-    ),
-    "cx_freeze": Packager(("cx_Freeze",), _cx_freeze, "studio/studio", "cx_freeze.txt"),
-    "nuitka-standalone": Packager(
-        ("nuitka",), _nuitka("--standalone"), "launch.dist/studio", "nuitka.txt"
-    ),
-    "nuitka-onefile": Packager(("nuitka[onefile]",), _nuitka("--onefile"), "studio", "nuitka.txt"),
+    name: Packager((needs,), command, program, recipe + ".txt")
+    for name, needs, command, program, recipe in _ROWS
 }
 
 

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import agent
 from agent.collector import Collector
@@ -111,28 +111,26 @@ class Desk:
                     return True
         return False
 
-    def look(self) -> agent.Agent:
-        """Our own agent on the product's state: it sends nothing."""
+    def look(self) -> tuple[list[str], int]:
+        """What the licence server's answers counted for, the oldest first, and how many records wait.
+
+        As our own agent on the product's state sees it: it sends nothing.
+        """
         server = agent.GetKeyManager(
             base_url=self.collector.url, api_key="demo-api-key", keys=self.collector.public_keys
         )
-        return agent.Agent(
-            agent.Config(
-                vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-                endpoints=(server,), state_dir=self.state_dir, deliver="manual",
-            )
-        )  # fmt: skip
-
-    def verdicts(self) -> list[str]:
-        """What the licence server's answers counted for, the oldest first."""
-        with self.look() as looking:
+        config = agent.Config(
+            vendor="Acme",
+            product_name="Studio",
+            product_id="42",
+            product_version="5.2.5",
+            endpoints=(server,),
+            state_dir=self.state_dir,
+            deliver="manual",
+        )
+        with agent.Agent(config) as looking:
             found = [one for one in looking.history() if one["endpoint"] == "getkeymanager"]
-        return [one["verdict"] for one in found]
-
-    def pending(self) -> int:
-        """Licence records that wait."""
-        with self.look() as looking:
-            return int(looking.status()["pending"])
+            return [one["verdict"] for one in found], int(looking.status()["pending"])
 
 
 def until(otherwise: str, happened: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
@@ -154,18 +152,23 @@ def killed_and_started_again(desk: Desk) -> None:
     with desk.running() as product:
         desk.draw()
         until("the records of before and after the kill", lambda: desk.call_homes() == 2)
-        until("the answers on disk", lambda: desk.verdicts().count("delivered") == 2)
+        until("the answers on disk", lambda: desk.look()[0].count("delivered") == 2)
         expect(desk.quit(product) == 0, "status after Ctrl+Q")
-    expect(desk.pending() == 0, "something still waits")
+    expect(desk.look()[1] == 0, "something still waits")
 
 
-def not_believed(desk: Desk, fault: Optional[str]) -> None:
+def not_believed_with_a_wrong_key(desk: Desk) -> None:
+    """The same where somebody else signs."""
+    desk.collector.fault("wrong-key")
+    not_believed(desk)
+
+
+def not_believed(desk: Desk) -> None:
     """A server that answers and cannot be believed: the record stays."""
-    desk.collector.fault(fault)
     with desk.running() as product:
-        until("an answer", lambda: "untrusted" in desk.verdicts())
+        until("an answer", lambda: "untrusted" in desk.look()[0])
         expect(desk.quit(product) == 0, "status after Ctrl+Q")
-    expect(desk.pending() > 0, "the record is gone")
+    expect(desk.look()[1] > 0, "the record is gone")
 
 
 def delivered_after_the_end(desk: Desk) -> None:
@@ -177,7 +180,7 @@ def delivered_after_the_end(desk: Desk) -> None:
     with desk.running() as product:
         expect(desk.quit(product) == 0, "status after Ctrl+Q")
         until("no process that delivers", desk.delivering)
-        until("the answer on disk", lambda: desk.verdicts() == ["delivered"])
+        until("the answer on disk", lambda: desk.look()[0] == ["delivered"])
     until("a process that stays", lambda: not desk.delivering())
 
 
