@@ -213,6 +213,12 @@ class Spool:
         """
         self._let_go()  # Ctrl-C broke off whoever had it, in the middle of giving it back
         self.trouble.pop("lock", None)
+        if self.consent.blocked:
+            self.refuse_usage()
+        for record in list(self.memory):
+            if self._append(record, sync=True) != DISK:
+                break
+            self.forget(record)
         held: Optional[bool] = True
         self._exists = self.directory is not None and os.path.isdir(self.directory)
         if self._exists:
@@ -227,12 +233,6 @@ class Spool:
             self._let_go()
             return False
         self.claimed, self._book.alone = True, held is True
-        if self.consent.blocked:
-            self.refuse_usage()
-        for record in list(self.memory):
-            if self._append(record, sync=True) != DISK:
-                break
-            self.forget(record)
         self._refresh()
         return True
 

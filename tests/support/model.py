@@ -323,6 +323,7 @@ class World:
         self.unknown_lines: list[bytes] = []  # in the book
         self.refusals = self.refused = 0  # begun; the last of them that was complete
         self.surplus = 0  # reported and not gone, after a kill between the two
+        self.copies = 0  # lines whose sync failed, written once more elsewhere
         self.step = Step()
         self.serial = 0
         self._fuse: Optional[Fuse] = None
@@ -633,7 +634,7 @@ class World:
             # Answers are written without a sync, and only then.
             lost = step.cut or ((step.killed or step.faulty) and rec.base in step.tried)
             rec.dup_ok |= bool(rec.accepted) and lost
-        there = self._take(self.look())
+        there = self._take(self.look(), epoch)
         self._explain(there, epoch)
         for rec in self.known.values():
             rec.must = rec.base in there
@@ -644,7 +645,7 @@ class World:
         self._sum_up(epoch)
         self._check_planted()
 
-    def _take(self, found: list[tuple[Record, bool]]) -> set[Base]:
+    def _take(self, found: list[tuple[Record, bool]], epoch: int) -> set[Base]:
         """What is there, every content and the order checked."""
         order: dict[tuple[str, str], int] = {}
         places = {name: n for n, name in enumerate(segment.listing(self.disk.directory))}
@@ -659,6 +660,7 @@ class World:
             if record.kind == "aggregate":
                 self.take_aggregate(record)
             assert record.key in self.known, "recorded by nobody: %r" % (record.key,)
+            assert not record.usage or record.epoch == epoch or not epoch, "refused, and it waits"
             rec = self.known[record.key]
             assert record.kind == "aggregate" or record.body in rec.bodies, "other content"
             if on_disk and rec.memory_of is not None:
@@ -690,9 +692,14 @@ class World:
         self.told["dropped"] += gone
         assert gone <= reported + self.surplus, "%d lost, %d reported" % (gone, reported)
         # Too many may be counted, never too few: what is under way, or overtaken, or of a newer format.
+        self.copies += len(step.captured) * step.faulty
         newer = sum(len(content.splitlines()) for content in self.planted.values())
         slack = (
-            newer + twice + len(step.tried) + sum(bool(rec.activity) for rec in self.known.values())
+            newer
+            + twice
+            + self.copies
+            + len(step.tried)
+            + sum(bool(rec.activity) for rec in self.known.values())
         )
         if step.clean and not step.disturbed:
             assert reported <= gone + slack, "%d lost, %d reported" % (gone, reported)
