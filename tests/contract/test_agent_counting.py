@@ -128,30 +128,8 @@ def test_256_names_then_one_for_the_rest(at: Desk) -> None:
     assert sum(found.values()) == 400
 
 
-def test_counting_in_bulk_loses_nothing(at: Desk) -> None:
-    """More than the caller's thread gathers before it folds."""
-    with at.agent(clock=Clock(), only="usage", deliver="thread", start_delay_s=60) as product:
-        for _ in range(50_000):
-            product.count("RENDER")
-        assert product.flush(timeout=20).pending == 0
-    assert at.sums() == {"RENDER": 50_000}
-
-
 def test_without_an_origin_sums_wait_visibly_and_single_events_go(at: Desk) -> None:
-    with at.agent(only="usage", domain=None) as product:
-        product.count("RENDER", 4)
-        product.track("EXPORT")
-        report = product.flush()
-        assert (report.delivered, report.pending, report.drained) == (1, 1, False)
-        assert endpoint(product, "reo")["waits_for"] == "a domain or ip_addr"
-        assert product.preview() == []
-        assert product._delivery.due_in_s() == HOUR_S  # no request, and no polling
-    with at.agent(only="usage") as product:  # the update that knows one
-        assert product.flush().pending == 0
-    assert at.sums() == {"RENDER": 4}
-
-
-def test_a_callable_domain_is_asked_when_it_is_sent(at: Desk) -> None:
+    """A callable is asked when they are sent."""
     known: list[Any] = [None]
 
     def ask() -> Any:
@@ -161,17 +139,22 @@ def test_a_callable_domain_is_asked_when_it_is_sent(at: Desk) -> None:
 
     with at.agent(only="usage", domain=ask) as product:
         product.count("RENDER", 4)
+        product.track("EXPORT")
         for answer in (None, "raise", "", "not a domain!", 7):
             known[0] = answer
-            assert product.flush().pending == 1
+            report = product.flush()
+            assert (report.pending, report.drained) == (1, False)
+        assert at.activities() == ["EXPORT"] and product.preview() == []
+        assert endpoint(product, "reo")["waits_for"] == "a domain or ip_addr"
+        assert product._delivery.due_in_s() == HOUR_S  # no request, and no polling
         known[0] = "late.example"
         at.collector.fault("drop-answer")
         assert product.flush().pending == 1
         known[0] = "other.example"  # frozen: a retry is the same event
         at.collector.fault(None)
         assert product.flush().pending == 0
-    domains = [record["fields"]["domain"] for record in at.collector.records()]
-    assert domains == ["late.example", "late.example"]
+    sums = [r["fields"]["domain"] for r in at.collector.records() if "count" in r["fields"]]
+    assert sums == ["late.example", "late.example"]
 
 
 def test_a_clock_that_goes_back_ends_windows(at: Desk) -> None:

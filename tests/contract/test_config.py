@@ -116,6 +116,9 @@ def test_addresses_that_are_used() -> None:
     for given, kept in [*changed.items(), *zip(same.split(), same.split())]:
         assert getkeymanager(base_url=given).base_url == reo(base_url=given).base_url == kept
     assert reo(ip_addr="::ffff:1.2.3.4").ip_addr == "::ffff:1.2.3.4"
+    proxies = "direct http://proxy:8080 https://p/ http://u:p%40@[::1]:1 socks5://127.0.0.1:1080 socks5h://p"
+    for address in proxies.split():
+        assert config(proxy=address).proxy == address
 
 
 @pytest.mark.parametrize(
@@ -140,12 +143,6 @@ def test_addresses_that_are_refused(address: str) -> None:
         assert error.field == "base_url" and SECRET not in str(error)
 
 
-def test_proxies_that_are_used() -> None:
-    used = "direct http://proxy:8080 https://p/ http://u:p%40@[::1]:1 socks5://127.0.0.1:1080 socks5h://p"
-    for address in used.split():
-        assert config(proxy=address).proxy == address
-
-
 # --- endpoints ----------------------------------------------------------------------------------
 
 
@@ -156,14 +153,8 @@ def test_a_licence_server_without_keys() -> None:
     assert getkeymanager(keys=(), allow_unsigned=True).keys == ()
 
 
-def test_a_keyring_is_kept_as_it_is() -> None:
-    class Keyring:
-        keys = (public_key(), public_key("next"))
-
-        def trusted(self) -> Any:
-            raise AssertionError
-
-    ring = Keyring()
+def test_keys_are_a_tuple_or_a_keyring_as_it_is() -> None:
+    ring = type("Keyring", (), {"keys": (public_key(), public_key("next")), "trusted": None})()
     assert getkeymanager(keys=ring).keys is ring
     assert getkeymanager(keys=[public_key()]).keys == (public_key(),)
 
@@ -174,12 +165,12 @@ def test_a_part_that_this_copy_lacks_is_named_when_the_configuration_is_made(
 ) -> None:
     monkeypatch.setitem(sys.modules, "agent.extras." + name, None)
     lacks = Missing(name, name)
-    calls: dict[str, list[Callable[[], Any]]] = {
-        "detached": [lambda: config(deliver="detached")],
-        "domain": [lambda: reo(domain=lacks)],
-        "keyring": [lambda: getkeymanager(keys=lacks), lambda: lacks((), version=1)],
+    calls: dict[str, Callable[[], Any]] = {
+        "detached": lambda: config(deliver="detached"),
+        "domain": lambda: reo(domain=lacks),
+        "keyring": lambda: getkeymanager(keys=lacks),
     }
-    for make in calls[name]:
+    for make in (calls[name], lambda: lacks((), version=1)):
         with pytest.raises(ConfigError, match="vendor DEST --with " + name):
             make()
 
@@ -222,29 +213,21 @@ def test_a_refusal_says_what_came_as_far_as_it_is_no_secret() -> None:
     assert "7319" not in str(refusal(reo, api_key=73191234))
 
 
-def test_values_do_not_change() -> None:
-    for value in every_value():
+def test_values_do_not_change_and_are_what_their_fields_are() -> None:
+    for value, again in zip(every_value(), every_value()):
         before = repr(value)
         for name in (*value.fields, "anything"):
             with pytest.raises(AttributeError):
                 setattr(value, name, 1)
         with pytest.raises(AttributeError):
             del value.name
-        assert repr(value) == before
-
-
-def test_values_are_compared_by_their_fields() -> None:
-    for one, other in zip(every_value(), every_value()):
-        assert one == other and one is not other
+        assert repr(value) == before and value == again and value is not again
+        for protocol in range(2, 6):
+            assert pickle.loads(pickle.dumps(value, protocol)) == value
+        assert copy.deepcopy(value) == copy.copy(value) == value
     for one, other in itertools.combinations(every_value(), 2):
         assert one != other
     assert config() != config(vendor="Bcme")
-
-
-def test_values_are_pickled_and_copied() -> None:
-    for value, protocol in itertools.product(every_value(), range(2, 6)):
-        assert pickle.loads(pickle.dumps(value, protocol)) == value
-        assert copy.deepcopy(value) == copy.copy(value) == value
 
 
 def test_a_mistake_is_pickled_with_its_field() -> None:
