@@ -719,13 +719,12 @@ class World:
             assert total >= sums.kept, "counts lost"
 
     def _check_planted(self) -> None:
-        for name, content in list(self.planted.items()):
+        for name, content in self.planted.items():
             try:
                 with open(os.path.join(self.disk.directory, name), "rb") as file:
                     assert file.read() == content, "a newer format was touched"
             except FileNotFoundError:
                 assert self.max_bytes < 100_000 or name[0] == "u", "a newer format was removed"
-                del self.planted[name]
         if self.unknown_lines:
             with open(os.path.join(self.disk.directory, segment.BOOK), "rb") as file:
                 content = file.read()
