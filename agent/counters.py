@@ -57,8 +57,7 @@ class Counters:
         self.discard()
         self._writing, self._inside = RLock(), False
         self._due_at = 0.0  # not before that, by the monotonic clock
-        self.unsynced = False  # usage was recorded and not synced
-        self._rung = False
+        self.unsynced = self._rung = False  # usage was recorded and not synced; somebody was rung
 
     def discard(self) -> None:
         """Forget what is counted (consent refused)."""
@@ -90,8 +89,8 @@ class Counters:
         return max(0.0, self._due_at - self._clock.monotonic(), min(waits)) if waits else None
 
     def _changed(self) -> bool:
-        windows = list(self._windows.values())
-        return bool(self._added or self.unsynced or [w for w in windows if w.total != w.written])
+        unwritten = [w for w in list(self._windows.values()) if w.total != w.written]
+        return bool(self._added or self.unsynced or unwritten)
 
     def _ends_in_s(self, window: Window) -> float:
         """A clock set back behind its begin ends a window too."""
@@ -100,9 +99,8 @@ class Counters:
 
     def keep(self, end: bool = False) -> bool:
         """Write what changed and sync all usage now; with ``end`` every window ends. False where the disk refuses."""
-        if not (self._added or self._windows or self.unsynced):
-            return True
-        return self._alone(lambda: self._keep(end))
+        idle = not (self._added or self._windows or self.unsynced)
+        return idle or self._alone(lambda: self._keep(end))
 
     def _alone(self, write: Callable[[], bool]) -> bool:
         """``write()`` while nobody else does; False on a thread that is interrupted in the middle of it."""
@@ -136,9 +134,7 @@ class Counters:
         for activity, n in added:
             if activity not in self._windows and len(self._windows) >= MAX_NAMES - 1:
                 activity = OTHER
-            window = self._windows.get(activity)
-            if window is None:
-                window = self._windows[activity] = Window(activity, now)
+            window = self._windows[activity] = self._windows.get(activity) or Window(activity, now)
             window.total += n
         del self._added[: len(added)]
         return True
@@ -151,12 +147,11 @@ class Counters:
         changed = [w for w in windows if w.ended_at is not None or w.total != w.written]
         totals = [window.total for window in changed]
         records = self._records(changed)
-        whole = self._spool.keep_counters(
-            records, self._records([window for window in windows if window.ended_at is None])
-        )
+        open_ = self._records([window for window in windows if window.ended_at is None])
+        whole = self._spool.keep_counters(records, open_)
         if not whole:  # what is over may still be sent by this run, or be written later
-            ended = [record for record in records if record.ended_at is not None]
-            if FULL in [self._spool.record(record, sync=False) for record in ended]:
+            ended = [one for one in records if one.ended_at is not None]
+            if FULL in [self._spool.record(one, sync=False) for one in ended]:
                 return False
         for window, total in zip(changed, totals):
             window.written = total if whole else window.written
@@ -179,5 +174,4 @@ class Counters:
 
     def open_windows(self) -> list[Record]:
         """What is counted and not ended; touches no disk."""
-        self._alone(self._fold)
-        return self._records(list(self._windows.values()))
+        return self._records(list(self._windows.values())) if self._alone(self._fold) else []
