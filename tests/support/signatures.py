@@ -9,10 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from math import gcd, prod
 from typing import Any
 
+import pytest
+
+from agent.errors import ConfigError
 from agent.signatures.keys import PublicKey
 
 # Primes of three published RSA test keys, in hex.
@@ -166,6 +170,17 @@ class Ed25519Signer:
 RSA_2048 = RsaSigner(*PRIMES[2048])
 RSA_3072 = RsaSigner(*PRIMES[3072])
 RSA_4096 = RsaSigner(*PRIMES[4096])
+
+
+def refusal(text: Any, **given: Any) -> str:
+    """What is said of a key that is refused: soon, by its field, and without quoting it."""
+    started = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        PublicKey.from_pem(text, **given)
+    assert time.monotonic() - started < 5, "a quadratic reader would take minutes"
+    message = str(caught.value)
+    assert caught.value.field == "keys" and message.startswith("keys: ") and len(message) < 200
+    return message
 
 
 def content(**changes: Any) -> dict[str, Any]:

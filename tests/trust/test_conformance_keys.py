@@ -6,7 +6,6 @@ held against ``cryptography``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,32 +14,19 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from support.signatures import (
     ED25519_ALGORITHM,
     RSA_2048,
-    RSA_ALGORITHM,
     Ed25519Signer,
     der,
     integer,
     pem,
+    refusal,
     sequence,
     spki,
 )
 
-from agent.errors import ConfigError
 from agent.signatures.keys import PublicKey
 
 N, E = RSA_2048.n, RSA_2048.e
 ED = Ed25519Signer()
-# Refused on a slow and busy machine too; a quadratic reader would take minutes.
-SOON_S = 5.0
-
-
-def refused(text: str | bytes) -> str:
-    started = time.monotonic()
-    with pytest.raises(ConfigError) as caught:
-        PublicKey.from_pem(text)
-    assert time.monotonic() - started < SOON_S
-    message = str(caught.value)
-    assert message.startswith("keys: global: ") and len(message) < 200
-    return message
 
 
 # -- every element of a key, written in every wrong way ------------------------------------------
@@ -124,7 +110,7 @@ def test_every_element_written_wrongly(tree: Tree, wrong: str) -> None:
         if bad == good:  # an empty NULL
             assert wrong == "empty"
             continue
-        refused(pem(bad))
+        refusal(pem(bad))
         seen += 1
     assert seen >= 4
 
@@ -134,7 +120,7 @@ def test_another_object_identifier() -> None:
     for changed in range(8 * len(OID)):
         oid = bytearray(OID)
         oid[changed // 8] ^= 1 << changed % 8
-        refused(pem(spki(RSA_2048.pkcs1, sequence(der(6, bytes(oid)), b"\5\0"))))
+        refusal(pem(spki(RSA_2048.pkcs1, sequence(der(6, bytes(oid)), b"\5\0"))))
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -145,14 +131,14 @@ EXPONENTS += [2**256 + 1, N - 2, N, N + 2, 2**16_000 + 1]
 
 @pytest.mark.parametrize("e", EXPONENTS, ids=lambda e: "%d bits" % e.bit_length())
 def test_an_exponent_that_is_none(e: int) -> None:
-    refused(pem(spki(sequence(integer(N), integer(e)))))
+    refusal(pem(spki(sequence(integer(N), integer(e)))))
 
 
 @pytest.mark.parametrize("value", [-1, -3, -65_537, -(2**64), -N, -(2**2048) + 1])
 def test_a_negative_number(value: int) -> None:
     written = der(2, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     for key in (sequence(integer(N), written), sequence(written, integer(E))):
-        refused(pem(spki(key)))
+        refusal(pem(spki(key)))
 
 
 MODULI = [(1 << bits) - 1 for bits in (1, 8, 512, 1024, 2047, 8193, 16_384, 40_000, 60_000)]
@@ -161,7 +147,7 @@ MODULI += [N + 1, N - 1, 2 * N, 1 << 2048, (1 << 8192) - 2]  # even ones
 
 @pytest.mark.parametrize("n", MODULI, ids=lambda n: "%d bits" % n.bit_length())
 def test_a_modulus_that_is_none(n: int) -> None:
-    refused(pem(spki(sequence(integer(n), integer(E)))))
+    refusal(pem(spki(sequence(integer(n), integer(E)))))
 
 
 @pytest.mark.parametrize("bits", [2048, 2049, 2055, 2056, 2057, 3001, 4095, 4097, 6000, 8191, 8192])
@@ -175,13 +161,3 @@ def test_what_is_accepted_is_what_another_implementation_reads(bits: int, e: int
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     assert other.public_bytes(serialization.Encoding.DER, form) == key
     assert PublicKey.from_pem(pem(key)).algorithm == "rsa-pkcs1v15-sha256"
-
-
-# -- huge ----------------------------------------------------------------------------------------
-
-
-def test_a_huge_input_is_refused_soon() -> None:
-    refused(RSA_2048.pem.replace("A", "A" * (1 << 20), 64))
-    refused(pem(spki(der(2, b"\x7f" * 125_000))))
-    refused(pem(b"\x30\x80" * 6_000))
-    refused(pem(b"\x30\x84\xff\xff\xff\xff" + RSA_ALGORITHM))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import subprocess
 import sys
 import types
 from typing import Any
 
 import pytest
-from support.shared import PROJECT_ROOT
 from support.signatures import ED25519_ALGORITHM, RSA_2048, Ed25519Signer, envelope, pem, spki
 
 from agent.errors import SignatureInvalid, Unverifiable
@@ -65,11 +63,7 @@ def block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(builtins, "__import__", refusing)
 
 
-BROKEN = (
-    ImportError("no module"),
-    OSError("libsodium.so.23: cannot open shared object file"),
-    AttributeError("half a package"),
-)
+BROKEN = (ImportError("no module"), OSError("libsodium.so.23"), AttributeError("half a package"))
 
 
 @pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
@@ -121,22 +115,3 @@ def test_something_else_called_nacl_neither_accepts_nor_refuses(
     for signature in signatures:
         with pytest.raises(Unverifiable, match="PyNaCl fails"):
             SIGNER.key.verify(MESSAGE, signature)
-
-
-def test_importing_and_checking_rsa_loads_nothing_heavy() -> None:
-    program = """
-import sys
-before = set(sys.modules)
-from agent.signatures import envelope, freshness, keys
-heavy = {"json", "re", "hashlib", "base64", "typing", "enum", "dataclasses", "nacl", "logging", "ssl", "cffi"}
-print(sorted(heavy & (set(sys.modules) - before)))
-key = keys.PublicKey.from_pem(sys.argv[1])
-try:
-    key.verify(b"", b"0" * 256)
-except keys.SignatureInvalid:
-    print(sorted(heavy & (set(sys.modules) - before)))
-"""
-    command = [sys.executable, "-S", "-c", program, RSA_2048.pem]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, check=True)
-    assert done.stdout.split("\n") == ["[]", "[]", ""]
-    assert done.stderr == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from support.signatures import (
     der,
     integer,
     pem,
+    refusal,
     sequence,
     spki,
 )
@@ -34,17 +34,6 @@ N, E = RSA_2048.n, RSA_2048.e
 ED = Ed25519Signer()
 ED_SPKI = spki(ED.public, ED25519_ALGORITHM)
 BODY = RSA_2048.pem.split("\n")[1]
-
-
-def refusal(text: Any, **name: Any) -> str:
-    started = time.perf_counter()
-    with pytest.raises(ConfigError) as caught:
-        PublicKey.from_pem(text, **name)
-    assert time.perf_counter() - started < 1
-    assert caught.value.field == "keys"
-    message = str(caught.value)
-    assert message.startswith("keys: ") and len(message) < 200
-    return message
 
 
 @pytest.mark.parametrize("text", [RSA_2048.pem, RSA_3072.pem, RSA_4096.pem, ED.pem])
@@ -97,6 +86,8 @@ BAD_TEXTS = {
     "NUL": P.replace(BODY, BODY[:9] + "\0" + BODY[9:]),
     "byte order mark": "\ufeff" + P,
     "huge": P.replace(BODY, "A" * 2_000_000),
+    "huge inside": pem(spki(der(2, b"\x7f" * 125_000))),
+    "deep inside": pem(b"\x30\x80" * 6_000),
 }
 
 
