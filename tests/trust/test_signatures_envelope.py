@@ -68,9 +68,7 @@ def test_a_good_answer() -> None:
         "null",
         "1e999",
         '{"code":101,"message":"Inactive API Key","timestamp":1}',
-        '{"response_base64":"x","signature":"y","private_key_used":"z"}',
         '{"a":' * 50 + "1" + "}" * 50,
-        '"' + "[{" * 100 + '"',
         '"\\ud800"',
     ],
     ids=lambda text: text[:24],
@@ -108,7 +106,6 @@ def test_the_reader_gives_an_object_that_everybody_reads_alike() -> None:
 
 BAD_ENVELOPES = {
     "empty": b"",
-    "HTML": b"<html><body>Please sign in</body></html>",
     "trailing brace": GOOD + b"}",
     "Latin-1": GOOD[:-1] + b',"x":"\xe9"}',
     "surrogate in UTF-8": GOOD[:-1] + b',"x":"\xed\xa0\x80"}',
@@ -207,11 +204,9 @@ ERRORS: dict[str, dict[str, list[str]]] = {
     "null": {},
     "[]": {},
     '"x"': {"": ["x"]},
-    "5": {"": ["5"]},
     '[{"a":"x"},[["y"]]]': {"": ["x", "y"]},
     "[" * 100 + '"x"' + "]" * 100: {"": ["x"]},
     '{"a":null,"b":"x","c":7}': {"a": [], "b": ["x"], "c": ["7"]},
-    '{"a":["x","y"],"b":["\u00e9\\n"]}': {"a": ["x", "y"], "b": ["\u00e9\n"]},
     '{"a":{"b":["x",{"c":"y"}]}}': {"a": ["x", "y"]},
     '{"\\udc00":["\\udc00"]}': {"?": ["?"]},
 }
@@ -310,10 +305,8 @@ def test_errors_quote_nothing_of_the_answer() -> None:
     canary = "CANARY-7f3a"
     for data in (
         canary.encode(),
-        envelope(response_base64=canary),
         envelope(signature=canary),
         envelope(content(code=canary, message=canary)),
-        envelope(canary.encode()),
         envelope(content(code=5, errors={canary: canary})),
         GOOD[:-1] + ('"%s":NaN' % canary).encode(),
     ):
