@@ -54,9 +54,13 @@ def mounted(
         image.unlink(missing_ok=True)
 
 
-def fill(place: Path, *, name: str = "filler") -> Path:
+def remount(place: Path, options: str) -> None:
+    _done("mount", "-o", "remount," + options, str(place))
+
+
+def fill(place: Path) -> Path:
     """Take every byte that is left below ``place``; remove the file to give them back."""
-    path = place / name
+    path = place / "filler"
     with open(path, "wb", buffering=0) as file:
         size = 1 << 16
         while size:
