@@ -72,6 +72,8 @@ def import_(agent: Agent, path: Any) -> int:
             raise OSError("the spool could not be synced: %s" % spool.trouble)
         spool.note_fact("import", header["id"])
     agent._worker.wake(recorded=True)
+    if agent._worker.closed:
+        spool.seal()  # nothing of ours stays open
     return len(sizes)
 
 

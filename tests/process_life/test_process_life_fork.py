@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 from support.agent import Desk, child_environ, run_python
 from support.collector import wait_until
-from support.product import FORKS, PRODUCT, UNDER_WAY, arguments, arrived, quiet, run
+from support.product import FORKS, PRODUCT, arguments, arrived, quiet
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
@@ -235,23 +235,3 @@ def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None
         parent.stdin.close()
         assert parent.stdout is not None and parent.stdout.read() == ""  # the daemon's end
     arrived(at, "parent", "daemon")
-
-
-def test_programs_that_are_started_inherit_no_descriptor(at: Desk) -> None:
-    """Not even where somebody asked for all of them, in the middle of a request."""
-    at.collector.fault("blackhole")
-    code = """
-import subprocess
-t.record_text("parent", data_group="g"); t.track("EXPORT"); t.count("RENDER")
-t._counters.keep()
-%s
-look = "import os; print([os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if int(fd) > 2])"
-command = [sys.executable, "-S", "-c", look.replace("os.readlink", "(lambda p: os.path.lexists(p) and os.readlink(p))")]
-subprocess.run(command, close_fds=False, check=True)
-pid = os.posix_spawn(sys.executable, command, os.environ)
-os.waitpid(pid, 0)
-t.close(0)
-""" % UNDER_WAY
-    out, err, _ = run(at, code, options=FORKS, start_delay_s=0)
-    assert err == "" and out.count("\n") == 2
-    assert str(at.state_dir) not in out and "socket:" not in out
