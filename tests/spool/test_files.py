@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.spool import child, done
+from support.spool import Calls, child, done
 
 from agent import files, lines
 
@@ -46,12 +46,9 @@ def test_every_level_and_every_file_is_ours_alone_whatever_the_umask(
     assert sorted(os.listdir(path.parent)) == ["file", "file2"]
 
 
-def test_a_refused_chmod_is_no_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chmod", refuse)
-    monkeypatch.setattr(os, "fchmod", refuse, raising=False)
+def test_a_refused_chmod_is_no_failure(place: Path, calls: Calls) -> None:
+    calls.fail("chmod", 1)
+    calls.fail("fchmod", 1)
     files.ensure_directory(str(place / "a" / "b"))
     files.write_new(str(place / "a" / "b" / "file"), b"x")
 
@@ -71,7 +68,6 @@ def test_a_descriptor_that_is_no_longer_ours_is_neither_written_cut_moved_nor_cl
     assert os.lseek(theirs, 0, os.SEEK_CUR) == 8
     file.close()
     file.close()
-    os.fstat(theirs)
     os.close(theirs)
     assert (place / "theirs").read_bytes() == b"precious"
 
@@ -86,14 +82,9 @@ def test_one_write_is_one_call_or_an_error(place: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("how", ["write", "fsync"])
-def test_a_new_file_is_whole_or_not_there(
-    place: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    def refuse(*args: Any) -> int:
-        raise OSError(28, "No space left on device")
-
+def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -> None:
     before = set(files._open_now)
-    monkeypatch.setattr(os, how, refuse)
+    calls.fail(how, 28)
     for make in (files.write_new, files.link_new, files.replace):
         with pytest.raises(OSError):
             make(str(place / "file"), b"x")
@@ -113,15 +104,10 @@ def test_a_file_that_is_linked_is_seen_whole_and_never_replaces_another(place: P
 
 @pytest.mark.skipif(os.name == "nt", reason="flock")
 @pytest.mark.parametrize("error", ["EAGAIN", "EACCES", "ENOLCK", "EIO", "EINTR", "EDEADLK"])
-def test_only_try_again_means_that_a_lock_is_held(
-    place: Path, monkeypatch: pytest.MonkeyPatch, error: str
-) -> None:
+def test_only_try_again_means_that_a_lock_is_held(place: Path, calls: Calls, error: str) -> None:
     import fcntl
 
-    def flock(fd: int, how: int) -> None:
-        raise OSError(getattr(errno, error), error)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    calls.fail("flock", getattr(errno, error), of=fcntl)
     with files.create(str(place / "file")) as file:
         assert file.lock() is (False if error == "EAGAIN" else None)
 
