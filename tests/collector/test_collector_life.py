@@ -1,4 +1,4 @@
-"""The collector as a server: keep-alive, many clients at once, its control API, and nothing left behind."""
+"""The collector as a server: many clients at once, its control API, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-import urllib3
 from support.collector import (
-    FORM_TYPE,
     LICENCE,
     PATH_OF,
     USAGE,
     Reply,
     ask,
-    licence_form,
     post,
     post_licence,
     post_usage,
@@ -43,25 +40,13 @@ def open_descriptors() -> int:
 
 
 def test_sixteen_clients_at_once_lose_nothing() -> None:
-    each, clients = 25, 16
-    with Collector() as collector, urllib3.PoolManager(maxsize=clients) as pool:
-
-        def deliver(client: int) -> list[int]:
-            codes = []
-            for number in range(each):
-                form = licence_form(text_data="%d-%d" % (client, number))
-                reply = pool.request(
-                    "POST", collector.url + LICENCE, body=urlencode(form), headers=FORM_TYPE
-                )
-                codes.append(verified(json.loads(reply.data), collector.keys[0])["code"])
-            return codes
-
-        with ThreadPoolExecutor(clients) as threads:
-            codes = [code for part in threads.map(deliver, range(clients)) for code in part]
+    texts = {"%d-%d" % (client, number) for client in range(16) for number in range(25)}
+    with Collector() as collector, ThreadPoolExecutor(16) as threads:
+        replies = list(threads.map(lambda text: post_licence(collector, text_data=text), texts))
+        key = collector.keys[0]
         records = collector.records()
-    assert codes == [830] * (each * clients)
-    texts = [record["fields"]["text_data"] for record in records]
-    assert len(set(texts)) == len(texts) == each * clients
+    assert {verified(reply.json, key)["code"] for reply in replies} == {830}
+    assert len(records) == len(texts) and {r["fields"]["text_data"] for r in records} == texts
 
 
 def test_close_gives_back_every_thread_and_socket_whatever_clients_do() -> None:

@@ -209,7 +209,8 @@ def test_a_bit_flip_a_cut_and_every_nonsense_is_damage(
         bit = bytes([whole[position] ^ 1 << position % 8])
         damaged.append(whole[:position] + bit + whole[position + 1 :])
     damaged += [b"\0" * len(whole), b"\n", b"\xff" * 9000, whole[9:], b"[" * 4000]
-    damaged += [lines.encode(value) for value in (None, [], {}, {"v": True}, {"v": 0}, {"v": 1})]
+    senseless: tuple[Any, ...] = (None, [], {}, {"v": True}, {"v": 0}, {"v": 1})
+    damaged += map(lines.encode, senseless)
     damaged += [plant(state, id=id) for id in (STORED[1:], STORED.upper(), None, ["x"] * 32)]
     for content in [*damaged, plant(state, v="1")]:
         file_of(state).write_bytes(content)

@@ -133,7 +133,7 @@ def test_a_part_that_is_not_there_is_named(dest: Path, tmp_path: Path) -> None:
     file = tmp_path / "agent.json"
     base = {"vendor": "V", "product_name": "P", "product_id": "1", "product_version": "1"}
     reo = {"kind": "reo", "api_key": "k", "domain": "dns_domain"}
-    keys = {"keys": [], "roots": []}
+    keys: dict[str, Any] = {"keys": [], "roots": []}
     server = {"kind": "getkeymanager", "base_url": "https://a.test", "api_key": "k", "keys": keys}
     for endpoints, words, part in (
         ([reo], "preview", "domain"),
@@ -246,7 +246,6 @@ def test_libraries_that_come_along_serve_this_copy_alone(dest: Path, tmp_path: P
     ("before", "after"),
     [
         ("import lib", "from ..v import lib"),
-        ("import lib as l", "from ..v import lib as l"),
         ("import lib.a.b as c", "from ..v.lib.a import b as c"),
         ("import os, lib.a", "import os; from ..v import lib; from ..v.lib import a as _a"),
         ("from lib import a, b as c", "from ..v.lib import a, b as c"),
@@ -362,9 +361,8 @@ def test_a_place_that_cannot_be_meant_is_wrong_usage(dest: Path, what: str) -> N
 
 
 def test_options_that_do_not_go_together(dest: Path) -> None:
-    for form in ("--check --upgrade", "--overwrite", "--with-cli", "--upgrade"):
+    for form in ("--check --upgrade", "--overwrite", "--with-cli", "--upgrade", "--check"):
         assert run("vendor", *form.split(), str(dest)).status == 2
-    assert run("vendor", "--check", str(dest)).status == 2
     assert not dest.exists()
 
 
