@@ -1,25 +1,21 @@
 """Spools of other versions: replayed when they are known, left alone byte for byte when they are newer.
 
 ``golden/spool_v1`` holds every kind of file and line of ``vendor_notes/SPOOL.md``; it is never made anew, only a new
-version gets a directory of its own. ``golden/spool_newer`` is what some later version might leave behind. And spools
-that are carried from a machine without a network to another one.
+version gets a directory of its own. ``golden/spool_newer`` is what some later version might leave behind.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from support.agent import START, Desk, config, desk
-from support.cli import Site, collector, spawn
+from support.agent import START, Desk
 from support.spool import ROOT, book, deliver, look, segments, spool
 
 import agent
@@ -41,17 +37,6 @@ def unpack(name: str, place: Path) -> dict[str, bytes]:
 
 def id(pair: str) -> str:
     return pair * 16
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def at(place: Path) -> Iterator[Desk]:
-    with desk(place) as found:
-        yield found
 
 
 # --- version 1 ------------------------------------------------------------------------------------
@@ -107,17 +92,13 @@ def test_the_golden_spool_of_version_1_is_delivered(at: Desk) -> None:
         report = product.flush()
         # The server flags a licence without an activation.
         assert (report.delivered, report.flagged, report.pending, report.dead) == (3, 2, 0, 1)
-        got = {
-            r["fields"]["event_id"]: r["fields"]
-            for r in at.collector.records()
-            if "reo" in r["endpoint"]
+        told = [r["fields"] for r in at.collector.records() if "reo" in r["endpoint"]]
+        assert {fields["event_id"]: fields.get("count") for fields in told} == {
+            id("c3"): None,
+            id("d4"): 7,
+            id("e5"): 3,
         }
-        assert {i: f["activity_type"] for i, f in got.items()} == {
-            id("c3"): "EXPORT",
-            id("d4"): "RENDER",
-            id("e5"): "RENDER",
-        }
-        assert (got[id("d4")]["count"], got[id("e5")]["count"]) == (7, 3)
+        assert at.activities() == ["EXPORT", "RENDER", "RENDER"]
         assert at.texts() == ["CALL HOME", "CALL HOME"]
     # All that is done is gone, but for the segment that holds a dead letter and a line of a newer version.
     kept = "l-0199c82cc000-0000000000000001.seg"
@@ -222,27 +203,17 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
 
 
 def later_product(later: ModuleType, at: Desk) -> Any:
-    ours = config(at.collector.url, (), at.state_dir)
-    server, usage = ours.endpoints
+    ours = at.config()
     pem = at.collector.keys[0]["public_key"]
-    keys = (later.PublicKey.from_pem(pem, name="global"),)
+    key, url = "demo-api-key", at.collector.url
     ends = (
-        later.GetKeyManager(base_url=server.base_url, api_key="demo-api-key", keys=keys),
-        later.Reo(base_url=usage.base_url, api_key="demo-api-key", domain="acme.example"),
+        later.GetKeyManager(base_url=url, api_key=key, keys=(later.PublicKey.from_pem(pem),)),
+        later.Reo(base_url=url, api_key=key, domain="acme.example"),
     )
-    given = {name: getattr(ours, name) for name in ("vendor", "product_name", "product_id")}
-    return later.Agent(
-        later.Config(
-            **given,
-            product_version="5.2.5",
-            endpoints=ends,
-            usage_consent=True,
-            state_dir=ours.state_dir,
-            deliver="manual",
-        ),
-        ("demo-license-key", "activation-1"),
-        clock=at.clock,
-    )
+    names = "vendor product_name product_id product_version usage_consent state_dir deliver"
+    given = {name: getattr(ours, name) for name in names.split()}
+    licence = ("demo-license-key", "activation-1")
+    return later.Agent(later.Config(**given, endpoints=ends), licence, clock=at.clock)
 
 
 def record_some(product: Any, prefix: str) -> None:
@@ -282,102 +253,8 @@ def test_an_update_and_a_way_back(at: Desk, later: ModuleType) -> None:
         assert (report.delivered, report.pending, report.dead) == (7, 0, 0)
     assert not segments(at.state_dir)
     assert sorted(at.texts()) == sorted([*texts, "new0", "new1", "new2"])
-    usage = [r["fields"] for r in at.collector.records() if r["endpoint"] == "reo-usage"]
-    assert len({fields["event_id"] for fields in usage}) == len(usage) == 9
-    sums = {
-        r["fields"]["activity_type"]: r["fields"]["count"]
-        for r in at.collector.records()
-        if r["endpoint"] == "reo-aggregate"
-    }
-    assert sums == {"RENDER-old": 5, "RENDER-new": 5, "RENDER-back": 5}
-
-
-# --- from a machine without a network to another ----------------------------------------------------
-
-
-@pytest.fixture
-def sites(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
-    """Two machines; the second one reaches the collector, and the first one not yet."""
-    with collector() as server:
-        for name in ("hidden", "open"):
-            (tmp_path / name).mkdir()
-        hidden, open_ = Site(server, tmp_path / "hidden"), Site(server, tmp_path / "open")
-        hidden.write(proxy="http://127.0.0.1:9")
-        yield hidden, open_
-
-
-def recorded(site: Site) -> int:
-    """What a product on this machine records."""
-    site.run("call-home", "--no-send")
-    for n in range(3):
-        site.run("record", "--value", str(n), "--data-group", "g", "--no-send")
-        site.run("track", "EXPORT", "--meta", '{"n": %d}' % n, "--no-send")
-    site.run("count", "RENDER", "--n", "12", "--no-send")
-    return 9
-
-
-def arrived(site: Site) -> Counter[str]:
-    """How often each event arrived, whatever the content."""
-    found: Counter[str] = Counter()
-    for record in site.server.records():
-        fields = record["fields"]
-        fields = {name: value for name, value in fields.items() if name != "event_at"}
-        found[record["endpoint"] + repr(sorted(fields.items(), key=repr))] += 1
-    return found
-
-
-@pytest.mark.parametrize("move", [False, True])
-def test_what_was_carried_out_arrives_once_from_elsewhere(
-    sites: tuple[Site, Site], tmp_path: Path, move: bool
-) -> None:
-    hidden, open_ = sites
-    n = recorded(hidden)
-    assert hidden.run("spool", "replay").status == 1
-    assert not hidden.server.records()
-    file = str(tmp_path / "carried.spool")
-    done = hidden.run("spool", "export", *(["--move"] if move else []), file, "--json")
-    assert (done.status, done.json["records"]) == (0, n)
-    pending = hidden.run("spool", "status", "--json").json["pending"]
-    assert pending == (0 if move else n)
-
-    first = open_.run("spool", "import", file, "--json")
-    again = spawn("spool", "import", file, "--json", "--config", open_.file)
-    assert (first.json["records"], again.json["records"]) == (n, 0)
-    assert open_.run("spool", "replay", "--json").json["delivered"] == n
-    once = arrived(open_)
-    assert len(once) == n and set(once.values()) == {1}
-    # Imported once more, after everything was delivered.
-    assert open_.run("spool", "import", file, "--json").json["records"] == 0
-    assert open_.run("spool", "replay").status == 0 and arrived(open_) == once
-
-    # Now the first machine gets a network. What was moved is not there any more. What was copied is sent again,
-    # event by event the same: the same ids, the same sum.
-    hidden.write()
-    assert hidden.run("spool", "replay").status == 0
-    assert set(arrived(open_)) == set(once)
-    assert set(arrived(open_).values()) == {1 if move else 2}
-    # And home again: what is known to be delivered is not taken up once more.
-    home = hidden.run("spool", "import", file, "--json")
-    assert hidden.run("spool", "replay").status == 0
-    assert home.status == 0
-
-
-def test_two_files_of_one_copy_and_two_machines_at_once(
-    sites: tuple[Site, Site], tmp_path: Path
-) -> None:
-    """Exported twice, both files imported: one record, sent once."""
-    hidden, open_ = sites
-    n = recorded(hidden)
-    paths = [str(tmp_path / ("%d.spool" % number)) for number in range(2)]
-    for path in paths:
-        assert hidden.run("spool", "export", path, "--json").json["records"] == n
-    for path in paths:
-        assert open_.run("spool", "import", path, "--json").json["records"] == n
-    assert open_.run("spool", "status", "--json").json["pending"] == n
-    recorded(open_)
-    assert open_.run("spool", "replay").status == 0
-    assert sum(arrived(open_).values()) == 2 * n
-    assert os.listdir(open_.state) and not segments(open_.state)
+    assert len([r for r in at.collector.records() if r["endpoint"] == "reo-usage"]) == 9
+    assert at.sums() == {"RENDER-old": 5, "RENDER-new": 5, "RENDER-back": 5}
 
 
 def test_a_golden_export_is_imported_and_delivered(at: Desk) -> None:
@@ -387,6 +264,18 @@ def test_a_golden_export_is_imported_and_delivered(at: Desk) -> None:
         assert (product.import_spool(path), product.import_spool(path)) == (3, 0)
         report = product.flush()
         assert (report.delivered, report.flagged, report.pending) == (2, 1, 0)
-    assert at.texts() == ["CALL HOME"]
-    (total,) = [r["fields"] for r in at.collector.records() if r["endpoint"] == "reo-aggregate"]
-    assert (total["count"], total["event_id"]) == (3, id("e5"))
+    assert at.texts() == ["CALL HOME"] and at.sums() == {"RENDER": 3}
+
+
+def test_two_exports_of_one_directory_are_one_elsewhere(at: Desk, tmp_path: Path) -> None:
+    with at.agent() as product:
+        record_some(product, "a")
+        for name in ("first", "second"):
+            assert product.export_spool(tmp_path / name) == 7
+    with at.agent(state_dir=tmp_path / "elsewhere") as product:
+        for name in ("first", "second"):
+            assert product.import_spool(tmp_path / name) == 7
+        assert product.status()["pending"] == 7 and product.flush().delivered == 7
+    with at.agent() as product:  # and what was copied is sent again, under the same ids
+        assert product.flush().delivered == 7
+    assert at.texts() == ["a0", "a1", "a2"] * 2 and at.sums() == {"RENDER-a": 5}
