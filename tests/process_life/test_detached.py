@@ -126,17 +126,36 @@ def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is
     wait_until(lambda: at.seen() >= 8)
 
 
-@pytest.mark.parametrize("sign", ["sys.frozen = True", "sys.executable = '/usr/bin/studio'"])
-def test_a_frozen_product_never_starts_itself(at: Desk, tmp_path: Path, sign: str) -> None:
+FAILS = (sys.executable, "-c", "import sys; sys.exit(3)")
+CALLABLE = """
+asks = agent.Reo(base_url=url, api_key="demo-api-key", domain=lambda: "acme.example")
+config = config.replace(endpoints=(config.endpoints[0], asks))"""
+
+
+@pytest.mark.parametrize(
+    "how, command, why",
+    [
+        ("sys.frozen = True", (), "no Python interpreter"),
+        ("sys.executable = '/usr/bin/studio'", (), "no Python interpreter"),
+        ("", ("/nonexistent/helper",), "start a process"),
+        ("", FAILS, "start a process"),
+        (CALLABLE, (), "callable"),
+    ],
+)
+def test_where_no_process_can_be_had_the_thread_delivers(
+    at: Desk, tmp_path: Path, how: str, command: tuple[str, ...], why: str
+) -> None:
+    """A frozen product never starts itself, and nothing of the product's own code can be told to another process."""
     code = """
-import atexit
 %s
-t = agent.Agent(config, ("demo-license-key", "a"))
+t = agent.Agent(config, "demo-license-key")
 t.call_home()
-assert t.flush(10).drained
-assert "no Python interpreter" in t.status()["trouble"]["spool"], t.status()["trouble"]
+ends = time.monotonic() + 20
+while t.status()["pending"] and time.monotonic() < ends:
+    time.sleep(0.01)
+assert %r in t.status()["trouble"]["spool"], t.status()["trouble"]
 """
-    ended(at, code % sign, start_delay_s=0)
+    ended(at, code % (how, why), detached_command=command, start_delay_s=0)
     assert at.seen() == 2 and living(tmp_path) == []
 
 
@@ -167,23 +186,6 @@ t.call_home()
     ended(at, code, detached_command=("/bin/sh", "-c", *words))
     wait_until(lambda: at.seen() == 2)
     wait_until(lambda: not unpacked.exists())
-
-
-@pytest.mark.parametrize(
-    "command", [("/nonexistent/helper",), (sys.executable, "-c", "import sys; sys.exit(3)")]
-)
-def test_a_command_that_fails_leaves_delivering_to_the_thread(
-    at: Desk, command: tuple[str, ...]
-) -> None:
-    code = """
-t.call_home()
-ends = time.monotonic() + 20
-while t.status()["pending"] and time.monotonic() < ends:
-    time.sleep(0.01)
-assert "start a process" in t.status()["trouble"]["spool"], t.status()["trouble"]
-"""
-    ended(at, code, detached_command=command, start_delay_s=0)
-    assert at.seen() == 2
 
 
 def test_a_product_under_packages_that_must_not_run_again(at: Desk, tmp_path: Path) -> None:
@@ -237,14 +239,6 @@ def test_every_configuration_arrives_as_it_was(at: Desk, tmp_path: Path) -> None
             usage_consent=True, deliver="manual", start_delay_s=0
         )
         assert told["path"] and all(os.path.isabs(place) for place in told["path"])
-
-
-def test_a_callable_of_the_product_leaves_delivering_to_the_thread(at: Desk) -> None:
-    config = at.config(deliver="detached", domain=lambda: "acme.example")
-    with agent.Agent(config, "demo-license-key") as product:
-        assert "callable" in product.status()["trouble"]["spool"]
-        product.call_home()
-        assert product.flush(20).drained
 
 
 def test_windows_gives_it_no_console_and_a_low_priority() -> None:
