@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.agent import Desk, desk, killed
+from support.agent import Desk, killed
 from support.spool import look
 
 from agent.clock import Clock
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
-
-
-def sums(at: Desk) -> Counter[str]:
-    """What arrived, each event once: at least one delivery is promised."""
-    events = {r["fields"]["event_id"]: r["fields"] for r in at.collector.records()}
-    found: Counter[str] = Counter()
-    for fields in events.values():
-        found[fields["activity_type"]] += fields["count"]
-    return found
 
 
 def test_threads_that_count_while_others_write_and_deliver(at: Desk) -> None:
@@ -53,7 +36,7 @@ def test_threads_that_count_while_others_write_and_deliver(at: Desk) -> None:
         for thread in writing:
             thread.join()
         assert product.flush(20).pending == 0
-    assert sums(at) == {"A": 10_000, "B": 10_000}
+    assert at.sums() == {"A": 10_000, "B": 10_000}
 
 
 def test_a_window_goes_on_across_many_segments_and_arrives_once(at: Desk) -> None:
@@ -72,7 +55,7 @@ def test_a_window_goes_on_across_many_segments_and_arrives_once(at: Desk) -> Non
     assert len(list(look(at.state_dir).records())) == 4
     with at.agent(**tight) as product:
         assert product.flush(20).pending == 0
-    assert sums(at) == {"A": 600, "B0": 100, "B1": 100, "B2": 100}
+    assert at.sums() == {"A": 600, "B0": 100, "B1": 100, "B2": 100}
     assert len(at.collector.records()) == 4
 
 
@@ -95,4 +78,4 @@ def test_a_refusal_discards_what_is_counted(at: Desk, written: bool, elsewhere: 
         product.count("LATER", 1)
         assert product.flush(20).pending == 0
     # Until this process has seen the other's refusal it cannot tell before from after.
-    assert sums(at) in ([Counter(LATER=1), Counter(LATER=3)] if elsewhere else [Counter(LATER=3)])
+    assert at.sums() in ([Counter(LATER=1), Counter(LATER=3)] if elsewhere else [Counter(LATER=3)])

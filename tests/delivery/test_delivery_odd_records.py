@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +16,6 @@ from support.sockets import Server, silent
 import agent
 from agent.clock import Clock
 from agent.spool.record import Record
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def licence_server(at: Desk, name: str, url: str = "") -> agent.GetKeyManager:

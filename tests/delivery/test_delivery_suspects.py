@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, endpoint, work_until
+from support.agent import Desk, endpoint, work_until
 from support.scripted import DOWN, HTML, NO, YES, Answer, Scripted, response
 
 import agent
 
 SIDES: dict[str, dict[str, Any]] = {"usage": {}, "licence": {"keys": ()}}
 NAMES = {"usage": "reo", "licence": "getkeymanager"}
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def put(product: agent.Agent, side: str, *names: str) -> None:

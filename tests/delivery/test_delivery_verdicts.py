@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, config, desk, endpoint, pass_, work_until
+from support.agent import Desk, FakeClock, config, endpoint, pass_, work_until
 from support.signatures import Ed25519Signer
 from support.sockets import Server, answers
 
 import agent
 
 HOUR_S, DAY_S = 3600.0, 86400.0
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def history_of(product: agent.Agent) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from agent.lanes import Lane
 
 # A fault, what it makes of the lane, and what is left of it in the end.
 WAITS = {"403-150": "held", "429-retry-after": "pause", "500": "backoff"}
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 # What was wrong, and what is right; the rest is as ever.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, endpoint, pass_, work_until
+from support.agent import Desk, endpoint, pass_, work_until
 
 from agent.transport import HttpTransport
 from agent.values import Response
@@ -16,12 +14,6 @@ from agent.values import Response
 pytestmark = pytest.mark.once
 
 HOUR_S, DAY_S = 3600.0, 86400.0
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def gaps(at: Desk) -> list[float]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
+from agent import files
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -30,14 +32,14 @@ CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "write": (("write",), (SHORT, TORN, "ENOSPC", "EIO", "EROFS", "EINTR", "EDQUOT")),
     "fsync": (("fsync",), ("ENOSPC", "EIO", "EROFS", "EINTR", "EDQUOT")),
     "rename": (("rename", "replace", "link"), ("ENOSPC", "EIO", "EACCES", "EROFS", "EDQUOT")),
-    "unlink": (("unlink", "remove"), ("EIO", "EACCES", "EROFS", "EINTR")),
-    "list": (("listdir", "scandir"), ("EIO", "EACCES", "EINTR", "EMFILE")),
+    "unlink": (("unlink",), ("EIO", "EACCES", "EROFS", "EINTR")),
+    "list": (("listdir",), ("EIO", "EACCES", "EINTR", "EMFILE")),
     # EACCES means held by somebody else on network homes, and is no failure.
     "lock": (("flock",), ("EIO", "EINTR", "ENOLCK", "EOPNOTSUPP")),
     "stat": (("stat", "lstat", "fstat"), ("EIO", "EACCES", "EINTR")),
     "mkdir": (("mkdir",), ("ENOSPC", "EIO", "EACCES", "EROFS", "EDQUOT")),
     "truncate": (("ftruncate",), ("EIO", "EROFS", "EINTR")),
-    "read": (("read", "lseek"), ("EIO", "EINTR")),
+    "read": (("read", "_read"), ("EIO", "EINTR")),
     "chmod": (("chmod",), ("EIO", "EACCES", "EROFS")),
     "close": (("close",), ("EIO", "EINTR")),
     ANY: ((), ("EIO", "ESTALE")),
@@ -83,6 +85,7 @@ class Shim:
         """The wrapped names stand in ``os`` and ``fcntl`` meanwhile."""
         owners = [(os, name) for name in KIND_OF if name != "flock" and hasattr(os, name)]
         owners += [(fcntl, "flock")] if fcntl is not None else []
+        owners += [(files, "_read")]  # which took its function of ``os`` before
         real = [(owner, name, getattr(owner, name)) for owner, name in owners]
         try:
             for owner, name, function in real:
@@ -150,8 +153,6 @@ class Shim:
             result = real(*arguments, **named)
             if path is not None and name == "open":
                 self._ours[result] = path
-            if path is not None and name == "scandir":
-                return _Entries(self, result)
             return result
 
         return called
@@ -160,37 +161,6 @@ class Shim:
 def _error(error: str, path: Optional[str]) -> OSError:
     number = getattr(errno, error)
     return OSError(number, os.strerror(number), path)
-
-
-class _Entries:
-    """What ``scandir`` gives; looking at an entry is a stat, which may fail too."""
-
-    def __init__(self, shim: Shim, real: Any) -> None:
-        self._shim, self._real = shim, real
-
-    def __enter__(self) -> _Entries:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._real.close()
-
-    def __iter__(self) -> Iterator[_Entry]:
-        return (_Entry(self._shim, entry) for entry in self._real)
-
-
-class _Entry:
-    def __init__(self, shim: Shim, real: Any) -> None:
-        self._shim, self._real, self.name, self.path = shim, real, real.name, real.path
-
-    def is_file(self, **named: Any) -> bool:
-        return bool(self._real.is_file(**named))  # from the directory itself: no call
-
-    def stat(self, **named: Any) -> os.stat_result:
-        error = self._shim._fails("lstat", self.path) if not self._shim._quiet else ""
-        if error:
-            raise _error(error, self.path)
-        found: os.stat_result = self._real.stat(**named)
-        return found
 
 
 def descriptors(directory: Any) -> list[str]:

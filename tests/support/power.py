@@ -88,18 +88,9 @@ class RecordingOs:
         os.mkdir(path, mode)
         self._disk.made.add(path)
 
-    def makedirs(self, path: str, mode: int = 0o777, exist_ok: bool = False) -> None:
-        if not os.path.isdir(path):
-            self.makedirs(os.path.dirname(path), mode, True)
-            self.mkdir(path, mode)
-
     def listdir(self, path: str) -> list[str]:
         self._world.tick()
         return sorted(os.listdir(path))
-
-    def scandir(self, path: str) -> Any:
-        self._world.tick()
-        return os.scandir(path)
 
 
 class Disk:
