@@ -150,6 +150,9 @@ class Backlog:
         A writer begins its next segment before it lets go of the last: so the directory is read once more under the
         lock of a segment that was found unlocked, and the window may turn out to go on in another.
         """
+        for reading in self._readings.values():  # what is known may have grown since the pass began
+            newer = reading.records.get(stub.key)
+            stub = newer if newer is not None and stub.total <= newer.total else stub
         name = stub.place[0]
         if stub.ended_at is not None or name in self._complete or name[:1] != COUNTERS:
             return stub
@@ -161,8 +164,7 @@ class Backlog:
             if self.trouble:
                 return None
             self._complete.add(name)
-        newest = self.winners().get(stub.key)
-        return self._closed(newest) if newest is not None else None
+        return self._closed(stub)
 
     def names_done(self) -> list[str]:
         """The segments in which every line is nothing, and none is of a newer format."""

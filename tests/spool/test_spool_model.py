@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.model import Process, World
+from support.spool import START, keep, spool, window
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs flock")
 
@@ -309,3 +310,17 @@ def test_what_is_too_old_in_a_full_spool_is_reported_once(tmp_path: Path) -> Non
         world.heal()
     finally:
         world.shut()
+
+
+def test_windows_that_went_on_during_a_pass_are_sent_with_all_their_counts(tmp_path: Path) -> None:
+    """The first was looked at again, and with it its segment was known to be complete: not so the second."""
+    writer, other = spool(tmp_path), spool(tmp_path)
+    keep(writer, "first")
+    epoch = writer.consent.ensure()
+    begun = [window("a", 1, epoch), window("b", 1, epoch)]
+    assert writer.keep_counters(begun, begun) and other.claim()
+    waiting = other.waiting(())
+    assert next(waiting).id == "first"
+    assert writer.keep_counters([window("a", 2, epoch, START), window("b", 5, epoch, START)], [])
+    assert [(record.id, record.body["count"]) for record in waiting] == [("a", 2), ("b", 5)]
+    other.release()
