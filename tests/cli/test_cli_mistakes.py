@@ -11,7 +11,8 @@ import pytest
 from support.cli import PEM, Site, run
 
 import agent
-from agent import __version__
+
+VERSION = agent.__version__
 
 
 def error(*argv: str) -> str:
@@ -164,5 +165,5 @@ def test_arguments_of_a_wrong_type_are_named(argv: Any, came: str) -> None:
 
 
 def test_the_version_is_told() -> None:
-    assert run("--version") == (0, "agent %s\n" % __version__, "")
-    assert run("--version", "--json").json == {"name": "agent", "version": __version__}
+    assert run("--version") == (0, "agent %s\n" % VERSION, "")
+    assert run("--version", "--json").json == {"name": "agent", "version": VERSION}
