@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.spool import Calls, child, done
+from support.spool import Calls
 
 from agent import files, lines
 
@@ -140,37 +140,6 @@ def test_who_waits_for_a_lock_gets_it_or_gives_up(place: Path) -> None:
 
 
 # --- forks ----------------------------------------------------------------------------------------
-
-FORKS = """
-from agent import files
-import threading
-os.register_at_fork(before=files.hold_still, after_in_parent=files.go_on, after_in_child=files.close_inherited)
-over = threading.Event()
-def busy(n):
-    while not over.is_set():
-        with files.open_append(directory + "/file-%d" % n) as file:
-            file.lock()
-os.mkdir(directory, 0o700)
-threads = [threading.Thread(target=busy, args=(n,)) for n in range(2)]
-for thread in threads:
-    thread.start()
-left = 0
-for _ in range(150):
-    pid = os.fork()
-    if not pid:
-        links = [os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
-        found = [os.readlink(path) for path in links if os.path.islink(path)]
-        os._exit(any(path.startswith(directory) for path in found))
-    left += os.waitpid(pid, 0)[1] != 0
-over.set()
-print(left)
-"""
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_no_descriptor_stays_open_in_a_child_that_is_forked_at_any_moment(place: Path) -> None:
-    """150 of 300 did."""
-    assert done(child(FORKS, directory=place / "state")).strip() == "0"
 
 
 def test_a_fork_that_waits_for_a_thread_of_the_host_waits_for_no_file_of_ours(place: Path) -> None:

@@ -316,14 +316,6 @@ def test_records_in_memory_are_moved_to_the_disk_once_and_in_order(
     assert deliver(target) == ["a", "b", "c", "d"]
 
 
-def test_settled_records_of_memory_are_forgotten() -> None:
-    target = spool(None)
-    for n in range(50):
-        assert target.record(licence("id-%d" % n), sync=True) == MEMORY
-        assert deliver(target) == ["id-%d" % n]
-    assert not target.memory and len(target.history(99)) == 50
-
-
 # --- facts --------------------------------------------------------------------------------------
 
 

@@ -153,17 +153,6 @@ def test_a_refusal_interrupted_anywhere_is_followed_by_a_whole_one(place: Path) 
 # --- more than can be read at once ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("garbage", [b"\0", b"x\n"])
-def test_a_record_behind_a_lot_of_garbage_is_read_before_its_segment_goes(
-    place: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes
-) -> None:
-    monkeypatch.setattr(segment, "CHUNK_BYTES", 1000)
-    bulk = garbage * (70_000 // len(garbage))
-    write_segment(place, [line("a"), bulk, b"\n", line("valuable")])
-    assert waiting(place) == ["a", "valuable"]
-    assert deliver(spool(place)) == ["a", "valuable"] and not segments(place)
-
-
 @pytest.mark.parametrize("chunk", [150, 177, 1000, 1 << 20])
 def test_chunks_of_any_length_give_the_same_lines(
     place: Path, monkeypatch: pytest.MonkeyPatch, chunk: int

@@ -289,31 +289,28 @@ def test_the_order_of_a_run_outlives_a_clock_that_goes_back(place: Path) -> None
 
 
 @pytest.mark.parametrize("moment", ["fsync", "write", "fstat", "listdir", "open"])
-def test_a_signal_in_the_middle_of_an_append_records_beside_it(place: Path, moment: str) -> None:
-    target = spool(place)
-    if moment in ("fsync", "write", "fstat"):
-        keep(target, "a")
-    real, results = getattr(os, moment), []
+def test_a_signal_in_the_middle_of_an_append_records_beside_it(
+    place: Path, calls: Calls, moment: str
+) -> None:
+    target, first = spool(place), ["a"] * (moment in ("fsync", "write", "fstat"))
+    keep(target, *first)
+    results: list[str] = []
+
+    def interrupts(*_: Any) -> None:
+        calls.heal()
+        os.kill(os.getpid(), signal.SIGUSR1)
 
     def handler(*_: object) -> None:
         results.append(target.record(licence("from-the-handler"), sync=True))
 
-    def interrupted(*args: Any, **more: Any) -> Any:
-        setattr(os, moment, real)  # once
-        os.kill(os.getpid(), signal.SIGUSR1)
-        return real(*args, **more)
-
     before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        setattr(os, moment, interrupted)
-        keep(target, "b")
-    finally:
-        setattr(os, moment, real)
-        signal.signal(signal.SIGUSR1, before)
+    calls.fail(moment, 0, interrupts)
+    keep(target, "b")
+    signal.signal(signal.SIGUSR1, before)
     keep(target, "c")
-    expected = ["b", "c", "from-the-handler"] + ["a"] * (moment in ("fsync", "write", "fstat"))
-    assert results == [DISK] and sorted(waiting(place)) == sorted(expected)
-    assert sorted(deliver(spool(place))) == sorted(expected)
+    expected = [*first, "b", "c", "from-the-handler"]
+    assert results == [DISK] and sorted(waiting(place)) == expected
+    assert sorted(deliver(spool(place))) == expected
 
 
 # --- counters -----------------------------------------------------------------------------------
@@ -351,7 +348,7 @@ def test_the_last_total_wins_whatever_the_order_of_its_lines(place: Path) -> Non
 
 
 def test_a_full_segment_is_let_go_only_after_its_successor_holds_every_window(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, calls: Calls
 ) -> None:
     """A window between two segments was taken for closed, and sent with 5 of 40."""
     target, other = spool(place, max_bytes=64_000), spool(place)  # segments of 1,000 bytes
@@ -359,19 +356,20 @@ def test_a_full_segment_is_let_go_only_after_its_successor_holds_every_window(
     idle = window("idle", 7, epoch)
     assert target.keep_counters([idle], [idle])
     found: list[dict[str, int]] = []
-    real = os.fsync
+    looks = [False]
 
-    def fsync(fd: int) -> None:
-        real(fd)
-        monkeypatch.setattr(os, "fsync", real)
-        found.append(sent(other))
-        monkeypatch.setattr(os, "fsync", fsync)
+    def at_each_call(*_: object) -> None:
+        if not looks[0]:
+            looks[0] = True
+            found.append(sent(other))
+            looks[0] = False
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    calls.fail("fsync", 0, at_each_call)
+    calls.fail("close", 0, at_each_call)
     for n in range(1, 41):
         busy = window("busy", n, epoch)
         assert target.keep_counters([busy], [busy, idle])
-    monkeypatch.setattr(os, "fsync", real)
+    calls.heal()
     assert len(found) > 40 and not any(found)
     target.seal()
     assert sent(other) == {"idle": 7, "busy": 40}

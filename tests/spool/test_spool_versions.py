@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support.agent import START, Desk
-from support.spool import ROOT, book, deliver, look, segments, spool
+from support.spool import ROOT, look, segments
 
 import agent
 from agent import lines
@@ -104,17 +104,6 @@ def test_the_golden_spool_of_version_1_is_delivered(at: Desk) -> None:
     kept = "l-0199c82cc000-0000000000000001.seg"
     assert [path.name for path in segments(at.state_dir)] == [kept]
     assert (at.state_dir / kept).read_bytes() == before[kept]
-
-
-def test_unknown_lines_of_the_book_outlive_its_compaction(place: Path) -> None:
-    unpack("spool_v1", place)
-    unknown: list[Any] = [{"v": 1, "k": "moon", "phase": 3}, ["z", "server", id("a1"), 1]]
-    target = spool(place, max_bytes=20_000)  # an eighth is what the book may grow to
-    while len(book(place)) < 100:
-        target.note_fact("any", "thing", n=len(book(place)))
-    deliver(target, limit=0)
-    assert len(book(place)) < 40 and all(value in book(place) for value in unknown)
-    assert look(place).census()["dead"] == 1
 
 
 # --- a newer version ------------------------------------------------------------------------------
