@@ -137,13 +137,6 @@ def test_what_cannot_be_sent_is_content_and_no_mistake() -> None:
         assert content.ip_addr(value) is None
 
 
-def test_the_pseudonym_leaves_under_no_other_kind_than_its_own() -> None:
-    assert content.user_id_type("USERNAME", False) == "USERNAME"
-    with pytest.raises(EventError, match="EMAIL") as caught:
-        content.user_id_type("EMAIL", False)
-    assert caught.value.field == "user_id"
-
-
 @given(st.text(st.characters(codec=None), max_size=50))
 def test_every_text_can_be_sent(text: str) -> None:
     assert len((content.text(text) or "").encode("utf-8")) <= 4 * max(len(text), 1)

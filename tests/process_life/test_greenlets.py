@@ -21,7 +21,7 @@ PATCH = {
 # Where the patch comes.
 PRODUCTS = {
     "before the import": "{patch}\n{product}",
-    "after the import": "import agent.client\nimport agent.signatures.envelope\n{patch}\n{product}",
+    "after the import": "import agent.client; import agent.signatures.envelope\n{patch}\n{product}",
     "after the start": "{product}\n{patch}\n",
     "in the first pass": "{product}t.call_home()\nwhile not t._delivery._inside: pass\n{patch}\n",
 }

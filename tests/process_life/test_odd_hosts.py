@@ -10,6 +10,8 @@ import pytest
 from support.agent import ROOT, Desk
 from support.product import PRODUCT, quiet
 
+import agent
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 DELIVERS = "assert t.flush(10.0).drained"
@@ -30,7 +32,7 @@ assert os.waitpid(child, 0)[1] == 0
         "import sys; sys.path.insert(0, %r)\n",
         """
 import shutil
-assert os.path.samefile(os.path.dirname(os.path.dirname(agent.__file__)), sys.path[0])
+assert agent.__file__.startswith(sys.path[0])
 shutil.rmtree(os.path.dirname(agent.__file__))  # a copy
 assert t.status()["trouble"]
 assert t.flush(10.0).pending == 2
@@ -60,8 +62,8 @@ sys.addaudithook(hook)
 def test_an_odd_host_goes_on_and_so_do_we(at: Desk, tmp_path: Path, host: str) -> None:
     before, after, arrive = HOSTS[host]
     if "updater" in host:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=ignored)
+        top = agent.__name__.partition(".")[0]
+        shutil.copytree(ROOT / top, tmp_path / top, ignore=shutil.ignore_patterns("__pycache__"))
         before %= str(tmp_path)
     elif "clock" in host:
         before %= at.clock.at
