@@ -1,4 +1,4 @@
-"""SIGKILL, at the worst moments: what a recording call returned for arrives with the next run."""
+"""SIGKILL: what a recording call returned for arrives with the next run. At any other moment: ``campaign/kill.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,42 +58,20 @@ print(json.dumps(ids), flush=True)
         assert [n for n in numbers if n > 1] == list(range(2, 200))
 
 
-def killed_under_way(at: Desk, seen: int) -> None:
-    """A process that delivers is killed once the collector has seen so many requests."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", PRODUCT + "t.flush(30)", *arguments(at, deliver="manual")],
-        env=child_environ(),
-    )
-    deadline = time.monotonic() + 20
-    while at.seen() < seen:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    child.kill()
-    child.wait()
-
-
-def test_killed_in_the_middle_of_a_replay(at: Desk) -> None:
-    """Only the record whose answer was under way may arrive twice."""
-    texts = {"%02d" % number for number in range(60)}
-    with at.agent() as product:
-        for text in texts:
-            product.record_text(text, data_group="g")
-    at.collector.answer_delay_s = 0.01
-    killed_under_way(at, 20)
-    at.collector.answer_delay_s = 0
-    with at.agent() as product:
-        assert product.flush().pending == 0
-    counts = Counter(at.texts())
-    assert set(counts) == texts and sum(counts.values()) <= 61
-
-
 def test_a_record_that_kills_its_sender_goes_last(at: Desk) -> None:
     """Three times a process died while this record was under way: the others are sent before it."""
     with at.agent(only="licence") as product:
         product.record_text("killer", data_group="g")
     at.collector.fault("blackhole")
     for _ in range(3):
-        killed_under_way(at, at.seen() + 1)
+        before, deadline = at.seen(), time.monotonic() + 20
+        command = [sys.executable, "-c", PRODUCT + "t.flush(30)", *arguments(at, deliver="manual")]
+        child = subprocess.Popen(command, env=child_environ())
+        while at.seen() == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.kill()
+        child.wait()
     at.collector.fault(None)
     at.collector.clear()
     with at.agent(only="licence") as product:

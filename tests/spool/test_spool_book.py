@@ -162,27 +162,6 @@ def test_what_is_settled_stays_so_in_a_segment_that_stays(place: Path, outcome: 
         assert deliver(spool(place)) == [] and waiting(place) == []
 
 
-@pytest.mark.parametrize("how", ["torn", "noise", "doubled", "older line", "zeros", "emptied"])
-def test_damage_to_the_book_repeats_at_most_and_settles_nothing(place: Path, how: str) -> None:
-    write_segment(place, [line("a"), line("b")])
-    assert deliver(spool(place), limit=1) == ["a"]
-    path = place / "agent.book"
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "torn": whole[:-10],
-            "noise": b"\x00" * 4096 + b"\nnoise\n" + whole,
-            "doubled": whole * 2,
-            "older line": whole + lines.encode(["end", "server", "a", 1, 0]),
-            "zeros": bytes(len(whole)),
-            "emptied": b"",
-        }[how]
-    )
-    repeated = how in ("torn", "zeros", "emptied")
-    assert sorted(deliver(spool(place))) == ["a"] * repeated + ["b"]
-    assert segments(place) == [] and deliver(spool(place)) == []
-
-
 def test_a_writer_that_died_in_a_line_swallows_no_later_entry(place: Path) -> None:
     write_segment(place, [line(id) for id in "abc"])
     for id in "abc":

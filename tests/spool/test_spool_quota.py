@@ -1,4 +1,7 @@
-"""Bounds: bytes, records; who goes first, and that every loss is counted once, by whoever finds the spool full."""
+"""Bounds: bytes, records; who goes first, and that every loss is counted once, by whoever finds the spool full.
+
+Many writers at once, and dead letters among what goes: ``campaign/bounds_quota.py``.
+"""
 
 from __future__ import annotations
 
@@ -78,26 +81,6 @@ def test_the_directory_never_exceeds_its_bytes_by_more_than_a_record(
     # What is kept is the newest.
     kept = [int(id[3:]) for id in waiting(place) if id.startswith("id-")]
     assert sorted(kept) == list(range(2 * max_bytes // size - there, 2 * max_bytes // size))
-
-
-WRITER = """
-target = spool(directory, max_bytes=400_000, power=False)
-sys.stdin.readline()
-print(sum(target.record(licence("%s-%d" % (sys.argv[2], n), "x" * 500), sync=False) == "disk" for n in range(200)))
-"""
-
-
-def test_many_writers_together_stay_below_the_quota_and_count_what_goes(place: Path) -> None:
-    """No deliverer among them."""
-    children, most = begin(WRITER, 8, directory=place), 0
-    while any(process.poll() is None for process in children):
-        if place.exists():
-            most = max(most, size_of(place))
-        time.sleep(0.002)
-    kept = sum(int(done(process)) for process in children)
-    assert 200_000 < most <= 400_000 + 8 * 1200
-    there, lost = counted(place)
-    assert kept == there + lost and kept > 1500
 
 
 ONE = """
@@ -252,16 +235,6 @@ def test_a_living_crowd_larger_than_the_number_of_segments_finds_room(place: Pat
     for n, target in enumerate([spool(place, max_bytes=1_000_000) for _ in range(150)]):
         keep(target, "id-%d" % n)
     assert len(waiting(place)) == 150
-
-
-def test_dead_letters_count_and_go_like_what_waits(place: Path) -> None:
-    target = spool(place, max_bytes=100_000)
-    fill(target, 60, "dead")
-    assert len(deliver(target, outcome="rejected")) == 60
-    fill(target, 200)
-    found = [*look(place).records(), *look(place).records(dead=True)]
-    assert sum(record.weight for record in found) == 260
-    assert size_of(place) <= 102_000
 
 
 def test_threads_that_record_and_deliver_at_once_do_not_disturb_one_another(place: Path) -> None:
