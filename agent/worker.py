@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .values import Core
 
-# While another process delivers: how soon to ask for its place again, doubled each time up to this.
-BUSY_S, BUSY_MAX_S = 0.25, 5.0
+# While another process delivers: how soon to ask for its place again, and how soon after so long.
+BUSY_S, BUSY_MAX_S, PATIENCE_S = 0.25, 5.0, 600.0
 # A pass that sent nothing does not follow another at once, whatever it thinks is waiting.
 IDLE_S = 1.0
 # A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
@@ -75,9 +75,9 @@ class Worker:
         self._pid = os.getpid()
         self._life = _Life()
         self._waiters: list[Any] = []  # locks of callers of flush; released when their pass is over
-        self._hooked = False
+        self._hooked, self._finalizer = False, None
         self._not_before: float | None = None  # of the first pass, by the given clock
-        self._busy_s = BUSY_S
+        self._busy_s = 0.0  # spent on asking, in vain
         self.trouble = ""
 
     # -- the thread ------------------------------------------------------------------------------
@@ -123,6 +123,9 @@ class Worker:
             life.running.release()
             self.trouble = "no thread: " + str(error)
             return False
+        except BaseException:  # Ctrl-C: nobody knows whether it has begun; if so, it ends
+            life.stopping, self._life = True, _Life()
+            raise
 
     def _main(self, life: _Life) -> None:
         life.ident = _thread.get_ident()
@@ -168,9 +171,10 @@ class Worker:
         sent = self._delivery.totals.sent
         result = self._delivery.run()
         if result == BUSY:
-            self._busy_s = min(BUSY_MAX_S, 2 * self._busy_s)
-            return self._busy_s / 2
-        self._busy_s = BUSY_S
+            # Who delivers may be killed, and has to be followed within a second; or be suspended for hours.
+            self._busy_s += BUSY_S
+            return BUSY_S if self._busy_s < PATIENCE_S else BUSY_MAX_S
+        self._busy_s = 0.0
         if result == DONE:
             for waiter in waiters:
                 self._let_go(waiter)
@@ -249,8 +253,7 @@ class Worker:
 
     def hook(self) -> None:
         """Be told of exit and forks; called before anything is recorded."""
-        if self._pid != os.getpid():
-            self.after_fork_in_child()  # of a fork that C code made
+        self.notice_fork()
         if not self._hooked and not self.closed:
             # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
             process.watch_forks(self, files.hold_still, files.go_on, files.close_inherited)
@@ -259,11 +262,17 @@ class Worker:
             if (
                 util is not None
             ):  # its forked processes end by os._exit, before 3.13 without asking atexit
-                util.Finalize(self, self.at_exit, exitpriority=0)
+                self._finalizer = util.Finalize(None, self.at_exit, exitpriority=0)
             self._hooked = True
+
+    def notice_fork(self) -> None:
+        """Begin afresh in a child that C code forked: nobody told us, and what is open is the parent's."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
 
     def close(self, timeout_s: float) -> None:
         """End everything: no thread, hook, file or callback remains; what was recorded stays on disk."""
+        self.notice_fork()
         if not self.closed:
             self._delivery.silent = True
             try:
@@ -272,6 +281,8 @@ class Worker:
                 self.closed = True
                 atexit.unregister(self.at_exit)
                 process.forget_forks(self)
+                if self._finalizer is not None:
+                    self._finalizer.cancel()  # else it keeps all of us
 
     def at_exit(self) -> None:
         """At the interpreter's end: begin no request; recording goes on for other exit handlers."""

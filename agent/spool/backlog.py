@@ -286,7 +286,7 @@ class Quota:
         total = sum(self._sizes.values())
         self.free_bytes = self._max_bytes - total
         self.free_records = self._max_records - total // LEAST_LINE_BYTES
-        if self.free_records < self.segment_most[1]:  # by size there may be too many
+        if self.free_records < self._max_records // 8:  # by size there may be too few: count
             names = [name for name in self._sizes if name.endswith(segment.SUFFIX)]
             self.free_records = self._max_records - sum(map(self._lines, names))
         return total
