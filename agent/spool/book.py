@@ -226,19 +226,20 @@ class Book:
 
         Under the deliverer's lock. Raises ``OSError``.
         """
+        left = lines.decode(self._head)
+        least = 2 * left.get("size", 0) if type(left) is dict else 0
+        grown = self._size > MOST_BYTES  # by somebody: what is written behind that is never read
+        if self._cursor < max(self._compact_bytes, least) and not grown:
+            return
+        known = keys()  # under no lock of ours: who reads segments has theirs and comes for ours
         with self._lock:
-            left = lines.decode(self._head)
-            least = 2 * left.get("size", 0) if type(left) is dict else 0
-            grown = (
-                self._size > MOST_BYTES
-            )  # by somebody: what is written behind that is never read
-            if self._unwritten or (self._cursor < max(self._compact_bytes, least) and not grown):
+            if self._unwritten:
                 return
             lanes = [slot for slot in self._facts if slot[0] == "lane"]
             for slot in lanes[:-LANES]:
                 del self._facts[slot]
             values = [*self._unknown, *self._facts.values(), *self.answers.values()]
-            for key in keys():
+            for key in known:
                 values += self._states[key].lines(key) if key in self._states else []
             data = b"".join(map(lines.encode, values))
             self.close()

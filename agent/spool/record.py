@@ -141,6 +141,8 @@ class Consent:
         try:
             with files.open_append(path, missing_ok=False) as file:
                 if file.hold() is not False and file.stat().st_size == 0:
+                    if files.WINDOWS:  # unlinks no open file
+                        file.close()
                     files.remove(path)
         except FileNotFoundError:
             pass
