@@ -288,6 +288,7 @@ class Agent:
 
     def _refuse(self) -> None:
         if self._config.endpoints:
+            self._worker.notice_fork()
             self._spool.refuse_usage()
             self._counters.discard()
             self._delivery.call_off_usage()
@@ -423,6 +424,7 @@ class Agent:
 
         ``move=True`` then removes them here. Raises ``OSError`` where the file cannot be written.
         """
+        self._worker.notice_fork()
         return int(part("transfer", "export_spool").export(self, path, move=move))
 
     def import_spool(self, path: Any) -> int:
@@ -430,6 +432,7 @@ class Agent:
 
         Raises ``OSError`` or ``EventError`` (not an export, damaged, no room in the quota).
         """
+        self._worker.notice_fork()
         return int(part("transfer", "import_spool").import_(self, path))
 
 

@@ -53,8 +53,10 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
     if mask is None:  # Windows
         _thread.start_new_thread(main, given)
         return
-    before = mask(_signal.SIG_BLOCK, _signal.valid_signals())
+    # Asked first: what came before it raises here, and in the call that blocks it would leave all blocked for ever.
+    before = mask(_signal.SIG_BLOCK, ())
     try:
+        mask(_signal.SIG_BLOCK, _signal.valid_signals())
         _thread.start_new_thread(main, given)
     finally:
         mask(_signal.SIG_SETMASK, before)

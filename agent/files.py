@@ -58,7 +58,7 @@ class File:
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.held: bool | None = None  # its lock: what ``lock`` or ``hold`` said last
-        still = _still if _still.acquire(True, STILL_S) else _still_anew()
+        still = _in_quiet()
         try:
             self._fd = os.open(path, flags | _SAFE, 0o600)
             try:
@@ -157,7 +157,7 @@ class File:
 
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
-        still = _still if _still.acquire(True, STILL_S) else _still_anew()
+        still = _in_quiet()
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
             found = os.fstat(self._fd)
@@ -444,6 +444,12 @@ def hold_still() -> None:
     """Before a fork: from here to ``go_on`` no other thread opens or closes a file of ours."""
     if not _still.acquire(True, STILL_S):
         _still_anew()
+
+
+def _in_quiet() -> Any:
+    """The lock of now, held, for its taker to release: meanwhile another thread may put a new one in its place."""
+    still = _still
+    return still if still.acquire(True, STILL_S) else _still_anew()
 
 
 def _still_anew() -> Any:

@@ -101,16 +101,22 @@ class HttpTransport:
         line = self._lines.setdefault(server, _Line(self))
         if not line.busy.acquire(True, _GRACE_S):
             raise _unreachable("does not answer (an earlier request hangs)", line.stage)
-        interrupted, self._woken = False, line.begin(timeout_s)
+        interrupted = begun = False
         try:
+            self._woken = line.begin(timeout_s)
             if self.closed:
                 raise RuntimeError("the transport is closed")
             start_thread(line.run, call)
+            begun = True
             interrupted = line.woken.acquire(True, line.timeout_s)  # by no clock of the host
         except RuntimeError as error:
             line.said = Unreachable(str(error))
             line.busy.release()
-        finally:  # also after a Ctrl-C
+        except BaseException:  # Ctrl-C
+            if not begun:
+                self._lines.pop(server, None)  # no thread would ever let go of it
+            raise
+        finally:
             self._woken = None
             if line.busy.locked():
                 line.stop(interrupted)
@@ -223,10 +229,10 @@ class _Line:
             raise Unreachable("is over")
 
     def _hold(self, handle: Any) -> None:
-        with self._lock:
-            if self.handle is not None:
-                self.handle.close()
-            self.handle = handle
+        with self._lock, suppress(OSError):  # a host closes descriptors that it does not know
+            before, self.handle = self.handle, handle
+            if before is not None:
+                before.close()
 
     def exchange(self, request: Request) -> Response:
         """One request and its answer."""
@@ -291,7 +297,8 @@ class _Line:
     def close(self) -> None:
         """Close the connection; not beside the thread."""
         if self.connection is not None:
-            self.connection.close()
+            with suppress(Exception):  # nothing is left to close
+                self.connection.close()
         # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
         self._manager = self.connection = None
 

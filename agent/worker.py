@@ -139,8 +139,11 @@ class Worker:
         finally:
             life.running.release()
         # Who rang between that last look and the release took this thread for alive.
-        if life is self._life and (self._waiters or self._next_s() is not None):
-            self.ring()
+        try:
+            if life is self._life and (self._waiters or self._next_s() is not None):
+                self.ring()
+        except Exception as error:  # the host's clock may raise, and a thread's end would print it
+            self.trouble = "%s: %s" % (type(error).__name__, error)
 
     def _stepped(self) -> float | None:
         try:
