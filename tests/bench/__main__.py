@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from . import cold, exit, interference, measure, peers, replay, report, warm
+from . import cold, exit, interference, measure, peers, replay, report, verify, warm
 from .measure import Context, Result
 
 EXAMPLES = """
@@ -35,6 +35,7 @@ GROUPS: dict[str, Callable[[Context], Result]] = {
     "exit": exit.group,
     "interference": interference.group,
     "replay": replay.group,
+    "verify": verify.group,
 }
 
 
