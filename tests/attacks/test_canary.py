@@ -85,7 +85,7 @@ class Site:
         transport = Noting.of(made, self.environ)
         transport.heard = heard  # type: ignore[attr-defined]
         outcomes: list[agent.Outcome] = []
-        given = {"transport": transport, "environ": {"AGENT_DEBUG": "1", **self.environ}}
+        given: Any = {"transport": transport, "environ": {"AGENT_DEBUG": "1", **self.environ}}
         with agent.Agent(made, self.canaries.licence, None, outcomes.append, **given) as product:
             product.call_home()
             product.record_text("opengl", data_group="renderer")
@@ -121,8 +121,8 @@ class Site:
         for server in self.servers:
             for request in server.requests:
                 heard.add("a request", shown_of_request(request))
-        for request in self.collector.requests():
-            heard.add("the path of a request", request["path"])
+        for found in self.collector.requests():
+            heard.add("the path of a request", found["path"])
 
 
 class Noting(HttpTransport):
@@ -288,7 +288,7 @@ def little_room(site: Site) -> None:
 def refused_keyring(site: Site) -> None:
     document = site.place / "keyring.json"
     document.write_text(json.dumps({"signed": "{}", "signatures": []}))
-    given = {"roots": KEYS[:1], "document": str(document)}
+    given: Any = {"roots": KEYS[:1], "document": str(document)}
     site.keys = agent.Keyring(site.collector.public_keys, **given)
     site.expected = "keyring.json: "
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 import hypothesis
 from hypothesis.stateful import run_state_machine_as_test
-from test_spool_model import SpoolMachine
+from test_spool_model import SpoolMachine  # type: ignore[import-not-found]
 
 from . import report
 

@@ -107,7 +107,8 @@ def test_the_whole_is_cut_visibly(char: str) -> None:
     assert found["_truncated"] is True and len(found) > 1
     nested = encoded({"list": [[char * 100] * 200] * 200, "after": 1})
     assert "…" in nested["list"] and ("after" in nested or nested["_truncated"])
-    for item in ([], {}, [[]], [{}, {}]):
+    items: Any = ([], {}, [[]], [{}, {}])
+    for item in items:
         encoded({"list": [[[item] * 256] * 256] * 256})
 
 

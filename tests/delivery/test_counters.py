@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.agent import Desk, killed
@@ -13,7 +14,7 @@ from agent.clock import Clock
 
 
 def test_threads_that_count_while_others_write_and_deliver(at: Desk) -> None:
-    given = {"clock": Clock(), "only": "usage", "deliver": "thread", "durability": "process"}
+    given: Any = {"clock": Clock(), "only": "usage", "deliver": "thread", "durability": "process"}
     with at.agent(**given) as product:
         ended = threading.Event()
 
@@ -41,7 +42,7 @@ def test_threads_that_count_while_others_write_and_deliver(at: Desk) -> None:
 
 def test_a_window_goes_on_across_many_segments_and_arrives_once(at: Desk) -> None:
     """Each second's total is a line: with so little room a segment is full after a few."""
-    tight = {"only": "usage", "max_bytes": 300_000, "max_records": 64}
+    tight: Any = {"only": "usage", "max_bytes": 300_000, "max_records": 64}
     with at.agent(**tight) as product:
         names = set()
         for n in range(300):

@@ -216,7 +216,7 @@ def test_after_a_run_that_was_too_short_the_next_one_does_not_wait_first(at: Des
     with Server(silent) as server:
         ends(at, server, "0")
         server.seen.clear()
-        given = {"endpoints": unsigned(server), "clock": Clock(), "start_delay_s": 600}
+        given: Any = {"endpoints": unsigned(server), "clock": Clock(), "start_delay_s": 600}
         with at.agent(deliver="thread", **given) as product:
             product.call_home()
             assert server.seen.wait(20)
@@ -228,7 +228,7 @@ def test_a_suspect_that_waits_for_consent_keeps_nobody_awake(at: Desk) -> None:
             product.track("EXPORT")
             product.flush(0.1)
     for consent, environ in ((None, {}), (True, {"DO_NOT_TRACK": "1"})):
-        given = {"only": "usage", "usage_consent": consent, "environ": environ}
+        given: Any = {"only": "usage", "usage_consent": consent, "environ": environ}
         with at.agent(**given) as product:
             product.track("OTHER")
             for _ in range(3):

@@ -44,9 +44,12 @@ def test_a_gateway_that_says_400_kills_none_of_300(at: Desk, side: str) -> None:
         assert endpoint(product, NAMES[side])["reason"].startswith("retry")
         # Now it lets one request of each connection pass.
         for _ in range(15):
-            server.answer = lambda name, n=len(server.sent): (
-                YES[side] if len(server.sent) == n + 1 else HTML
-            )
+            before = len(server.sent)
+
+            def one(name: str, before: int = before) -> Any:
+                return YES[side] if len(server.sent) == before + 1 else HTML
+
+            server.answer = one
             report = product.flush()
             assert (report.delivered, report.dead) == (1, 0)
         server.answer = lambda name: YES[side]

@@ -160,7 +160,7 @@ def test_a_look_asks_no_callable_and_says_so() -> None:
 
 
 def test_a_wait_is_over_when_what_may_have_caused_it_changes() -> None:
-    changes = ({}, {"base_url": "https://o.example"}, {"api_key": "k"}, {"product_id": "7"})
+    changes: Any = ({}, {"base_url": "https://o.example"}, {"api_key": "k"}, {"product_id": "7"})
     found = [make(**change).cause() for make in (getkeymanager, reo) for change in changes]
     found.append(getkeymanager(keys=(public_key("next"),)).cause())
     assert len(set(found)) == len(found)
@@ -187,7 +187,7 @@ def test_a_key_of_another_copy_of_this_package_is_refused() -> None:
 # --- records of any content ---------------------------------------------------------------------
 
 texts = st.text(st.characters(codec=None), max_size=20)
-json_values = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | texts
+json_values: Any = st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | texts
 json_values |= st.lists(json_values, max_size=3) | st.dictionaries(texts, json_values, max_size=3)
 names = st.sampled_from(["api_key", "license_key", "data_type", "meta", "domain", "event_at"])
 

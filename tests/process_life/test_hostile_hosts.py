@@ -44,7 +44,11 @@ def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(
 ) -> None:
     hooks: list[Any] = []
     monkeypatch.setattr(atexit, "register", hooks.append)
-    monkeypatch.setattr(atexit, "unregister", lambda hook: hook in hooks and hooks.remove(hook))
+
+    def unregister(hook: Any) -> None:
+        hooks[:] = [other for other in hooks if other != hook]
+
+    monkeypatch.setattr(atexit, "unregister", unregister)
     product: list[agent.Agent] = []
 
     def read() -> str:
@@ -105,9 +109,10 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
 def test_ctrl_c_at_any_call_leaves_no_lock_taken(at: Desk, what: str) -> None:
     with at.agent(clock=Clock(), durability="process") as product:
         counters = product._counters
+        add: Any = product.count
         calls: dict[str, Callable[[], object]] = {
-            "count": lambda: (product.count("RENDER"), counters.open_windows()),
-            "keep": lambda: (product.count("RENDER"), counters.keep()),
+            "count": lambda: (add("RENDER"), counters.open_windows()),
+            "keep": lambda: (add("RENDER"), counters.keep()),
             "track": lambda: product.track("EXPORT"),
             "record_text": lambda: product.record_text("x", data_group="g"),
             "call_home": product.call_home,

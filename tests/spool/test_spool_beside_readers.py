@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.spool import keep, spool
@@ -21,7 +22,7 @@ def test_who_looks_beside_a_compaction_is_not_waited_for(
     target._book._compact_bytes = 0
     winners, looked = target._backlog.winners, threading.Event()
 
-    def winners_beside_a_look() -> object:
+    def winners_beside_a_look() -> Any:
         """The other thread has read the segments' names and is about to read the book."""
         looks.start()
         assert looked.wait(10)

@@ -494,9 +494,12 @@ def test_windows_closes_before_it_unlinks(place: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("agent.files.WINDOWS", True)
     for name in ("ftruncate", "close", "unlink"):
         real = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda *args, name=name, real=real: order.append(name) or real(*args)
-        )
+
+        def noted(*args: Any, name: str = name, real: Any = real) -> Any:
+            order.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(os, name, noted)
     assert segment.destroy(file)
     assert order == ["ftruncate", "close", "unlink"]
 

@@ -152,7 +152,8 @@ class Site:
         """The id of a licence record that the server refused twice, while it took others."""
         self.unsigned()
         config = config_file.load(self.file).replace(deliver="manual", usage_consent=False)
-        with Agent(config, transport=Choosy()) as product:
+        chooses: Any = Choosy()
+        with Agent(config, transport=chooses) as product:
             id = product.record_text("dead", data_group="g")
             for _ in range(3):
                 product.record_text("alive", data_group="g")
