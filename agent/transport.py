@@ -112,12 +112,10 @@ class HttpTransport:
         except RuntimeError as error:
             line.said = Unreachable(str(error))
             line.busy.release()
-        except BaseException:  # Ctrl-C
-            if not begun:
-                self._lines.pop(server, None)  # no thread would ever let go of it
-            raise
         finally:
             self._woken = None
+            if not begun:  # a Ctrl-C: no thread would ever let go of it
+                self._lines.pop(server, line).close()
             if line.busy.locked():
                 line.stop(interrupted)
             if self.closed:
@@ -229,10 +227,10 @@ class _Line:
             raise Unreachable("is over")
 
     def _hold(self, handle: Any) -> None:
-        with self._lock, suppress(OSError):  # a host closes descriptors that it does not know
+        # There is none, or the host closed it: some close all descriptors that they do not know.
+        with self._lock, suppress(AttributeError, OSError):
             before, self.handle = self.handle, handle
-            if before is not None:
-                before.close()
+            before.close()
 
     def exchange(self, request: Request) -> Response:
         """One request and its answer."""
@@ -296,9 +294,8 @@ class _Line:
 
     def close(self) -> None:
         """Close the connection; not beside the thread."""
-        if self.connection is not None:
-            with suppress(Exception):  # nothing is left to close
-                self.connection.close()
+        with suppress(Exception):  # there is none, or nothing is left of it
+            self.connection.close()
         # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
         self._manager = self.connection = None
 

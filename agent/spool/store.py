@@ -234,6 +234,8 @@ class Spool:
             return False
         self.claimed, self._book.alone = True, held is True
         self._refresh()
+        if not self._backlog.trouble:
+            self._book.close_tries(self._backlog.winners())
         return True
 
     def _let_go(self) -> None:

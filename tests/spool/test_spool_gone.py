@@ -32,7 +32,7 @@ def test_an_attempt_that_was_left_open_at_a_record_that_is_gone_slows_no_later_s
     else:
         segments(tmp_path / "state", "u")[0].unlink()
     assert later.claim()
-    assert not later.left_open("reo") and later.left_open("getkeymanager")
+    assert not later.left_open("reo") and later.left_open("server")
     later.release()
     assert waiting(tmp_path / "state") == ["two"]
 
