@@ -147,6 +147,8 @@ def test_a_record_is_loaded_again_when_its_turn_comes(place: Path, target: Spool
     assert next(found).id == "a"
     path.write_bytes(line("a") + line("x") + line("c"))
     assert [record.id for record in found] == ["c"]
+    path.write_bytes(line("z"))  # shorter: read from its start
+    assert [record.id for record in target.records()] == ["z"]
     target.release()
 
 

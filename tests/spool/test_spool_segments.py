@@ -413,7 +413,7 @@ def test_the_first_try_of_an_aggregate_fixes_its_origin(place: Path) -> None:
     for domain in ("first.example", "second.example"):
         assert target.claim()
         (record,) = target.waiting(())
-        record.body.setdefault("domain", domain)
+        record.body["domain"] = domain
         assert target.try_(record, sync=True)
         target.end(record, failed=True, counted=0)
         target.release()
