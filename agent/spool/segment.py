@@ -312,7 +312,8 @@ class Reading:
 
     def refresh(self) -> None:
         """Read what was appended since. Raises ``OSError``."""
-        if os.lstat(self.path).st_size != self.cursor:
+        # Over a network a size may be seconds old; of a counter that would be a sum without its end.
+        if self.name[0] == COUNTERS or os.lstat(self.path).st_size != self.cursor:
             with files.open_read(self.path) as file:
                 self.read(file)
 
