@@ -58,7 +58,9 @@ class File:
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.held: bool | None = None  # its lock: what ``lock`` or ``hold`` said last
-        still = _in_quiet()
+        still = _still  # of now: another thread may put a new one in its place
+        if not still.acquire(True, STILL_S):
+            still = _still_anew()
         try:
             self._fd = os.open(path, flags | _SAFE, 0o600)
             try:
@@ -157,7 +159,9 @@ class File:
 
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
-        still = _in_quiet()
+        still = _still  # of now: another thread may put a new one in its place
+        if not still.acquire(True, STILL_S):
+            still = _still_anew()
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
             found = os.fstat(self._fd)
@@ -444,12 +448,6 @@ def hold_still() -> None:
     """Before a fork: from here to ``go_on`` no other thread opens or closes a file of ours."""
     if not _still.acquire(True, STILL_S):
         _still_anew()
-
-
-def _in_quiet() -> Any:
-    """The lock of now, held, for its taker to release: meanwhile another thread may put a new one in its place."""
-    still = _still
-    return still if still.acquire(True, STILL_S) else _still_anew()
 
 
 def _still_anew() -> Any:

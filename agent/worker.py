@@ -256,15 +256,15 @@ class Worker:
 
     def hook(self) -> None:
         """Be told of exit and forks; called before anything is recorded."""
-        self.notice_fork()
+        if self._pid != os.getpid():
+            self.notice_fork()
         if not self._hooked and not self.closed:
             # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
             process.watch_forks(self, files.hold_still, files.go_on, files.close_inherited)
             atexit.register(self.at_exit)
+            # Its forked processes end by os._exit, before 3.13 without asking atexit.
             util = sys.modules.get("multiprocessing.util")
-            if (
-                util is not None
-            ):  # its forked processes end by os._exit, before 3.13 without asking atexit
+            if util is not None:
                 self._finalizer = util.Finalize(None, self.at_exit, exitpriority=0)
             self._hooked = True
 

@@ -106,10 +106,12 @@ class Book:
         """Whether another run began to send a record there, and did not come to an end of it."""
         return any(s.left_open for key, s in list(self._states.items()) if key[0] == endpoint)
 
-    def close_tries(self, keys: Collection[Key]) -> None:
+    def close_tries(self, keys: Callable[[], Collection[Key]]) -> None:
         """Records that are gone, refused or evicted, have no attempt that is left open."""
-        for key, state in list(self._states.items()):
-            if state.left_open and key not in keys:
+        tried = [found for found in list(self._states.items()) if found[1].left_open]
+        known = keys() if tried else ()
+        for key, state in tried:
+            if key not in known:
                 self.write(["end", *key, state.failed, state.counted])
 
     def fact(self, kind: str, tag: str) -> dict[str, Any]:

@@ -211,7 +211,10 @@ class Spool:
 
         Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
         """
-        self._let_go()  # Ctrl-C broke off whoever had it, in the middle of giving it back
+        if (
+            self._claim is not None
+        ):  # Ctrl-C broke off whoever had it, in the middle of giving it back
+            self._let_go()
         self.trouble.pop("lock", None)
         if self.consent.blocked:
             self.refuse_usage()
@@ -235,7 +238,7 @@ class Spool:
         self.claimed, self._book.alone = True, held is True
         self._refresh()
         if not self._backlog.trouble:
-            self._book.close_tries(self._backlog.winners())
+            self._book.close_tries(self._backlog.winners)
         return True
 
     def _let_go(self) -> None:
@@ -245,7 +248,8 @@ class Spool:
 
     def _refresh(self) -> None:
         self._backlog.refresh()
-        self.note("read", self._backlog.trouble or None)
+        if self._backlog.trouble or self.trouble:
+            self.note("read", self._backlog.trouble or None)
 
     def release(self) -> None:
         """Let another process deliver, what is done with removed; safe when not claimed."""
