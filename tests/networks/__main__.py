@@ -1,4 +1,12 @@
-"""``python -m tests.networks``: an agent in every network of the list, and what came of it."""
+"""An agent in every network of the list: outcome, and time until it was known.
+
+    python -m tests.networks
+    python -m tests.networks -k squid-password
+    python -m tests.networks --report vendor_notes/NETWORKS.md
+
+What is not there is left out and said so: the programs squid, tinyproxy, microsocks, openssl and iproute2, the package
+PySocks, and root for network namespaces.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +22,6 @@ from .report import Row
 from .situations import Situation, everything, missing
 from .stage import LICENCE, Stage
 
-EXAMPLES = """
-examples:
-  python -m tests.networks --list
-  python -m tests.networks
-  python -m tests.networks -k squid-password
-  python -m tests.networks --report vendor_notes/NETWORKS.md
-
-Programs and packages that the suite does not need (mitmproxy, proxy.py, truststore) are also looked for in the virtual
-environment that AGENT_NETWORKS_TOOLS names. Network namespaces need root.
-"""
-
 
 def play(situation: Situation) -> Row:
     """Build it, deliver through it; how that ended."""
@@ -33,7 +30,7 @@ def play(situation: Situation) -> Row:
         return Row(situation, [], 0, why, "")
     with tempfile.TemporaryDirectory(prefix="networks-") as place:
         try:
-            with Stage(Path(place) / "stage", clock=situation.clock()) as stage:
+            with Stage(Path(place) / "stage") as stage:
                 situation.play(stage)
                 stage.settled()
             copies = max(stage.copies[LICENCE].values())
@@ -43,36 +40,21 @@ def play(situation: Situation) -> Row:
             return Row(situation, [], 0, "", "%s: %s" % (type(error).__name__, error))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m tests.networks",
-        description="Situations of real networks: outcome, and time until it was known.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("-k", metavar="NAME", help="this one, or those whose name begins so")
-    made.add_argument("--list", action="store_true", help="what there is, and what it lacks here")
-    made.add_argument("--report", type=Path, metavar="FILE", help="fill the table of a document")
-    return made
-
-
 def main(argv: Optional[list[str]] = None) -> int:
     """The exit status: 1 where something went otherwise than the list says."""
-    options = parser()
+    formatter = argparse.RawDescriptionHelpFormatter
+    options = argparse.ArgumentParser(
+        "python -m tests.networks", None, __doc__, formatter_class=formatter
+    )
+    options.add_argument("-k", metavar="NAME", help="this one, or those whose name begins so")
+    options.add_argument("--report", type=Path, metavar="FILE", help="fill the table of a document")
     given = options.parse_args(argv)
-    known = everything()
-    chosen = [one for one in known if one.name == given.k] or [
-        one for one in known if one.name.startswith(given.k or "")
-    ]
+    begun = [one for one in everything() if one.name.startswith(given.k or "")]
+    chosen = [one for one in begun if one.name == given.k] or begun
     if not chosen:
-        options.error("no situation %r; --list shows all" % given.k)
+        options.error("no situation %r" % given.k)
     if given.report and given.k:
         options.error("--report: the table has all of them, not those of -k")
-    if given.list:
-        for one in chosen:
-            print("%-24s %s" % (one.name, missing(one.needs) or one.words))
-        return 0
     rows = []
     for one in chosen:
         rows.append(play(one))

@@ -16,8 +16,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Optional
 
 from .spaces import Space
 
@@ -38,29 +36,27 @@ class Packet:
         self.content = len(tcp) - (tcp[12] >> 4) * 4 if tcp else 0
 
 
+def nothing(packet: Packet) -> bool:
+    """Of these is lost."""
+    return False
+
+
 class Link:
     """Both ends are up when this is made; the weather may be changed at any time."""
 
     def __init__(self, near: Space, far: Space) -> None:
         self.delay_s = self.jitter_s = self.loss = 0.0
-        self.largest: Optional[int] = None
-        self.cut = False
-        self.watch: Callable[[Packet], object] = (
-            lambda packet: None
-        )  # sees each first; may change it
-        self.drops: Callable[[Packet], object] = lambda packet: False
-        self.carried = 0
+        # Sees each first, and may change it.
+        self.watch: Callable[[Packet], object] = lambda packet: None
+        self.drops: Callable[[Packet], object] = nothing
         self._chance = random.Random(1)
         self._numbers = itertools.count()
         self._waiting: list[tuple[float, int, int, bytes]] = []
         self._ends = [near.within(_tun), far.within(_tun)]
         self._stop, self._stopping = os.pipe()
         for space, v4, v6 in ((near, NEAR, NEAR6), (far, FAR, FAR6)):
-            space.ip(
-                "addr add %s/24 dev tun0" % v4,
-                "link set tun0 up",
-                "addr add %s/64 dev tun0 nodad" % v6,
-            )
+            space.ip("addr add %s/24 dev tun0" % v4, "link set tun0 up")
+            space.ip("addr add %s/64 dev tun0 nodad" % v6)
         self._thread = threading.Thread(target=self._carry, daemon=True)
         self._thread.start()
 
@@ -93,11 +89,8 @@ class Link:
             return
         packet = Packet(data, end == self._ends[0])
         self.watch(packet)
-        if self.cut or self.drops(packet) or self._chance.random() < self.loss:
+        if self.drops(packet) or self._chance.random() < self.loss:
             return
-        if self.largest is not None and len(data) > self.largest:
-            return
-        self.carried += 1
         due = time.monotonic() + self.delay_s + self._chance.uniform(0, self.jitter_s)
         other = self._ends[1 if packet.outbound else 0]
         heapq.heappush(self._waiting, (due, next(self._numbers), other, data))
@@ -107,8 +100,3 @@ def _tun() -> int:
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
     return fd
-
-
-def resolv_conf(space: Space, directory: Path) -> None:
-    """Inside, names are asked of the far side: twice, a second each."""
-    space.show("/etc/resolv.conf", "nameserver %s\noptions timeout:1 attempts:2\n" % FAR, directory)

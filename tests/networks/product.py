@@ -5,11 +5,12 @@ Both take the same settings, JSON-ready, and the same three calls: ``record``, `
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import agent
@@ -23,31 +24,26 @@ class Product:
     def __init__(
         self,
         settings: Mapping[str, Any],
-        *,
         environ: Optional[Mapping[str, str]] = None,
         clock: Any = None,
     ) -> None:
+        self._usage = settings["usage"]
+        api_key, *licence = settings["secrets"]
         keys = tuple(agent.PublicKey.from_pem(pem) for pem in settings["keys"])
-        self._usage = settings.get("usage", False)
-        endpoints: tuple[Any, ...] = (
-            agent.GetKeyManager(base_url=settings["url"], api_key=settings["api_key"], keys=keys),
-        )
-        if self._usage:
-            endpoints += (agent.Reo(base_url=settings["url"], api_key=settings["api_key"]),)
+        at = {"base_url": settings["url"], "api_key": api_key}
+        endpoints = agent.GetKeyManager(**at, keys=keys), agent.Reo(**at)
         config = agent.Config(
             vendor="Acme",
             product_name="Studio",
             product_id="42",
             product_version="5.2.5",
-            endpoints=endpoints,
+            endpoints=endpoints[: 1 + self._usage],
             usage_consent=True,
-            state_dir=settings["state_dir"],
             deliver="manual",
             start_delay_s=0,
             **settings["config"],
         )
-        licence = settings["license_key"], settings["activation_identifier"]
-        self._agent = agent.Agent(config, licence, environ=environ, clock=clock)
+        self._agent = agent.Agent(config, tuple(licence), environ=environ)
 
     def record(self, *texts: str) -> None:
         """On disk when it returns."""
@@ -71,8 +67,6 @@ class Product:
             "preview": self._agent.preview(samples=True),
             "history": self._agent.history(),
             "diagnostics": self._agent.diagnostics(),
-            "agent": repr(self._agent),
-            "config": repr(self._agent._config),
         }
 
     def close(self) -> None:
@@ -84,7 +78,11 @@ class Distant:
     """The same in a process of its own, started by ``command`` with ``environ`` as its environment."""
 
     def __init__(
-        self, command: list[str], settings: Mapping[str, Any], environ: Mapping[str, str], log: Any
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, Any],
+        environ: Mapping[str, str],
+        log: Any,
     ) -> None:
         self._process = subprocess.Popen(
             [*command, sys.executable, "-B", "-X", "utf8", __file__],
@@ -102,55 +100,33 @@ class Distant:
         self._process.stdin.write(json.dumps([call, *arguments]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line, "the product ended"
-        answer = json.loads(line)
-        assert "error" not in answer, answer
-        return answer["value"]
+        assert line, "the product ended; its log says why"
+        return json.loads(line)
 
-    def record(self, *texts: str) -> None:
-        """As ``Product.record``."""
-        self._ask("record", *texts)
-
-    def flush(self, timeout_s: float) -> dict[str, Any]:
-        """As ``Product.flush``."""
-        found: dict[str, Any] = self._ask("flush", timeout_s)
-        return found
-
-    def look(self) -> dict[str, Any]:
-        """As ``Product.look``."""
-        found: dict[str, Any] = self._ask("look")
-        return found
+    def __getattr__(self, call: str) -> Any:
+        return functools.partial(self._ask, call)
 
     def close(self) -> None:
         """End the process, which has to end by itself."""
-        assert self._process.stdin and self._process.stdout
-        try:
+        assert self._process.stdin
+        with self._process:
             self._process.stdin.close()
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-        finally:
-            self._process.stdout.close()
+            try:
+                self._process.wait(10)
+            finally:
+                self._process.kill()
 
 
 def main() -> None:
     """Answer what comes in by the line, until there is no more."""
-    product: Optional[Product] = None
+    product: Any = None
     for line in sys.stdin:
         call, *arguments = json.loads(line)
-        value: Any = None
-        try:
-            if call == "begin":
-                product = Product(arguments[0])
-            else:
-                value = getattr(product, call)(*arguments)
-            answer = {"value": value}
-        except Exception as error:
-            answer = {"error": repr(error)}
-        sys.stdout.write(json.dumps(answer, default=str) + "\n")
-        sys.stdout.flush()
+        if call == "begin":
+            product, value = Product(*arguments), None
+        else:
+            value = getattr(product, call)(*arguments)
+        print(json.dumps(value, default=str), flush=True)
     if product is not None:
         product.close()
 

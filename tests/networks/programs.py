@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
 
-from .situations import package, program
+from .situations import program
 from .stage import Stage
 
 
@@ -30,7 +29,7 @@ class Program:
         """``leaves``: how the names of its shared memory begin, which it leaves behind when it is killed."""
         self._stage, self._command, self.port, self._leaves = stage, command, port, leaves
         self._start()
-        stage.open.callback(self.kill)
+        stage.callback(self.kill)
 
     def _start(self) -> None:
         with self._stage.programs.open("ab") as log:
@@ -71,6 +70,8 @@ def address(scheme: str, port: int, user: str = "", password: str = "") -> str:
     return "%s://%s127.0.0.1:%d" % (scheme, who, port)
 
 
+HELPER = "auth_param {0} program /usr/lib/squid/{1}\nauth_param {0} children 1 startup=1\n"
+KNOWN = "acl known proxy_auth REQUIRED\n"
 SQUID = """
 http_port 127.0.0.1:%(port)d
 %(auth)s
@@ -94,29 +95,19 @@ def squid(stage: Stage, auth: str = "basic") -> Program:
     """Squid, to which ``NAME`` is this machine. ``auth``: "", "basic" (user and password of the stage), "ntlm"."""
     place, port = _open_to_all(stage), free_port()
     (place / "hosts").write_text("127.0.0.1 %s\n" % NAME)
-    helpers = "/usr/lib/squid/"
-    known = "acl known proxy_auth REQUIRED\n"
-    lines = ""
+    helpers = {"": {}, "ntlm": dict.fromkeys(("negotiate", "ntlm"), "ntlm_fake_auth")}
+    helpers["basic"] = {"basic": "basic_ncsa_auth %s/passwords" % place}
     if auth == "basic":
-        password = stage.secrets.proxy_password.encode()
-        made = subprocess.run(
-            ["openssl", "passwd", "-apr1", "-stdin"], input=password, stdout=-1, check=True
-        )
-        line = stage.secrets.proxy_user.encode() + b":" + made.stdout
-        (place / "passwords").write_bytes(line)
-        lines = "auth_param basic program %sbasic_ncsa_auth %s/passwords\n" % (helpers, place)
-        lines += "auth_param basic children 1 startup=1\n" + known
-    if auth == "ntlm":
-        for scheme in ("negotiate", "ntlm"):
-            lines += "auth_param %s program %sntlm_fake_auth\n" % (scheme, helpers)
-            lines += "auth_param %s children 1 startup=1\n" % scheme
-        lines += known
-    who = "known" if auth else "all"
-    facts = {"port": port, "auth": lines, "who": who, "place": place}
+        command = ["openssl", "passwd", "-apr1", "-stdin"]
+        user, password = (text.encode() for text in stage.login)
+        made = subprocess.run(command, input=password, stdout=-1, check=True)
+        (place / "passwords").write_bytes(user + b":" + made.stdout)
+    lines = "".join(HELPER.format(*item) for item in helpers[auth].items()) + KNOWN * bool(auth)
+    facts = {"port": port, "auth": lines, "who": "known" if auth else "all", "place": place}
     (place / "squid.conf").write_text(SQUID % facts)
     # Two of one service name, as in two runs of the tests, would share memory.
     service = "squid%dat%d" % (os.getpid(), port)
-    command = program("squid"), "-N", "-n", service, "-f", str(place / "squid.conf")
+    command = [program("squid"), "-N", "-n", service, "-f", str(place / "squid.conf")]
     return Program(stage, *command, port=port, leaves=service + "-")
 
 
@@ -125,7 +116,7 @@ def _open_to_all(stage: Stage) -> Path:
     for top in map(Path, (tempfile.gettempdir(), "/dev/shm", "/var/tmp")):
         if all(path.exists() and path.stat().st_mode & 0o001 for path in (top, *top.parents)):
             break
-    place = Path(stage.open.enter_context(tempfile.TemporaryDirectory(dir=top)))
+    place = Path(stage.enter_context(tempfile.TemporaryDirectory(dir=top)))
     place.chmod(0o777)
     return place
 
@@ -138,44 +129,13 @@ def plain(text: str) -> str:
 def tinyproxy(stage: Stage) -> Program:
     """Tinyproxy that asks for a password, of letters and digits."""
     port, path = free_port(), stage.directory / "tinyproxy.conf"
-    user, password = plain(stage.secrets.proxy_user), plain(stage.secrets.proxy_password)
-    lines = ["Port %d" % port, "Listen 127.0.0.1", "Timeout 60", "MaxClients 20"]
-    lines += ["BasicAuth %s %s" % (user, password)]
-    path.write_text("\n".join(lines) + "\n")
+    settings = "Port %d\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nBasicAuth %s %s\n"
+    path.write_text(settings % (port, *map(plain, stage.login)))
     return Program(stage, program("tinyproxy"), "-d", "-c", str(path), port=port)
 
 
-def microsocks(stage: Stage, *, auth: bool) -> Program:
-    """Microsocks, with the stage's user and password or open to all."""
-    port = free_port()
-    command = [program("microsocks"), "-i", "127.0.0.1", "-p", str(port)]
-    if auth:
-        command += ["-u", stage.secrets.proxy_user, "-P", stage.secrets.proxy_password]
-    return Program(stage, *command, port=port)
-
-
-def proxy_py(stage: Stage, *, over_tls: bool) -> Program:
-    """proxy.py with the stage's user and password; ``over_tls``: itself behind a certificate for localhost."""
-    port = free_port()
-    place = str(Path(package("proxy")).parent)
-    code = "import sys; sys.path.insert(0, %r); import proxy; proxy.entry_point()" % place
-    who = "%s:%s" % (stage.secrets.proxy_user, stage.secrets.proxy_password)
-    command = [sys.executable, "-c", code, "--hostname", "127.0.0.1", "--port", str(port)]
-    command += ["--num-workers", "1", "--num-acceptors", "1", "--basic-auth", who]
-    command += ["--data-dir", str(stage.directory / "proxy.py"), "--log-level", "e"]
-    if over_tls:
-        certificate = str(stage.authority.issue("127.0.0.1"))
-        command += ["--cert-file", certificate, "--key-file", certificate]
-    return Program(stage, *command, port=port)
-
-
-def mitmproxy(stage: Stage) -> tuple[Program, Path]:
-    """Mitmproxy, which looks into TLS, and the certificate of its authority, which it makes itself."""
-    port, place = free_port(), stage.directory / "mitmproxy"
-    settings = ["confdir=%s" % place, "connection_strategy=lazy"]
-    settings += ["ssl_verify_upstream_trusted_ca=%s" % stage.authority.path]
-    settings += ["proxyauth=%s:%s" % (stage.secrets.proxy_user, stage.secrets.proxy_password)]
-    command = [program("mitmdump"), "--listen-host", "127.0.0.1", "--listen-port", str(port)]
-    for setting in settings:
-        command += ["--set", setting]
-    return Program(stage, *command, port=port), place / "mitmproxy-ca-cert.pem"
+def microsocks(stage: Stage) -> Program:
+    """Microsocks, with the stage's user and password."""
+    port, (user, password) = free_port(), stage.login
+    at = "-i", "127.0.0.1", "-p", str(port)
+    return Program(stage, program("microsocks"), *at, "-u", user, "-P", password, port=port)

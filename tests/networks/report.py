@@ -14,6 +14,7 @@ from .situations import Situation
 from .stage import Verdict
 
 BEGIN, END = "<!-- networks -->\n", "<!-- /networks -->\n"
+HEAD = "\n**%s**\n\n| situation | outcome | s | `-k` |\n|---|---|---|---|"
 
 
 class Row(NamedTuple):
@@ -50,40 +51,27 @@ def markdown(rows: Sequence[Row]) -> str:
     """The table, a part for each group."""
     lines = ["%s." % about(rows)]
     for group in dict.fromkeys(row.situation.group for row in rows):
-        lines += [
-            "",
-            "**%s**" % group,
-            "",
-            "| situation | outcome | s | `-k` |",
-            "|---|---|---|---|",
-        ]
-        for row in rows:
-            if row.situation.group == group:
-                lines.append(_cells(row))
+        lines.append(HEAD % group)
+        lines += [_cells(row) for row in rows if row.situation.group == group]
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> str:
-    if row.error:
-        said, seconds = "**not as expected**", ""
-    elif row.why:
-        said, seconds = "left out: " + row.why, ""
-    else:
-        seconds = "%.2f" % max(row.verdicts[0].seconds, 0.01)
-        said = outcome(row)
-    words, said = (
-        " ".join(text.split()).replace("|", "\\|") for text in (row.situation.words, said)
-    )
+    said = "**not as expected**" if row.error else "left out: " + row.why
+    seconds = ""
+    if row.verdicts:
+        said, seconds = outcome(row), "%.2f" % max(row.verdicts[0].seconds, 0.01)
+    words, said = (text.replace("|", "\\|") for text in (row.situation.words, said))
     return "| %s | %s | %s | `%s` |" % (words, said, seconds, row.situation.name)
 
 
 def about(rows: Sequence[Row]) -> str:
     """What the figures depend on."""
     load = "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown"
-    seen = sum(1 for row in rows if not row.why and not row.error)
+    seen = sum(1 for row in rows if row.verdicts)
     facts = platform.python_version(), ssl.OPENSSL_VERSION, platform.system(), os.cpu_count() or 0
-    told = "%d situations, Python %s, %s, %s, %d CPUs" % (seen, *facts)
-    return "%s, load %s, %s" % (told, load, datetime.date.today().isoformat())
+    told = "%d situations, Python %s, %s, %s, %d CPUs, load %s, %s"
+    return told % (seen, *facts, load, datetime.date.today().isoformat())
 
 
 def fill(path: Path, rows: Sequence[Row]) -> bool:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from importlib.util import find_spec
+from socket import has_dualstack_ipv6
 from typing import NamedTuple
 
 from .stage import Stage
 
-PROXIES, CERTIFICATES, HOSTILE = "Proxies", "Certificates", "Hostile and half-broken networks"
-
-# A virtual environment with programs and packages that the suite itself does not need.
-TOOLS = Path(os.environ.get("AGENT_NETWORKS_TOOLS", ""))
+GROUPS = "Proxies", "Certificates", "Hostile and half-broken networks"
+PROXIES, CERTIFICATES, HOSTILE = GROUPS
 
 
 class Situation(NamedTuple):
-    """One row: ``play`` builds it, delivers and asserts; ``needs`` are programs, "namespaces", packages ("py:")."""
+    """One row: ``play`` builds it, delivers and asserts; ``needs`` are programs, "namespaces", "ipv6", "PySocks"."""
 
     name: str
     group: str
@@ -27,27 +24,22 @@ class Situation(NamedTuple):
     needs: tuple[str, ...]
     cost: str  # "" for every Python, "once", "full"
     play: Callable[[Stage], object]
-    clock: Callable[[], object]
 
 
 SITUATIONS: list[Situation] = []
 
 
-def situation(
-    name: str,
-    group: str,
-    *needs: str,
-    cost: str = "",
-    clock: Callable[[], object] = lambda: None,
-) -> Callable[[Callable[[Stage], object]], Callable[[Stage], object]]:
+Play = Callable[[Stage], object]
+
+
+def situation(name: str, group: str, *needs: str, cost: str = "") -> Callable[[Play], Play]:
     """Put a function on the list; the first line of its docstring is the row's first cell."""
 
-    def add(play: Callable[[Stage], object]) -> Callable[[Stage], object]:
+    def add(play: Play) -> Play:
         words = (play.__doc__ or "").split("\n")[0].rstrip(".")
-        assert all(name != other.name for other in SITUATIONS), name
         # What needs something from outside tries that, and not the Python.
         once = "once" if needs else ""
-        SITUATIONS.append(Situation(name, group, words, needs, cost or once, play, clock))
+        SITUATIONS.append(Situation(name, group, words, needs, cost or once, play))
         return play
 
     return add
@@ -59,38 +51,21 @@ def missing(needs: tuple[str, ...]) -> str:
 
 
 def _missing(need: str) -> str:
-    if need == "namespaces":
-        from . import spaces
+    from . import spaces
 
+    if need == "namespaces":
         return spaces.missing()
     if need == "ipv6":
-        return _without_ipv6()
-    if need.startswith("py:"):
-        return "" if package(need[3:]) else "needs the package %s (AGENT_NETWORKS_TOOLS)" % need[3:]
+        return "" if has_dualstack_ipv6() else "needs IPv6 on loopback"
+    if need == "PySocks":
+        return "" if find_spec("socks") else "needs PySocks"
     return "" if program(need) else "needs the program %s" % need
-
-
-def _without_ipv6() -> str:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return "needs IPv6 on loopback"
-    return ""
 
 
 def program(name: str) -> str:
     """The path of a program, also of one that is not on everybody's PATH."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), str(TOOLS / "bin"), "/usr/sbin", "/sbin"])
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return shutil.which(name, path=path) or ""
-
-
-def package(name: str) -> str:
-    """The directory of a package among the tools or here; looked up, not loaded."""
-    places = [Path(place) for place in sys.path]
-    places += sorted(TOOLS.glob("lib/python3*/site-packages"))
-    if name.endswith(".py"):
-        return next((str(place / name) for place in places if (place / name).is_file()), "")
-    return next((str(p / name) for p in places if (p / name / "__init__.py").is_file()), "")
 
 
 def everything() -> list[Situation]:
@@ -98,5 +73,4 @@ def everything() -> list[Situation]:
     from . import certificates, distant, hostile, proxies
 
     assert all((proxies, certificates, hostile, distant))
-    order = (PROXIES, CERTIFICATES, HOSTILE)
-    return sorted(SITUATIONS, key=lambda one: order.index(one.group))
+    return sorted(SITUATIONS, key=lambda one: GROUPS.index(one.group))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Optional, TypeVar
 
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
@@ -64,24 +64,13 @@ class Space:
 
     def within(self, work: Callable[[], T]) -> T:
         """What ``work`` gives when it runs inside: a socket opened there stays there."""
-        result: list[Any] = []
+        with ThreadPoolExecutor(1, initializer=self._enter) as inside:
+            return inside.submit(work).result()
 
-        def enter() -> None:
-            path = "/proc/%d/ns/net" % self._holder.pid
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
-                result.append(work())
-            finally:
-                os.close(fd)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        assert result, "could not be done inside"
-        found: T = result[0]
-        return found
+    def _enter(self) -> None:
+        with open("/proc/%d/ns/net" % self._holder.pid) as space:
+            if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
 
 
 def missing() -> str:
@@ -89,14 +78,10 @@ def missing() -> str:
     from .situations import program
 
     lacking = [name for name in ("unshare", "nsenter", "mount", "ip") if not program(name)]
-    if lacking:
-        return "needs the programs " + ", ".join(lacking)
-    if os.geteuid() != 0:
-        return "needs root, to make network namespaces"
-    if not os.path.exists("/dev/net/tun"):
-        return "needs /dev/net/tun"
+    if lacking or not os.path.exists("/dev/net/tun"):
+        return "needs " + ", ".join(lacking or ["/dev/net/tun"])
     try:
         Space().close()
     except (OSError, AssertionError):
-        return "may not make network namespaces"
+        return "needs root, to make network namespaces"
     return ""

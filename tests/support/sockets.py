@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
+import select
 import socket
 import ssl
 import threading
@@ -48,7 +50,7 @@ class Server:
         self.ended.set()
         for sock in [self._listener, *self._connections]:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of TLS, too, the plain one
             except OSError:
                 pass
         for thread in self._threads:
@@ -84,48 +86,37 @@ class Server:
 
     def read_request(self, connection: socket.socket) -> bytes:
         """One whole request, or b"" when the client has closed."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            more = connection.recv(65536)
-            if not more:
-                self.gone.set()
-                return b""
-            data += more
-        head, _, body = data.partition(b"\r\n\r\n")
-        length = 0
-        for line in head.split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        while len(body) < length:
-            more = connection.recv(65536)
-            if not more:
-                self.gone.set()
-                return b""
-            body += more
-        self.requests.append(head + b"\r\n\r\n" + body)
-        self.seen.set()
-        return self.requests[-1]
+        request = message(connection)
+        if request:
+            self.requests.append(request)
+        (self.seen if request else self.gone).set()
+        return request
 
 
-def answers(*parts: bytes) -> Behaviour:
-    """Answers every request of a connection with the same bytes."""
+def message(sock: socket.socket) -> bytes:
+    """A head, and a body of the length that it gives; b"" where either ends before."""
+    data, size = b"", None
+    while size is None or len(data) < size:
+        more = sock.recv(65536)
+        if not more:
+            return b""
+        data += more
+        end = data.find(b"\r\n\r\n")
+        if size is None and end >= 0:
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", data[:end])
+            size = end + 4 + int(length[1] if length else 0)
+    return data
+
+
+def answers(*parts: bytes, once: bool = False) -> Behaviour:
+    """Answers every request of a connection with the same bytes; ``once``: one, and closes."""
 
     def behaviour(connection: socket.socket, server: Server) -> None:
         while server.read_request(connection):
             for part in parts:
                 connection.sendall(part)
-
-    return behaviour
-
-
-def answers_once(*parts: bytes) -> Behaviour:
-    """Answers one request, then closes."""
-
-    def behaviour(connection: socket.socket, server: Server) -> None:
-        server.read_request(connection)
-        for part in parts:
-            connection.sendall(part)
+            if once:
+                return
 
     return behaviour
 
@@ -145,14 +136,7 @@ def drips(start: bytes, again: bytes = b"x", every_s: float = 0.02) -> Behaviour
 
 def floods(start: bytes, again: bytes) -> Behaviour:
     """Sends ``start``, then ``again`` as fast as the network takes it."""
-
-    def behaviour(connection: socket.socket, server: Server) -> None:
-        connection.recv(65536)
-        connection.sendall(start)
-        while not server.ended.is_set():
-            connection.sendall(again * 1000)
-
-    return behaviour
+    return drips(start, again * 1000, 0)
 
 
 def silent(connection: socket.socket, server: Server) -> None:
@@ -163,26 +147,21 @@ def silent(connection: socket.socket, server: Server) -> None:
 
 
 def relay(one: socket.socket, two: socket.socket) -> None:
-    """Pass on both ways until one of them ends; one direction per thread, for TLS shows nothing to ``select``."""
-
-    def pass_on(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            pass
-        for sock in (source, sink):
+    """Pass on both ways until one of them ends."""
+    while True:
+        for source in select.select([one, two], [], [])[0]:
+            source.setblocking(False)
             try:
-                # Not that of TLS, which would go on in clear text.
-                own = socket.socket if isinstance(sock, ssl.SSLSocket) else type(sock)
-                own.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    other = threading.Thread(target=pass_on, args=(two, one), daemon=True)
-    other.start()
-    pass_on(one, two)
-    other.join(10)
+                data = source.recv(65536)
+                while isinstance(source, ssl.SSLSocket) and source.pending():
+                    data += source.recv(65536)
+            except ssl.SSLWantReadError:
+                continue  # a message of TLS itself, which ``select`` cannot know
+            finally:
+                source.setblocking(True)
+            if not data:
+                return
+            (two if source is one else one).sendall(data)
 
 
 @contextmanager
@@ -210,68 +189,82 @@ def ok(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
+def tls(context: ssl.SSLContext, behaviour: Behaviour) -> Behaviour:
+    """The same behaviour after a handshake."""
+
+    def wrapped(connection: socket.socket, server: Server) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            server.knows(secure)
+            behaviour(secure, server)
+
+    return wrapped
+
+
 class Authority:
     """A certificate authority of its own, whose certificates lie as PEM files in ``directory``."""
 
     def __init__(self, directory: Path, name: str = "A private CA") -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign(self._name, self._key, [], True, 365)
+        self._name = name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(name, self.key, x509.BasicConstraints(True, None))
         self.path = directory / (name.replace(" ", "-") + ".pem")
         self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     def _sign(
         self,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        names: list[x509.GeneralName],
-        is_ca: bool,
-        days: int,
+        name: str,
+        key: Any,
+        *extensions: x509.ExtensionType,
+        begins: int = -30,
+        days: int = 30,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.timezone.utc)
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+            for text in (name, self._name)
+        )
         builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
+            x509.CertificateBuilder(issuer, subject, key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=30))
+            .not_valid_before(now + datetime.timedelta(days=begins))
             .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
+        for extension in extensions:
+            builder = builder.add_extension(extension, isinstance(extension, x509.BasicConstraints))
+        return builder.sign(self.key, hashes.SHA256())
 
-    def issue(self, *hosts: str, common_name: str = "a server", days: int = 30) -> Path:
-        """A PEM file with key and certificate for ``hosts``; a negative number of days is one that is over."""
-        names: list[x509.GeneralName] = []
-        for host in hosts:
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-        return self._write(key, self._sign(subject, key, names, False, days))
-
-    def _write(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> Path:
-        path = self.directory / ("%x.pem" % certificate.serial_number)
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        return path
+    def issue(
+        self,
+        *hosts: str,
+        name: str = "a server",
+        key: Any = None,
+        more: tuple[Any, ...] = (),
+        **days: int,
+    ) -> Path:
+        """A PEM file with key and certificate for ``hosts``, from now + ``begins`` to now + ``days``."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        extensions: list[Any] = [x509.BasicConstraints(False, None), *more]
+        if hosts:
+            extensions.append(x509.SubjectAlternativeName(list(map(general_name, hosts))))
+        return self._write(key, self._sign(name, key, *extensions, **days))
 
     def issue_self(self, host: str) -> Path:
         """A PEM file with the authority itself, as a server for ``host``."""
-        names: list[x509.GeneralName] = [x509.DNSName(host)]
-        return self._write(self._key, self._sign(self._name, self._key, names, True, 30))
+        names = x509.SubjectAlternativeName([x509.DNSName(host)])
+        own = self._sign(self._name, self.key, x509.BasicConstraints(True, None), names)
+        return self._write(self.key, own)
+
+    def _write(self, key: Any, certificate: x509.Certificate) -> Path:
+        path = self.directory / ("%x.pem" % certificate.serial_number)
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+        return path
 
     def context(self, path: Path) -> ssl.SSLContext:
         """A server's context with the certificate of ``issue``."""
@@ -281,10 +274,12 @@ class Authority:
 
     def over_tls(self, behaviour: Behaviour, *hosts: str) -> Behaviour:
         """The same behaviour, after a handshake as one of ``hosts``."""
-        context = self.context(self.issue(*hosts))
+        return tls(self.context(self.issue(*hosts)), behaviour)
 
-        def wrapped(connection: socket.socket, server: Server) -> None:
-            with context.wrap_socket(connection, server_side=True) as secure:
-                behaviour(secure, server)
 
-        return wrapped
+def general_name(host: str) -> x509.GeneralName:
+    """A name or an address."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -11,7 +11,7 @@ from zlib import crc32
 import pytest
 from networks import __main__ as networks, report
 from networks.situations import Situation, everything, missing, situation
-from networks.stage import Secrets, Stage, Verdict
+from networks.stage import Stage, Verdict
 from support.canary import Canaries
 
 pytestmark = pytest.mark.ends
@@ -19,32 +19,19 @@ pytestmark = pytest.mark.ends
 STYLES = ("punctuation", "quotes", "short", "unicode")
 
 
-def cases() -> list[Any]:
-    found = []
-    for one in everything():
-        marks = [getattr(pytest.mark, one.cost)] if one.cost else []
-        if one.name == "reset-connected":
-            # Between our look and its own, ssl of Python 3.9 to 3.12 may leave the socket to the garbage collector.
-            ignored = "ignore::pytest.PytestUnraisableExceptionWarning"
-            marks.append(pytest.mark.filterwarnings(ignored))
-        found.append(pytest.param(one, id=one.name, marks=marks))
-    return found
+CASES = [
+    pytest.param(one, id=one.name, marks=[getattr(pytest.mark, one.cost)] if one.cost else [])
+    for one in everything()
+]
 
 
-@pytest.mark.parametrize("situation", cases())
+@pytest.mark.parametrize("situation", CASES)
 def test_a_network(situation: Situation, tmp_path: Path) -> None:
     why = missing(situation.needs)
     if why:
         pytest.skip(why)
     canaries = Canaries(STYLES[crc32(situation.name.encode()) % len(STYLES)])
-    secrets = Secrets(
-        canaries.api_key,
-        canaries.licence_key,
-        canaries.activation_identifier,
-        canaries.proxy_user,
-        canaries.proxy_password,
-    )
-    stage = Stage(tmp_path / "stage", secrets, situation.clock())
+    stage = Stage(tmp_path / "stage", canaries)
     with canaries.listening(stage.state_dir) as heard:
         with stage:
             situation.play(stage)
@@ -62,7 +49,7 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
 
 def test_names_are_told_apart_and_explained() -> None:
     known = everything()
-    assert len({one.name for one in known}) == len(known) > 60
+    assert len({one.name for one in known}) == len(known) > 50
     assert all(one.words and not one.words.endswith(".") for one in known)
 
 

@@ -9,11 +9,12 @@ import pickle
 import socket
 import threading
 import zlib
+from typing import Any
 
 import pytest
 from support.agent import run_python
 from support.requests import CANARY, closed_port, post, refused
-from support.sockets import Authority, Behaviour, Server, answers, answers_once, floods, ok, silent
+from support.sockets import Authority, Behaviour, Server, answers, floods, ok, silent
 
 from agent.transport import HttpTransport
 from agent.values import MAX_ANSWER_BYTES, Request, Response, Unreachable, Withheld
@@ -77,7 +78,7 @@ def test_closing_is_final_and_may_be_repeated(transport: HttpTransport) -> None:
 
 
 def test_a_connection_that_died_while_idle_is_not_used_again(transport: HttpTransport) -> None:
-    with Server(answers_once(ok(b"yes"))) as server:
+    with Server(answers(ok(b"yes"), once=True)) as server:
         for _ in range(3):
             assert transport.send(post(server.port), timeout_s=5).body == b"yes"
             assert server.left.wait(5)
@@ -115,7 +116,7 @@ def test_nothing_that_instruments_the_host_adds_a_header(
 
     real = http.client.HTTPConnection.putrequest
 
-    def traced(self: http.client.HTTPConnection, *given: str, **more: bool) -> None:
+    def traced(self: http.client.HTTPConnection, *given: Any, **more: Any) -> None:
         real(self, *given, **more)
         self.putheader("traceparent", "00-1-2-01")
 
@@ -134,7 +135,7 @@ def test_a_lost_answer_is_not_fetched_by_sending_again(transport: HttpTransport)
         connection.sendall(ok(b"yes"))
         server.read_request(connection)
 
-    with Server(answers_once()) as server:
+    with Server(answers(once=True)) as server:
         error = refused(transport, post(server.port))
         assert error.reason == "answer: the server closed the connection without an answer"
         assert len(server.requests) == 1
@@ -288,7 +289,7 @@ def test_chunks_are_put_together(transport: HttpTransport) -> None:
 
 
 def test_a_body_without_a_length_ends_with_the_connection(transport: HttpTransport) -> None:
-    with Server(answers_once(b"HTTP/1.0 200 OK\r\n\r\nyes")) as server:
+    with Server(answers(b"HTTP/1.0 200 OK\r\n\r\nyes", once=True)) as server:
         response = transport.send(post(server.port), timeout_s=5)
     assert (response.body, response.complete) == (b"yes", True)
 
@@ -304,7 +305,7 @@ def test_a_body_without_a_length_ends_with_the_connection(transport: HttpTranspo
     ids=["length", "in a chunk", "between chunks", "no chunk"],
 )
 def test_a_body_that_breaks_off_is_incomplete(transport: HttpTransport, cut: bytes) -> None:
-    with Server(answers_once(cut)) as server:
+    with Server(answers(cut, once=True)) as server:
         response = transport.send(post(server.port), timeout_s=5)
         assert (response.status, response.complete) == (200, False)
         assert b"yes".startswith(response.body)
@@ -362,7 +363,7 @@ def test_what_is_no_http_is_no_answer_and_no_line_in_the_hosts_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(1)
-    with Server(answers_once(noise)) as server:
+    with Server(answers(noise, once=True)) as server:
         try:
             transport.send(post(server.port, CANARY.encode()), timeout_s=5)
         except Unreachable as error:

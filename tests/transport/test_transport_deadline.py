@@ -72,7 +72,7 @@ SLOW: dict[str, tuple[Behaviour, str, str]] = {
 }
 
 
-@pytest.fixture(params=SLOW.values(), ids=SLOW.keys())
+@pytest.fixture(params=list(SLOW.values()), ids=list(SLOW))
 def slow(request: Any, authority: Authority) -> Iterator[tuple[HttpTransport, Request, Server]]:
     """A transport, a request on it that never ends, and the server that is to blame."""
     behaviour, between, stage = request.param

@@ -18,7 +18,6 @@ from support.sockets import (
     Behaviour,
     Server,
     answers,
-    answers_once,
     floods,
     names,
     ok,
@@ -148,7 +147,7 @@ def test_a_refusal_is_said_without_the_password(authority: Authority, keys: Serv
     ids=["403", "302", "nothing", "ssh", "blank"],
 )
 def test_a_proxy_that_will_not_or_cannot(authority: Authority, answer: bytes, reason: str) -> None:
-    with Server(answers_once(answer)) as proxy:
+    with Server(answers(answer, once=True)) as proxy:
         client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
         assert client.fails() == "proxy: " + reason
 

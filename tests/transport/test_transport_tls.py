@@ -105,7 +105,7 @@ def test_revocation_lists_in_a_bundle_are_obeyed(authority: Authority, tmp_path:
         .last_update(now)
         .next_update(now + datetime.timedelta(days=1))
         .add_revoked_certificate(one)
-        .sign(authority._key, hashes.SHA256())
+        .sign(authority.key, hashes.SHA256())
         .public_bytes(serialization.Encoding.PEM)
     )
     bundle = tmp_path / "bundle.pem"
@@ -236,7 +236,7 @@ def test_a_self_signed_certificate(authority: Authority, tmp_path: Path) -> None
 @pytest.mark.parametrize("hosts", [("other.example",), ("keys.example.evil.example",), ()])
 def test_another_hosts_certificate(authority: Authority, hosts: tuple[str, ...]) -> None:
     # Without alternative names the common name is right, and no host name all the same.
-    with https(authority.issue(*hosts, common_name=NAME)) as server:
+    with https(authority.issue(*hosts, name=NAME)) as server:
         reason = refused(server, ca_bundle=authority.path)
         assert reason.startswith("TLS: certificate refused: Hostname mismatch")
 
