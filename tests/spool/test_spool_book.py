@@ -217,6 +217,8 @@ def test_a_book_that_cannot_be_written_is_known_in_memory_until_it_can(
     calls.fail("write", 28, lambda file, _: file.path.endswith("agent.book"), of=files.File)
     assert deliver(target, limit=1) == ["a"]  # the segment can be truncated
     assert deliver(target, limit=1) == ["b"] and waiting(place) == ["a", "b", "c"]
+    files.replace(str(place / "agent.book"), lines.encode({"v": 1, "k": "book", "tag": "new"}))
+    assert [record.id for record in target.records()] == ["c"]
     calls.heal()
     target.note_fact("any", "thing")
     assert waiting(place) == ["c"]

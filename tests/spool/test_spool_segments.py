@@ -405,11 +405,16 @@ def test_counters_whose_segment_is_gone_are_written_whole_elsewhere(
     assert sent(other) == {"a": 9, "b": 6}
 
 
-def test_the_first_try_of_an_aggregate_fixes_its_origin(place: Path) -> None:
+def test_the_first_try_of_an_aggregate_fixes_its_origin(place: Path, calls: Calls) -> None:
     target = spool(place)
     one = window("a", 3, target.consent.ensure(), ended_at=START)
     assert target.keep_counters([one], [])
     assert target.census()["strays"] == {"reo"}
+    assert target.claim()
+    (record,) = target.waiting(())
+    calls.fail("write", 28)
+    assert not target.try_(record, sync=True), "it might be another sum the next time"
+    calls.heal()
     for domain in ("first.example", "second.example"):
         assert target.claim()
         (record,) = target.waiting(())
