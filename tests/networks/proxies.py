@@ -245,13 +245,14 @@ def six(stage: Stage) -> str:
 # --- gateways that look into TLS ----------------------------------------------------------------
 
 
-def inspected(stage: Stage, way: Callable[[Authority], dict[str, Any]]) -> None:
-    """A TLS-inspecting proxy is not believed but where the product finds its authority, in this ``way``."""
+def inspected(stage: Stage, *ways: Callable[[Authority], dict[str, Any]]) -> None:
+    """A TLS-inspecting proxy is not believed but where the product finds its authority, in one of these ``ways``."""
     authority = Authority(stage.directory / "gateway", "Acme Web Gateway")
     proxy = stage.serve(inspecting(authority, stage.authority.path))
     how: dict[str, Any] = {"url": stage.https(), "proxy": address("http", proxy.port)}
     stage.fails(stage.product(**how), "offline: TLS: certificate refused: .*")
-    stage.delivers(stage.product(**how, **{"ca": Path(), **way(authority)}), 2)
+    for way in ways:
+        stage.delivers(stage.product(**how, **{"ca": Path(), **way(authority)}), 2)
 
 
 def store(stage: Stage, *authorities: Authority) -> Path:
@@ -290,12 +291,12 @@ def inspected_file(stage: Stage) -> None:
 
 @situation("inspected-directory", PROXIES, "openssl")
 def inspected_directory(stage: Stage) -> None:
-    """… in SSL_CERT_DIR"""
+    """… in SSL_CERT_DIR; in the directory that is `ca_bundle`"""
 
     def way(its: Authority) -> dict[str, Any]:
         return {"environ": {"SSL_CERT_DIR": str(store(stage, its))}, "command": CHILD}
 
-    inspected(stage, way)
+    inspected(stage, way, lambda its: {"ca": stage.directory / "store"})
 
 
 @situation("inspected-system", PROXIES, "openssl", "namespaces")

@@ -31,6 +31,8 @@ def refused(
     assert error.__cause__ is None and error.__context__ is None
     shown = "%s %r %r %r" % (error, error, error.args, pickle.dumps(error))
     assert not [secret for secret in (CANARY, *secrets) if secret in shown]
+    again = pickle.loads(pickle.dumps(error))  # as between processes
+    assert (again.reason, again.stage) == (error.reason, error.stage)
     assert error.stage == "" or error.reason.startswith(error.stage + ": ")
     return error
 

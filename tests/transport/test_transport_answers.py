@@ -1,23 +1,32 @@
-"""What a server can do to us within the time it has: lie about lengths, redirect, compress, break off, vanish."""
+"""What a server can do to us within the time it has: lie about lengths, redirect, compress, break off, vanish.
+
+Redirects, bombs and floods with a genuine answer at their end: ``tests/attacks/test_attacks_wire.py``.
+"""
 
 from __future__ import annotations
 
 import gzip
 import logging
 import os
-import pickle
 import socket
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.agent import run_python
 from support.requests import CANARY, closed_port, post, refused
-from support.sockets import Authority, Behaviour, Server, answers, floods, ok, silent
+from support.sockets import Authority, Behaviour, Server, answers, floods, ok
 
 from agent.transport import HttpTransport
 from agent.values import MAX_ANSWER_BYTES, Request, Response, Unreachable, Withheld
+
+
+def each(server: Server, transport: HttpTransport) -> list[bytes]:
+    """The body that each of three requests is answered with."""
+    return [transport.send(post(server.port), timeout_s=5).body for _ in range(3)]
+
 
 # --- the plain case -----------------------------------------------------------------------------
 
@@ -48,33 +57,39 @@ def test_each_address_keeps_one_connection_for_many_requests(transport: HttpTran
         assert (one.accepted, two.accepted, len(one.requests)) == (1, 1, 10)
 
 
-def test_an_empty_body_keeps_the_connection(transport: HttpTransport) -> None:
-    with Server(answers(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
-        for _ in range(3):
-            assert transport.send(post(server.port), timeout_s=5).complete
+KEPT = {
+    "no body": [b"HTTP/1.1 204 No Content\r\n\r\n"],
+    "chunks": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"2\r\nye\r\n",
+        b"1\r\ns\r\n0\r\n\r\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_ends_without_a_length_keeps_the_connection(
+    transport: HttpTransport, name: str
+) -> None:
+    with Server(answers(*KEPT[name])) as server:
+        assert each(server, transport) == [b"yes" if name == "chunks" else b""] * 3
         assert server.accepted == 1
 
 
-def test_resting_closes_the_connection_and_the_next_request_opens_another(
-    transport: HttpTransport,
-) -> None:
+def test_a_rest_closes_the_connection_and_closing_is_final(transport: HttpTransport) -> None:
     with Server(answers(ok(b"yes"))) as server:
-        transport.send(post(server.port), timeout_s=5)
-        assert not server.gone.is_set()
-        transport.rest()
-        assert server.gone.wait(5)
-        transport.send(post(server.port), timeout_s=5)
-        assert server.accepted == 2
-
-
-def test_closing_is_final_and_may_be_repeated(transport: HttpTransport) -> None:
-    with Server(answers(ok(b"yes"))) as server:
+        for accepted in (1, 2):
+            transport.send(post(server.port), timeout_s=5)
+            assert server.accepted == accepted and not server.gone.is_set()
+            transport.rest()
+            assert server.gone.wait(5)
+            server.gone.clear()
         transport.send(post(server.port), timeout_s=5)
         transport.close()
         transport.close()
         assert server.gone.wait(5)
         assert refused(transport, post(server.port)).reason == "the transport is closed"
-        assert server.accepted == 1
+        assert server.accepted == 3
 
 
 def test_a_connection_that_died_while_idle_is_not_used_again(transport: HttpTransport) -> None:
@@ -110,8 +125,9 @@ def test_consent_is_asked_on_the_connected_socket_and_a_no_sends_nothing(
 
 
 def test_nothing_that_instruments_the_host_adds_a_header(
-    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Nor does a host that debugs its own HTTP get our headers printed."""
     import http.client
 
     real = http.client.HTTPConnection.putrequest
@@ -121,9 +137,11 @@ def test_nothing_that_instruments_the_host_adds_a_header(
         self.putheader("traceparent", "00-1-2-01")
 
     monkeypatch.setattr(http.client.HTTPConnection, "putrequest", traced)
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     with Server(answers(ok(b"yes"))) as server:
         assert transport.send(post(server.port), timeout_s=5).body == b"yes"
     assert b"traceparent" not in server.requests[0]
+    assert capfd.readouterr() == ("", "")
 
 
 # --- nothing is resent or followed --------------------------------------------------------------
@@ -145,30 +163,21 @@ def test_a_lost_answer_is_not_fetched_by_sending_again(transport: HttpTransport)
         assert [request[-1:] for request in server.requests] == [b"1", b"2"]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_answer_and_nothing_more(transport: HttpTransport, status: int) -> None:
-    with Server(silent) as elsewhere:
-        location = "Location: http://127.0.0.1:%d/" % elsewhere.port
-        head = "HTTP/1.1 %d Moved\r\n%s\r\nContent-Length: 0\r\n\r\n" % (status, location)
-        with Server(answers(head.encode())) as server:
-            assert transport.send(post(server.port), timeout_s=5).status == status
-        assert elsewhere.accepted == 0
-
-
-def test_a_server_that_says_when_to_come_back_does_not_hold_us(transport: HttpTransport) -> None:
-    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 50\r\nContent-Length: 0\r\n\r\n"
-    with Server(answers(busy)) as server:
+@pytest.mark.parametrize(
+    "status, header", [(307, "Location: http://127.0.0.1:9/"), (503, "Retry-After: 50")]
+)
+def test_what_asks_for_another_request_is_an_answer_and_nothing_more(
+    transport: HttpTransport, status: int, header: str
+) -> None:
+    head = "HTTP/1.1 %d So\r\n%s\r\nContent-Length: 0\r\n\r\n" % (status, header)
+    with Server(answers(head.encode())) as server:
         response = transport.send(post(server.port), timeout_s=5)
-        assert (response.status, response.headers["retry-after"]) == (503, "50")
+        name, _, value = header.partition(": ")
+        assert (response.status, response.headers[name.lower()]) == (status, value)
         assert len(server.requests) == 1
 
 
 # --- one answer to one request ------------------------------------------------------------------
-
-
-def each(server: Server, transport: HttpTransport) -> list[bytes]:
-    """The body that each of three requests is answered with."""
-    return [transport.send(post(server.port), timeout_s=5).body for _ in range(3)]
 
 
 def numbered(before: bytes, after: bytes = b"") -> Behaviour:
@@ -182,13 +191,7 @@ def numbered(before: bytes, after: bytes = b"") -> Behaviour:
 
 
 @pytest.mark.parametrize(
-    "interim",
-    [
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 102 Processing\r\n\r\n",
-        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 2,
-    ],
-    ids=["100", "102", "103"],
+    "interim", [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n" * 2]
 )
 def test_an_interim_answer_is_read_past_and_eats_no_other(
     transport: HttpTransport, interim: bytes
@@ -196,9 +199,6 @@ def test_an_interim_answer_is_read_past_and_eats_no_other(
     with Server(numbered(interim)) as server:
         assert each(server, transport) == [b"1", b"2", b"3"]
         assert server.accepted == 1
-
-
-def test_a_server_that_changes_the_protocol_gives_no_answer(transport: HttpTransport) -> None:
     with Server(numbered(b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\n\r\n")) as server:
         assert refused(transport, post(server.port)).stage == "answer"
 
@@ -225,26 +225,18 @@ def raw_deflate(body: bytes) -> bytes:
     return packing.compress(body) + packing.flush()
 
 
-@pytest.mark.parametrize(
-    ("coding", "pack"),
-    [(b"gzip", gzip.compress), (b"deflate", zlib.compress), (b"deflate", raw_deflate)],
-    ids=["gzip", "deflate", "raw deflate"],
-)
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, raw_deflate])
 def test_a_packed_body_is_read_as_far_as_the_limit(
-    transport: HttpTransport, coding: bytes, pack: object
+    transport: HttpTransport, pack: Callable[[bytes], bytes]
 ) -> None:
+    coding = b"Content-Encoding: " + (b"gzip" if pack is gzip.compress else b"deflate")
     for body in (b"yes", bytes(20_000_000)):
-        packed: bytes = pack(body)  # type: ignore[operator]
-        with Server(answers(ok(packed, b"Content-Encoding: " + coding))) as server:
+        with Server(answers(ok(pack(body), coding))) as server:
             for _ in range(2):
                 response = transport.send(post(server.port), timeout_s=10)
                 assert response.body == body[:MAX_ANSWER_BYTES]
                 assert response.complete == (body == b"yes")
-
-
-@pytest.mark.parametrize("coding", [b"gzip", b"deflate"])
-def test_what_cannot_be_unpacked_is_incomplete(transport: HttpTransport, coding: bytes) -> None:
-    with Server(answers(ok(b"no such thing", b"Content-Encoding: " + coding))) as server:
+    with Server(answers(ok(b"no such thing", coding))) as server:
         assert not transport.send(post(server.port), timeout_s=5).complete
 
 
@@ -255,7 +247,7 @@ def test_a_byte_order_mark_is_no_part_of_a_body(transport: HttpTransport) -> Non
 
 @pytest.mark.parametrize(
     "size, complete",
-    [(MAX_ANSWER_BYTES, True), (MAX_ANSWER_BYTES + 1, False), (3 * MAX_ANSWER_BYTES, False)],
+    [(MAX_ANSWER_BYTES, True), (MAX_ANSWER_BYTES + 1, False)],
 )
 def test_the_limit_is_exact(transport: HttpTransport, size: int, complete: bool) -> None:
     with Server(answers(ok(b"x" * size))) as server:
@@ -266,26 +258,14 @@ def test_the_limit_is_exact(transport: HttpTransport, size: int, complete: bool)
 
 
 @pytest.mark.parametrize(
-    "head",
-    [
-        b"HTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
-    ],
-    ids=["no length", "10 GB", "chunked"],
+    "framing", [b"", b"Content-Length: 10737418240\r\n", b"Transfer-Encoding: chunked\r\n"]
 )
-def test_an_endless_body_is_cut_and_hung_up_on(transport: HttpTransport, head: bytes) -> None:
-    with Server(floods(head, b"x" * 100)) as server:
+def test_an_endless_body_is_cut_and_hung_up_on(transport: HttpTransport, framing: bytes) -> None:
+    start = b"fffffff\r\n" if b"chunked" in framing else b""
+    with Server(floods(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n" + start, b"x" * 100)) as server:
         response = transport.send(post(server.port), timeout_s=5)
         assert (response.body, response.complete) == (b"x" * MAX_ANSWER_BYTES, False)
         assert server.left.wait(5)
-
-
-def test_chunks_are_put_together(transport: HttpTransport) -> None:
-    parts = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nye\r\n"]
-    with Server(answers(*parts, b"1\r\ns\r\n0\r\n\r\n")) as server:
-        assert each(server, transport) == [b"yes"] * 3
-        assert server.accepted == 1
 
 
 def test_a_body_without_a_length_ends_with_the_connection(transport: HttpTransport) -> None:
@@ -294,18 +274,17 @@ def test_a_body_without_a_length_ends_with_the_connection(transport: HttpTranspo
     assert (response.body, response.complete) == (b"yes", True)
 
 
-@pytest.mark.parametrize(
-    "cut",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nyes",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nyes",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    ],
-    ids=["length", "in a chunk", "between chunks", "no chunk"],
-)
-def test_a_body_that_breaks_off_is_incomplete(transport: HttpTransport, cut: bytes) -> None:
-    with Server(answers(cut, once=True)) as server:
+CUT = {
+    "length": b"Content-Length: 9\r\n\r\nyes",
+    "in a chunk": b"Transfer-Encoding: chunked\r\n\r\n9\r\nyes",
+    "between chunks": b"Transfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n",
+    "no chunk": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("cut", CUT)
+def test_a_body_that_breaks_off_is_incomplete(transport: HttpTransport, cut: str) -> None:
+    with Server(answers(b"HTTP/1.1 200 OK\r\n" + CUT[cut], once=True)) as server:
         response = transport.send(post(server.port), timeout_s=5)
         assert (response.status, response.complete) == (200, False)
         assert b"yes".startswith(response.body)
@@ -334,28 +313,30 @@ def test_nobody_listens(transport: HttpTransport) -> None:
     assert "ECONNREFUSED" in error.reason
 
 
-@pytest.mark.parametrize(
-    "noise",
-    [
-        b"",
-        b"\r\n" * 100,
-        b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"HTTP/1.1 abc OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"HTTP/1.1 200 OK" + b"y" * 100_000,
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
-        b"HTTP/1.1 200 OK\r\nX: y\r\nGarbage, text of the server\r\nA: b\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 2\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 2\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\nCONTENT-LENGTH: 2\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nContent-Type: multipart/mixed\r\nContent-Length: 2\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
-        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhi",
-        bytes(range(256)),
-    ],
-    ids=lambda noise: repr(noise[:50]),
-)
+NOISE = [
+    b"",
+    b"\r\n" * 100,
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Le",
+    bytes(range(256)),
+]
+NOISE += [
+    b"HTTP/1.1 200 OK\r\n%s\r\n\r\nhi" % head
+    for head in (
+        b"\r\n".join([b"X: y"] * 200),
+        b"X: y\r\nGarbage, text of the server\r\nA: b",
+        b"no colon here\r\nContent-Length: 2",
+        b"X : y\r\nContent-Length: 2",
+        b"transfer-encoding: gzip, chunked\r\nCONTENT-LENGTH: 2",
+        b"Content-Type: multipart/mixed\r\nContent-Length: 2",
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"Content-Length: x",
+    )
+]
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=lambda noise: repr(noise[-50:]))
 def test_what_is_no_http_is_no_answer_and_no_line_in_the_hosts_log(
     transport: HttpTransport,
     noise: bytes,
@@ -376,30 +357,14 @@ def test_what_is_no_http_is_no_answer_and_no_line_in_the_hosts_log(
     assert "arbage" not in caplog.text and CANARY not in caplog.text
 
 
-def test_headers_without_end_are_cut_short(transport: HttpTransport) -> None:
-    with Server(floods(b"HTTP/1.1 200 OK\r\n", b"X-Header: %s\r\n" % (b"y" * 10_000))) as server:
-        assert refused(transport, post(server.port), timeout_s=50).stage == "answer"
-    with Server(floods(b"HTTP/1.1 200 ", b"y")) as server:
-        assert refused(transport, post(server.port), timeout_s=50).stage == "answer"
+LABEL = "http://%s.%s/" % (CANARY, "x" * 70)
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        Request("POST", "http://127.0.0.1:1/", {"X": "%s\r\nEvil: 1" % CANARY}, b""),
-        Request("PO ST", "http://127.0.0.1:1/" + CANARY, {}, b""),
-        Request("POST", "gopher://127.0.0.1/" + CANARY, {}, b""),
-        Request("POST", "http://[127.0.0.1/" + CANARY, {}, b""),
-        Request("POST", "http://127.0.0.1:99999/" + CANARY, {}, b""),
-        Request("POST", "http://%s.%s/" % (CANARY, "x" * 70), {}, b""),
-        Request("POST", CANARY, {}, b""),
-    ],
-    ids=["header", "method", "scheme", "brackets", "port", "label", "no url"],
-)
-def test_an_impossible_request_is_unreachable_too(
-    transport: HttpTransport, request_: Request
-) -> None:
-    refused(transport, request_)
+@pytest.mark.parametrize("url", ["gopher://h/", "http://[127.0.0.1/", "http://h:99999/", "", LABEL])
+def test_an_impossible_request_is_unreachable_too(transport: HttpTransport, url: str) -> None:
+    refused(transport, Request("POST", url + CANARY, {}, b""))
+    refused(transport, Request("PO ST", "http://127.0.0.1:1/" + CANARY, {}, b""))
+    refused(transport, Request("POST", "http://127.0.0.1:1/", {"X": "%s\r\nE: 1" % CANARY}, b""))
 
 
 # --- the host never pays ------------------------------------------------------------------------
@@ -410,27 +375,6 @@ def test_neither_requests_nor_answers_print_what_they_carry() -> None:
     request = Request("POST", url, {"K": CANARY}, CANARY.encode())
     response = Response(200, {"k": CANARY}, CANARY.encode(), False)
     assert CANARY not in repr(request) + repr(response)
-
-
-def test_the_failure_travels_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(Unreachable("TLS: no", "TLS")))
-    assert (type(error), str(error), error.reason, error.stage) == (
-        Unreachable,
-        "TLS: no",
-        "TLS: no",
-        "TLS",
-    )
-
-
-def test_a_host_that_debugs_its_own_http_does_not_get_our_headers_printed(
-    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import http.client
-
-    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    with Server(answers(ok(b"yes"))) as server:
-        transport.send(post(server.port), timeout_s=5)
-    assert capfd.readouterr() == ("", "")
 
 
 FOOTPRINT = """
@@ -460,7 +404,7 @@ def test_nothing_heavy_is_loaded_before_a_send_and_nothing_global_is_changed_by_
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_that_closes_its_copy_leaves_the_parents_connection_alone(
+def test_a_forked_child_leaves_the_parents_connection_alone(
     transport: HttpTransport,
 ) -> None:
     child_done = threading.Event()
@@ -489,20 +433,13 @@ def test_a_child_that_closes_its_copy_leaves_the_parents_connection_alone(
         finally:
             forker.join()
         assert server.accepted == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_sends_on_a_connection_of_its_own(transport: HttpTransport) -> None:
-    with Server(answers(ok(b"yes"))) as server:
-        transport.send(post(server.port), timeout_s=5)
         child = os.fork()
-        if child == 0:
+        if child == 0:  # this one sends, on a connection of its own
             status = 1
             try:
-                status = transport.send(post(server.port), timeout_s=5).status - 200
+                status = transport.send(post(server.port), timeout_s=20).status - 200
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
-        assert server.accepted == 2
-        transport.send(post(server.port), timeout_s=5)
+        transport.send(post(server.port), timeout_s=20)
         assert server.accepted == 2

@@ -1,12 +1,13 @@
-"""Whom we believe to be the server: private authorities by every route, and every certificate that must not pass."""
+"""Whom we believe to be the server: how an authority is found, and what must not pass.
+
+Certificates that are over, early, weak, revoked or of nobody: ``tests/networks``.
+"""
 
 from __future__ import annotations
 
 import datetime
 import os
-import socket
 import ssl
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,9 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from support.agent import run_python
 from support.requests import post, refused as no_answer
-from support.sockets import Authority, Server, answers, names, ok
+from support.sockets import Authority, Server, answers, drips, names, ok, tls
 
 from agent import transport as module
 from agent.transport import HttpTransport, client_context
@@ -34,21 +33,11 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("other"), "Another CA")
 
 
-@contextmanager
-def https(certificate: Path, configure: Any = None) -> Iterator[Server]:
+def https(certificate: Path, configure: Any = lambda context: None) -> Server:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    if configure is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the point is to be out of date
-            configure(context)
-
-    def behaviour(connection: socket.socket, server: Server) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            answers(ok(b"yes"))(secure, server)
-
-    with Server(behaviour) as server:
-        yield server
+    configure(context)
+    return Server(tls(context, answers(ok(b"yes"))))
 
 
 @contextmanager
@@ -78,50 +67,13 @@ def refused(server: Server, *, host: str = NAME, **how: Any) -> str:
 # --- by which route an authority is found -------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", ["ca_bundle", "SSL_CERT_FILE", "directory"])
-def test_a_private_authority_is_found(authority: Authority, tmp_path: Path, route: str) -> None:
-    how: dict[str, Any] = {"ca_bundle": authority.path}
-    if route == "SSL_CERT_FILE":
-        how = {"environ": {"SSL_CERT_FILE": str(authority.path)}}
-    elif route == "directory":
-        command = ["openssl", "x509", "-hash", "-noout", "-in", str(authority.path)]
-        try:
-            made = subprocess.run(command, capture_output=True, text=True, check=True)
-        except FileNotFoundError:
-            pytest.skip("needs the openssl command")
-        (tmp_path / (made.stdout.strip() + ".0")).write_bytes(authority.path.read_bytes())
-        how = {"ca_bundle": tmp_path}
-    with https(authority.issue(NAME)) as server:
-        assert get(server, **how).body == b"yes"
-
-
-def test_revocation_lists_in_a_bundle_are_obeyed(authority: Authority, tmp_path: Path) -> None:
-    path, now = authority.issue(NAME), datetime.datetime.now(datetime.timezone.utc)
-    number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
-    one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
-    revoked = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(authority.certificate.subject)
-        .last_update(now)
-        .next_update(now + datetime.timedelta(days=1))
-        .add_revoked_certificate(one)
-        .sign(authority.key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    bundle = tmp_path / "bundle.pem"
-    bundle.write_bytes(authority.path.read_bytes() + revoked)
-    with https(path) as server:
-        assert "certificate refused: certificate revoked" in refused(server, ca_bundle=bundle)
-    with https(authority.issue(NAME)) as server:
-        assert get(server, ca_bundle=bundle).body == b"yes"
-
-
 def test_the_configuration_beats_the_environment_and_that_the_system(
     authority: Authority, other: Authority
 ) -> None:
     environ = {"SSL_CERT_FILE": str(authority.path)}
     with https(authority.issue(NAME)) as server:
         refused(server, ca_bundle=other.path, environ=environ)
+        assert get(server, environ=environ).body == b"yes"
     context, store = client_context(None, environ)
     assert (context.cert_store_stats()["x509"], store) == (1, "SSL_CERT_FILE")
 
@@ -220,20 +172,7 @@ def test_the_systems_own_verifier_is_used_where_there_is_one(
 # --- who must not pass --------------------------------------------------------------------------
 
 
-def test_an_authority_nobody_knows(authority: Authority, other: Authority) -> None:
-    why = "TLS: certificate refused: unable to get local issuer certificate"
-    with https(other.issue(NAME)) as server:
-        assert refused(server, ca_bundle=authority.path) == why
-        assert refused(server).startswith("TLS: certificate refused")  # nor does the system
-
-
-def test_a_self_signed_certificate(authority: Authority, tmp_path: Path) -> None:
-    own = Authority(tmp_path, NAME)
-    with https(own.issue_self(NAME)) as server:
-        assert "self" in refused(server, ca_bundle=authority.path)
-
-
-@pytest.mark.parametrize("hosts", [("other.example",), ("keys.example.evil.example",), ()])
+@pytest.mark.parametrize("hosts", [("keys.example.evil.example",), ()])
 def test_another_hosts_certificate(authority: Authority, hosts: tuple[str, ...]) -> None:
     # Without alternative names the common name is right, and no host name all the same.
     with https(authority.issue(*hosts, name=NAME)) as server:
@@ -248,43 +187,18 @@ def test_an_address_needs_a_certificate_for_the_address(authority: Authority) ->
         assert get(server, host="127.0.0.1", ca_bundle=authority.path).body == b"yes"
 
 
-def test_a_dot_at_the_end_of_a_name_changes_nothing(authority: Authority) -> None:
-    with https(authority.issue(NAME)) as server:
-        assert get(server, host=NAME + ".", ca_bundle=authority.path).body == b"yes"
-
-
-def test_a_certificate_that_is_over(authority: Authority) -> None:
-    with https(authority.issue(NAME, days=-1)) as server:
-        reason = refused(server, ca_bundle=authority.path)
-        assert reason == "TLS: certificate refused: certificate has expired"
-
-
-def test_a_server_of_the_last_century(authority: Authority) -> None:
-    def old(context: ssl.SSLContext) -> None:
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-
-    with https(authority.issue(NAME), old) as server:
-        assert "protocol" in refused(server, ca_bundle=authority.path)
-    assert client_context(None, {})[0].minimum_version == ssl.TLSVersion.TLSv1_2
-
-
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_server_of_today(authority: Authority, version: ssl.TLSVersion) -> None:
     def pin(context: ssl.SSLContext) -> None:
         context.minimum_version = context.maximum_version = version
 
     with https(authority.issue(NAME), pin) as server:
-        assert get(server, ca_bundle=authority.path).body == b"yes"
+        # A dot at the end of a name changes nothing.
+        assert get(server, host=NAME + ".", ca_bundle=authority.path).body == b"yes"
 
 
 def test_a_server_that_speaks_no_tls(authority: Authority) -> None:
-    def plain(connection: socket.socket, server: Server) -> None:
-        connection.recv(65536)
-        connection.sendall(ok(b"yes"))
-
-    with Server(plain) as server:
+    with Server(drips(ok(b"yes"))) as server:
         assert "TLS: " in refused(server, ca_bundle=authority.path)
 
 
@@ -297,15 +211,6 @@ def test_a_server_that_wants_a_certificate_of_ours(authority: Authority) -> None
         with transport(authority.path) as made:
             no_answer(made, post(server.port, scheme="https"))
         assert server.requests == []
-
-
-def test_a_connection_is_kept_and_closed(authority: Authority) -> None:
-    with https(authority.issue("127.0.0.1")) as server, transport(authority.path) as made:
-        for _ in range(10):
-            assert made.send(post(server.port, scheme="https"), timeout_s=10).body == b"yes"
-        assert server.accepted == 1
-        made.rest()
-        assert server.gone.wait(5)
 
 
 def test_a_clock_before_the_library_prints_nothing(
