@@ -54,7 +54,7 @@ def counted(place: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("max_records", [1, 3, 64, 200])
 def test_every_record_is_on_disk_or_in_the_count_of_a_report(place: Path, max_records: int) -> None:
-    target = spool(place, max_records=max_records)
+    target = spool(place, power=False, max_records=max_records)
     for n in range(1, 301):
         assert target.record(licence("id-%d" % n, "x" * 60), sync=False) == DISK
         if not n % 60:
@@ -68,7 +68,7 @@ def test_every_record_is_on_disk_or_in_the_count_of_a_report(place: Path, max_re
 def test_the_directory_never_exceeds_its_bytes_by_more_than_a_record(
     place: Path, max_bytes: int
 ) -> None:
-    target = spool(place, max_bytes=max_bytes)
+    target = spool(place, power=False, max_bytes=max_bytes)
     size = 1000
     for n in range(2 * max_bytes // size):
         target.record(licence("id-%d" % n, "x" * size), sync=False)
@@ -153,7 +153,7 @@ def test_eviction_needs_no_deliverer_and_the_oldest_usage_goes_before_licence(pl
         order.append(("cul".index(class_), write_segment(place, content, class_=class_, ms=ms)))
     assert spool(place).claim()  # and does nothing more
     gone: list[Path] = []
-    target = spool(place, max_bytes=400_000)
+    target = spool(place, power=False, max_bytes=400_000)
     for n in range(500):
         target.record(licence("new-%d" % n, "x" * 2000), sync=False)
         gone += [path for _, path in order if not path.exists() and path not in gone]
@@ -168,7 +168,7 @@ def fill(target: Any, count: int, name: str = "new") -> None:
 def test_nothing_that_a_living_process_writes_is_evicted(place: Path) -> None:
     other = spool(place, max_bytes=100_000)
     keep(other, "theirs")
-    fill(spool(place, max_bytes=100_000), 150)
+    fill(spool(place, power=False, max_bytes=100_000), 150)
     keep(other, "theirs too")
     assert {"theirs", "theirs too"} <= set(waiting(place))
 
@@ -189,7 +189,7 @@ def test_what_is_nothing_is_not_counted_when_it_goes_and_a_newer_format_is(
 
 
 def test_the_evicted_report_hands_its_count_on(place: Path) -> None:
-    fill(spool(place, max_bytes=20_000), 250)
+    fill(spool(place, power=False, max_bytes=20_000), 250)
     there, lost = counted(place)
     assert there + lost == 250 and len(waiting(place)) < 40
     for odd in ("", "-1", "1e9", "9" * 40, "\u0665"):
@@ -207,7 +207,7 @@ def test_a_report_that_cannot_be_written_keeps_what_it_would_report(
 
 
 def test_without_anybody_to_tell_what_goes_goes_all_the_same(place: Path) -> None:
-    fill(spool(place, max_bytes=30_000, report=lambda count, id: None), 100)
+    fill(spool(place, power=False, max_bytes=30_000, report=lambda count, id: None), 100)
     assert size_of(place) <= 31_000 and len(waiting(place)) > 20
 
 
@@ -216,7 +216,7 @@ def test_a_segment_that_cannot_be_truncated_is_passed_over_and_reported_once(
 ) -> None:
     inode, dropped = full.stat().st_ino, Dropped()
     calls.fail("ftruncate", 1, lambda fd, size: os.fstat(fd).st_ino == inode)
-    fill(spool(place, max_bytes=60_000, report=dropped), 100)
+    fill(spool(place, power=False, max_bytes=60_000, report=dropped), 100)
     assert len(waiting(place)) > 40 and full.exists()
     assert sum(id.startswith(DROPPED + full.name[15:31]) for _, id in dropped) == 1
 
@@ -270,7 +270,7 @@ def test_thousands_of_segments_cost_the_next_start_little(place: Path) -> None:
     began = time.perf_counter()
     keep(target, "new")
     assert time.perf_counter() - began < 0.5
-    keep(spool(place, max_records=2_700, report=dropped), "newer", text="x" * 20_000)
+    keep(spool(place, power=False, max_records=2_700, report=dropped), "newer", text="x" * 20_000)
     assert 300 <= sum(count for count, _ in dropped) <= 400 and len(dropped) < 5
     assert len(deliver(target)) > 2_500
 
