@@ -19,17 +19,7 @@ from typing import Any, Optional
 import pytest
 from support.agent import run_python
 from support.requests import closed_port, post, refused
-from support.sockets import (
-    Authority,
-    Behaviour,
-    Server,
-    answers,
-    drips,
-    floods,
-    names,
-    ok,
-    silent,
-)
+from support.sockets import Authority, Behaviour, Server, answers, drips, floods, names, ok, silent
 
 from agent.transport import HttpTransport
 from agent.values import Request, Unreachable
@@ -44,6 +34,15 @@ def within(limit_s: float) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < limit_s
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """SSLSocket.shutdown forgets TLS before it shuts: what another thread writes in between leaves as it is."""
+    forgot: list[object] = []
+    monkeypatch.setattr(ssl.SSLSocket, "shutdown", lambda self, how: forgot.append(self))
+    yield
+    assert not forgot
 
 
 # A record of 16 KB is announced and dripped: neither it nor the handshake ever ends.
@@ -67,23 +66,26 @@ SLOW: dict[str, tuple[Behaviour, str, str]] = {
     "says nothing behind TLS": (silent, "TLS", "answer"),
     "drips headers behind TLS": (drips(b"HTTP/1.1 200 OK\r\nX-Y: "), "TLS", "answer"),
     "drips a body behind TLS": (drips(b"HTTP/1.1 200 OK\r\n\r\n"), "TLS", "answer"),
-    "says nothing to CONNECT": (silent, "proxy", "proxy"),
-    "drips an answer to CONNECT": (drips(b"HTTP/1.1 200 OK\r\nX-Y: "), "proxy", "proxy"),
+    "says nothing to CONNECT": (silent, "http", "proxy"),
+    "drips an answer to CONNECT": (drips(b"HTTP/1.1 200 OK\r\nX-Y: "), "http", "proxy"),
+    "drips to SOCKS": (drips(b"\5\0\5\0\0\3\xff"), "socks5h", "proxy"),
 }
 
 
-@pytest.fixture(params=list(SLOW.values()), ids=list(SLOW))
+@pytest.fixture(params=SLOW)
 def slow(request: Any, authority: Authority) -> Iterator[tuple[HttpTransport, Request, Server]]:
     """A transport, a request on it that never ends, and the server that is to blame."""
-    behaviour, between, stage = request.param
+    behaviour, between, _ = SLOW[request.param]
+    if between == "socks5h":
+        pytest.importorskip("socks")
     if between == "TLS":
         behaviour = authority.over_tls(behaviour, "127.0.0.1")
     with Server(behaviour) as server:
-        server.stage = stage  # type: ignore[attr-defined]
-        proxy = "http://127.0.0.1:%d" % server.port if between == "proxy" else None
+        proxy = None
+        if between in ("http", "socks5h"):
+            proxy = "%s://127.0.0.1:%d" % (between, server.port)
         made = HttpTransport(environ={}, ca_bundle=str(authority.path), proxy=proxy)
-        asked = post(server.port, scheme="https" if between else "http")
-        yield made, asked, server
+        yield made, post(server.port, scheme="https" if between else "http"), server
         made.close()
 
 
@@ -97,15 +99,15 @@ def too_late(transport: HttpTransport, request: Request) -> str:
 
 
 def test_whoever_is_slow_gets_the_time_it_was_given(
-    slow: tuple[HttpTransport, Request, Server],
+    slow: tuple[HttpTransport, Request, Server], request: pytest.FixtureRequest
 ) -> None:
-    transport, request, server = slow
-    assert too_late(transport, request) == server.stage  # type: ignore[attr-defined]
+    transport, asked, _ = slow
+    assert too_late(transport, asked) == SLOW[request.node.callspec.params["slow"]][2]
 
 
 def test_an_interrupt_ends_every_wait(slow: tuple[HttpTransport, Request, Server]) -> None:
-    transport, request, server = slow
-    interrupted(transport, request, server.seen)
+    transport, asked, server = slow
+    interrupted(transport, asked, server.seen)
 
 
 def interrupted(transport: HttpTransport, request: Request, seen: threading.Event) -> None:
@@ -147,7 +149,7 @@ def test_a_server_behind_tls_that_reads_after_a_pause_gets_the_body_as_it_is(
     body = b"".join(b"%07d\n" % n for n in range(1_000_000))
 
     def dozes(connection: socket.socket, server: Server) -> None:
-        server.ended.wait(1.2)
+        server.ended.wait(0.5)
         server.read_request(connection)
         connection.sendall(ok(b"yes"))
 
@@ -174,12 +176,6 @@ def test_a_slow_handshake_behind_a_proxy_gets_the_time_it_was_given(
         transport = HttpTransport(proxy=proxy, environ={}, ca_bundle=str(authority.path))
         assert too_late(transport, post(443, scheme="https", host="keys.example")) == "TLS"
         transport.close()
-
-
-def test_no_time_at_all_is_no_answer(transport: HttpTransport) -> None:
-    with Server(silent) as server:
-        with within(LATE_S):
-            refused(transport, post(server.port), 0)
 
 
 def test_a_request_that_was_late_spoils_nothing_for_the_next(transport: HttpTransport) -> None:
@@ -244,9 +240,10 @@ def test_a_dead_address_leaves_the_next_its_turn(transport: HttpTransport, full_
         dead = "127.0.0.1:%d" % full_port
         with names(dead, "127.0.0.1:%d" % server.port), within(8):
             request = post(80, host="keys.example")
-            assert transport.send(request, timeout_s=4).body == b"yes"
+            assert transport.send(request, timeout_s=2).body == b"yes"
         with names(dead), within(8):
-            error = refused(transport, post(81, host="keys.example"), 1)
+            error = refused(transport, post(81, host="keys.example"), 0.5)
+            refused(transport, post(81, host="keys.example"), 0)
     assert error.stage == "connection"
 
 
@@ -382,17 +379,13 @@ def test_any_call_may_be_left_behind(transport: HttpTransport) -> None:
 # --- somebody who does not want to wait ---------------------------------------------------------
 
 
-def test_an_interrupt_while_nothing_is_sent_concerns_nobody(transport: HttpTransport) -> None:
-    with Server(answers(ok(b"yes"))) as server:
-        for _ in range(3):
+def test_an_interrupt_concerns_one_connection_or_while_nothing_is_sent_nobody(
+    transport: HttpTransport,
+) -> None:
+    with Server(silent) as stuck, Server(answers(ok(b"yes"))) as server:
+        for _ in range(2):
             transport.interrupt()
             assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
-        assert server.accepted == 1
-
-
-def test_an_interrupt_concerns_one_connection(transport: HttpTransport) -> None:
-    with Server(silent) as stuck, Server(answers(ok(b"yes"))) as server:
-        transport.send(post(server.port), timeout_s=FOREVER_S)
         interrupted(transport, post(stuck.port), stuck.seen)
         assert stuck.gone.wait(5)
         assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
@@ -403,17 +396,12 @@ def test_closing_from_another_thread_ends_the_request_and_its_connection(
     transport: HttpTransport,
 ) -> None:
     with Server(silent) as server:
-
-        def close() -> None:
-            assert server.seen.wait(20)
-            transport.close()
-
-        other = threading.Thread(target=close)
+        other = threading.Timer(0.2, transport.close)
         other.start()
         with within(FOREVER_S / 2):
             refused(transport, post(server.port), FOREVER_S)
         other.join()
-        assert server.gone.wait(5)
+        assert not server.accepted or server.gone.wait(5)
 
 
 def test_interrupts_at_any_moment_leave_a_transport_that_works(transport: HttpTransport) -> None:
@@ -436,22 +424,3 @@ def test_interrupts_at_any_moment_leave_a_transport_that_works(transport: HttpTr
             over.set()
             other.join()
         assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
-
-
-def test_what_is_shut_behind_tls_never_goes_on_in_clear_text(
-    transport: HttpTransport, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SSLSocket.shutdown forgets TLS before it shuts: what another thread writes in between leaves as it is."""
-    forgot: list[object] = []
-    monkeypatch.setattr(ssl.SSLSocket, "shutdown", lambda self, how: forgot.append(self))
-    with Server(authority.over_tls(answers(ok(b"yes")), "127.0.0.1")) as server:
-        assert transport.send(post(server.port, scheme="https"), timeout_s=5).body == b"yes"
-        transport.rest()
-    with Server(authority.over_tls(silent, "127.0.0.1")) as server:
-        for _ in range(2):
-            too_late(transport, post(server.port, scheme="https"))
-            assert server.gone.wait(5)
-            server.gone.clear()
-        server.seen.clear()
-        interrupted(transport, post(server.port, scheme="https"), server.seen)
-    assert not forgot

@@ -6,23 +6,13 @@ import base64
 import socket
 import struct
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 from support.requests import closed_port, refused
-from support.sockets import (
-    Authority,
-    Behaviour,
-    Server,
-    answers,
-    floods,
-    names,
-    ok,
-    relay,
-)
+from support.sockets import Authority, Behaviour, Server, answers, floods, names, ok, relay
 
 from agent.transport import HttpTransport, _find_proxy
 from agent.values import Request, Unreachable
@@ -43,11 +33,15 @@ def connect_proxy(target: int, demand: bytes = b"") -> Behaviour:
         if demand and b"uthorization: Basic " + demand + b"\r\n" not in head:
             connection.sendall(b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n")
             return
-        with socket.create_connection(("127.0.0.1", target)) as upstream:
-            connection.sendall(b"HTTP/1.1 200 Fine\r\nVia: us\r\n\r\n")
-            relay(connection, upstream)
+        connection.sendall(b"HTTP/1.1 200 Fine\r\nVia: us\r\n\r\n")
+        pass_on(connection, target)
 
     return behaviour
+
+
+def pass_on(connection: socket.socket, target: int) -> None:
+    with socket.create_connection(("127.0.0.1", target)) as upstream:
+        relay(connection, upstream)
 
 
 @pytest.fixture
@@ -95,15 +89,12 @@ def test_https_goes_through_a_tunnel_and_stays_private(authority: Authority, key
     assert b"X-API-KEY" not in proxy.requests[0]
     assert keys.requests[0].startswith(b"GET /x?q=1 HTTP/1.1\r\nHost: keys.example\r\n")
     assert (proxy.accepted, len(keys.requests)) == (1, 5)
+    place = "127.0.0.1 port %d" % proxy.port
     assert (seen.proxy, seen.proxy_from) == (
-        "http://127.0.0.1:%d" % proxy.port,
+        "http://" + place.replace(" port ", ":"),
         "the setting proxy",
     )
-    assert (seen.peer, seen.tls, seen.store) == (
-        "127.0.0.1 port %d" % proxy.port,
-        "TLSv1.3",
-        "ca_bundle",
-    )
+    assert (seen.peer, seen.tls, seen.store) == (place, "TLSv1.3", "ca_bundle")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -128,23 +119,14 @@ def test_a_proxy_that_wants_a_password_gets_it_and_the_server_does_not(
     assert b"Proxy" not in b"".join(keys.requests)
 
 
-def test_a_refusal_is_said_without_the_password(authority: Authority, keys: Server) -> None:
-    with Server(connect_proxy(keys.port, b"other")) as proxy:
-        client = Client(authority, proxy="http://%s@127.0.0.1:%d" % (ENCODED, proxy.port))
-        assert client.fails() == "proxy: refused to connect (HTTP 407)"
-    assert keys.accepted == 0
-
-
 @pytest.mark.parametrize(
     "answer, reason",
     [
-        (b"HTTP/1.1 403 No\r\n\r\n", "refused to connect (HTTP 403)"),
+        (b"HTTP/1.1 407 Who?\r\n\r\n", "refused to connect (HTTP 407)"),
         (b"HTTP/1.1 302 There\r\nLocation: http://x/\r\n\r\n", "refused to connect (HTTP 302)"),
         (b"", "the server closed the connection without an answer"),
         (b"SSH-2.0\r\n\r\n", "not an HTTP answer (BadStatusLine)"),
-        (b"\r\n\r\n", "not an HTTP answer (BadStatusLine)"),
     ],
-    ids=["403", "302", "nothing", "ssh", "blank"],
 )
 def test_a_proxy_that_will_not_or_cannot(authority: Authority, answer: bytes, reason: str) -> None:
     with Server(answers(answer, once=True)) as proxy:
@@ -218,86 +200,32 @@ def test_a_setting_that_is_no_proxy_is_not_repeated_and_not_gone_around(
 # --- SOCKS --------------------------------------------------------------------------------------
 
 
-def socks_proxy(target: int, login: bytes = b"", refusal: int = 0) -> Behaviour:
-    """SOCKS 5 (RFC 1928) to the local port ``target``; ``requests`` are the names and addresses it was told."""
-
-    def take(connection: socket.socket, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            data += connection.recv(size - len(data)) or b"\0" * size
-        return data
+def socks_proxy(target: int) -> Behaviour:
+    """SOCKS 5 (RFC 1928) to the local port ``target``; ``requests`` are the names that it was told."""
 
     def behaviour(connection: socket.socket, server: Server) -> None:
-        methods = take(connection, take(connection, 2)[1])
-        method = 2 if login else 0
-        connection.sendall(bytes((5, method if method in methods else 255)))
-        if login:
-            user = take(connection, take(connection, 2)[1])
-            password = take(connection, take(connection, 1)[0])
-            connection.sendall(bytes((1, user + b":" + password != login)))
-        kind = take(connection, 4)[3]
-        size = {1: 4, 4: 16}.get(kind) or take(connection, 1)[0]
-        server.requests.append(take(connection, size) + take(connection, 2))
-        connection.sendall(bytes((5, refusal, 0, 1)) + bytes(6))
-        if not refusal:
-            with socket.create_connection(("127.0.0.1", target)) as upstream:
-                relay(connection, upstream)
+        connection.recv(99)
+        connection.sendall(b"\5\0")
+        server.requests.append(connection.recv(99))
+        connection.sendall(bytes((5, 0, 0, 1)) + bytes(6))
+        pass_on(connection, target)
 
     return behaviour
 
 
-@pytest.fixture
-def pysocks() -> None:
-    pytest.importorskip("socks")
-
-
-@pytest.mark.usefixtures("pysocks")
 @pytest.mark.parametrize("scheme", ["socks5h", "socks"])
 def test_a_name_is_looked_up_by_a_socks_proxy_alone(
     authority: Authority, keys: Server, scheme: str
 ) -> None:
+    pytest.importorskip("socks")
     with Server(socks_proxy(keys.port)) as proxy:
         client = Client(authority, proxy="%s://127.0.0.1:%d" % (scheme, proxy.port))
         for _ in range(3):
             assert client.get() == b"yes"
         assert client.transport.seen.proxy == "socks5h://127.0.0.1:%d" % proxy.port
         client.transport.close()
-    told = NAME.encode() + struct.pack("!H", 443)
+    told = b"\5\1\0\3" + bytes((len(NAME),)) + NAME.encode() + struct.pack("!H", 443)
     assert (proxy.accepted, proxy.requests) == (1, [told])
-
-
-@pytest.mark.usefixtures("pysocks")
-def test_a_socks_proxy_gets_user_and_password_or_says_no(
-    authority: Authority, keys: Server
-) -> None:
-    login = ("%s:%s" % (USER, PASSWORD)).encode()
-    with Server(socks_proxy(keys.port, login)) as proxy:
-        url = "socks5h://%s@127.0.0.1:%d" % (ENCODED, proxy.port)
-        client = Client(authority, environ={"all_proxy": url})
-        assert client.get() == b"yes"
-        client.transport.close()
-        client = Client(authority, proxy=url.replace("p%40ss", "no"))
-        assert client.fails() == "proxy: refuses us or our password (SOCKS)"
-    with Server(socks_proxy(keys.port, refusal=5)) as proxy:
-        reason = Client(authority, proxy="socks5h://127.0.0.1:%d" % proxy.port).fails()
-        assert reason == "proxy: refuses us or our password (SOCKS)"
-    assert len(keys.requests) == 1
-
-
-@pytest.mark.usefixtures("pysocks")
-def test_a_socks_proxy_that_drips_gets_the_time_of_the_request(authority: Authority) -> None:
-    def dripping(connection: socket.socket, server: Server) -> None:
-        for byte in b"\5\0\5\0\0\3\xff" + bytes(300):
-            if server.ended.wait(0.05):
-                return
-            connection.sendall(bytes((byte,)))
-
-    with Server(dripping) as proxy:
-        client = Client(authority, proxy="socks5h://127.0.0.1:%d" % proxy.port)
-        began_at = time.monotonic()
-        error = refused(client.transport, Request("GET", "https://%s/" % NAME, {}, b""), 0.5)
-        assert (error.reason, error.stage) == ("proxy: no answer within 0.5 s", "proxy")
-        assert time.monotonic() - began_at < 5
 
 
 def test_without_pysocks_a_socks_proxy_is_named_and_not_gone_around(
@@ -319,9 +247,6 @@ def chosen(url: str, environ: Mapping[str, str], proxy: Optional[str] = None) ->
 @pytest.mark.parametrize(
     "url, environ, expected",
     [
-        ("https://h.example/", {}, ""),
-        ("https://h.example/", {"https_proxy": "a:1"}, "http://a:1"),
-        ("https://h.example/", {"HTTPS_PROXY": "a:1"}, "http://a:1"),
         ("https://h.example/", {"https_proxy": "a:1", "HTTPS_PROXY": "b:1"}, "http://a:1"),
         ("https://h.example/", {"https_proxy": "", "HTTPS_PROXY": "b:1"}, ""),
         ("https://h.example/", {"http_proxy": "a:1"}, ""),
@@ -345,15 +270,11 @@ def test_the_environments_proxy(url: str, environ: Mapping[str, str], expected: 
         ("*", "https://h.example/", True),
         ("", "https://h.example/", False),
         ("H.Example", "https://h.EXAMPLE/", True),
-        ("a, h.example ,c", "https://h.example/", True),
         (".example", "https://h.example/", True),
         ("h.example", "https://a.b.h.example/", True),
         ("h.example", "https://oh.example/", False),
-        ("h.example", "https://h.example.evil/", False),
-        ("h.example:443", "https://h.example/", True),
         ("h.example:8443", "https://h.example/", False),
         ("h.example:8443", "https://h.example:8443/", True),
-        ("10.0.0.1", "https://10.0.0.1/", True),
         ("0.0.1", "https://10.0.0.1/", True),  # as urllib.request has it
         ("[2001:db8::1]", "https://[2001:db8::1]/", True),
     ],
