@@ -278,9 +278,8 @@ class Quota:
         for name in filter(segment.is_ours, os.listdir(self._directory)):
             try:
                 size = os.lstat(os.path.join(self._directory, name)).st_size
-                # Anything else that is larger was made so by a tool, and is no reason to give up records.
-                most = size if name.endswith(segment.SUFFIX) else self._max_bytes // 4
-                self._sizes[name] = min(size, most)
+                # What is larger was made so by a tool, and is no reason to give up records.
+                self._sizes[name] = min(size, self._max_bytes // 4)
             except FileNotFoundError:
                 pass  # gone since
         total = sum(self._sizes.values())

@@ -401,8 +401,11 @@ def lines(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     elif what == 4:
         del found[rng.randrange(len(found))]
     else:
-        other = rng.choice([one for one in of(files, SEGMENT) if one != name])
         rest, moved = b"".join(found[1::2]), b"".join(found[::2])
+        others = [one for one in of(files, SEGMENT) if one != name]
+        other = rng.choice(others) if SEGMENT.fullmatch(name) else name
+        if other == name:
+            return {**files, name: moved + rest}
         return {**files, name: rest, other: moved + files[other]}
     return {**files, name: b"".join(found)}
 
