@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import pytest
 from networks import __main__ as networks, report
-from networks.situations import Situation, everything, missing, situation
+from networks.situations import Situation, everything, missing
 from networks.stage import Stage, Verdict
 from support.canary import Canaries
 
@@ -66,45 +65,29 @@ def test_nothing_is_left_of_a_namespace() -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def row(*verdicts: Verdict, why: str = "", error: str = "", copies: int = 1) -> report.Row:
-    @situation("a-name-of-its-own", "Proxies")
-    def play(stage: Stage) -> None:
-        """Somewhat longer words than fit into one cell of the table"""
-
-    from networks.situations import SITUATIONS
-
-    return report.Row(SITUATIONS.pop(), list(verdicts), copies, why, error)
-
-
-def test_a_row_holds_one_situation_whatever_was_said() -> None:
-    said = 'offline: TLS: certificate refused: certificate has expired by "Some | CA"'
-    table = report.markdown([row(Verdict(said, 0.019), Verdict("delivered", 1.0))])
-    cells = re.split(r" (?<!\\)\| ", table.splitlines()[-1].strip("| "))
-    assert cells[1:] == [said.replace("|", "\\|"), "0.02", "`a-name-of-its-own`"]
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"why": "needs the program squid"}, "left out: needs the program squid"),
-        ({"error": "AssertionError: secret"}, "**not as expected**"),
-    ],
-)
-def test_a_row_that_was_not_seen_says_so(given: dict[str, Any], said: str) -> None:
-    assert said in report.markdown([row(**given)])
-    assert "secret" not in report.markdown([row(**given)])
+def row(*verdicts: Verdict, why: str = "", error: str = "") -> report.Row:
+    one = Situation("a-name-of-its-own", "Proxies", "Some words", (), "", lambda stage: None)
+    return report.Row(one, list(verdicts), len(verdicts), why, error)
 
 
 def test_one_command_fills_a_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row holds one situation, whatever was said, and says so where it was not seen."""
     document = tmp_path / "NETWORKS.md"
     document.write_text("before\n" + report.BEGIN + "stale\n" + report.END + "after\n")
-    assert report.fill(document, [row(Verdict("delivered", 0.5), copies=2)])
+    seen = row(Verdict('offline: TLS: expired by "Some | CA"', 0.019), Verdict("delivered", 1.0))
+    left, wrong = row(why="needs the program squid"), row(error="AssertionError: secret")
+    assert report.fill(document, [seen, left, wrong])
     text = document.read_text()
     assert text.startswith("before\n" + report.BEGIN) and text.endswith(report.END + "after\n")
-    assert "stale" not in text and "delivered; arrived 2 times" in text
+    assert [line[15:] for line in text.splitlines() if "its-own" in line] == [
+        'offline: TLS: expired by "Some \\| CA"; arrived 2 times | 0.02 | `a-name-of-its-own` |',
+        "left out: needs the program squid |  | `a-name-of-its-own` |",
+        "**not as expected** |  | `a-name-of-its-own` |",
+    ]
+    assert "stale" not in text and "secret" not in text
     assert networks.main(["-k", "reset-request"]) == 0
     assert "reset-request" in capsys.readouterr().out
-    for wrong in (["-k", "nothing"], ["-k", "squid", "--report", str(document)]):
+    for arguments in (["-k", "nothing"], ["-k", "squid", "--report", str(document)]):
         with pytest.raises(SystemExit) as ended:
-            networks.main(wrong)
+            networks.main(arguments)
         assert ended.value.code == 2
