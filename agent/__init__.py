@@ -35,8 +35,12 @@ if TYPE_CHECKING:
         Unverifiable as Unverifiable,
         VerificationError as VerificationError,
     )
-    from .extras.detached import deliver_detached as deliver_detached  # type: ignore[import-not-found,unused-ignore]
-    from .extras.domain import dns_domain as dns_domain  # type: ignore[import-not-found,unused-ignore]
+    from .extras.detached import (  # type: ignore[import-not-found,unused-ignore]
+        deliver_detached as deliver_detached,
+    )
+    from .extras.domain import (  # type: ignore[import-not-found,unused-ignore]
+        dns_domain as dns_domain,
+    )
     from .extras.keyring import Keyring as Keyring  # type: ignore[import-not-found,unused-ignore]
     from .looking import erase as erase
     from .signatures.envelope import Receipt as Receipt, verify as verify

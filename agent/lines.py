@@ -31,8 +31,9 @@ def _encoder() -> Callable[[Any, int], Iterable[str]]:
         whole = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
         return lambda value, _: whole.encode(value)
     quote: Any = encode_basestring_ascii
-    made: Any = make_encoder(None, _refuse, quote, None, ":", ",", False, False, False)
-    return made  # type: ignore[no-any-return]
+    made: Callable[[Any, int], Iterable[str]]
+    made = make_encoder(None, _refuse, quote, None, ":", ",", False, False, False)
+    return made
 
 
 _encode = _encoder()
