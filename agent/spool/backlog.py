@@ -279,7 +279,9 @@ class Quota:
             try:
                 size = os.lstat(os.path.join(self._directory, name)).st_size
                 # What is larger was made so by a tool, and is no reason to give up records.
-                self._sizes[name] = min(size, self._max_bytes // 4)
+                ours = name.endswith(segment.SUFFIX)
+                most = 2 * SEGMENT_MOST_BYTES if ours else self._max_bytes // 4
+                self._sizes[name] = min(size, most)
             except FileNotFoundError:
                 pass  # gone since
         total = sum(self._sizes.values())
