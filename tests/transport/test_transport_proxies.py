@@ -178,10 +178,7 @@ def test_http_is_fetched_by_the_proxy_that_was_given(authority: Authority, useri
     [
         "gopher://%s@127.0.0.1:1",
         "http://%s@",
-        "http://%s@127.0.0.1:99999",
-        "http://%s@[::1",
         "http://%s@127.0.0.1:x",
-        "%s",
         "file:///%s",
         # What stands before the first of these would pass for host and port.
         "http://ada:12#%s@127.0.0.1:1",

@@ -202,17 +202,6 @@ def test_a_server_that_speaks_no_tls(authority: Authority) -> None:
         assert "TLS: " in refused(server, ca_bundle=authority.path)
 
 
-def test_a_server_that_wants_a_certificate_of_ours(authority: Authority) -> None:
-    def demanding(context: ssl.SSLContext) -> None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(authority.path)
-
-    with https(authority.issue("127.0.0.1"), demanding) as server:
-        with transport(authority.path) as made:
-            no_answer(made, post(server.port, scheme="https"))
-        assert server.requests == []
-
-
 def test_a_clock_before_the_library_prints_nothing(
     authority: Authority, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
