@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from support.sockets import Authority
@@ -32,14 +33,11 @@ def full_port() -> Iterator[int]:
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
     knocking = []
-    while True:
-        sock = socket.socket()
-        knocking.append(sock)
-        sock.settimeout(0.1)
-        try:
-            sock.connect(listener.getsockname())
-        except OSError:
-            break
+    with suppress(OSError):
+        while True:
+            knocking.append(socket.socket())
+            knocking[-1].settimeout(0.1)
+            knocking[-1].connect(listener.getsockname())
     yield listener.getsockname()[1]
     for sock in [*knocking, listener]:
         sock.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from zlib import crc32
@@ -50,19 +49,6 @@ def test_names_are_told_apart_and_explained() -> None:
     known = everything()
     assert len({one.name for one in known}) == len(known) > 50
     assert all(one.words and not one.words.endswith(".") for one in known)
-
-
-def test_nothing_is_left_of_a_namespace() -> None:
-    why = missing(("namespaces",))
-    if why:
-        pytest.skip(why)
-    from networks.spaces import Space
-
-    before = os.listdir("/proc/self/fd")
-    space = Space()
-    assert space.run("ip", "-brief", "link").split()[:2] == ["lo", "UNKNOWN"]
-    space.close()
-    assert os.listdir("/proc/self/fd") == before
 
 
 def row(*verdicts: Verdict, why: str = "", error: str = "") -> report.Row:

@@ -48,6 +48,15 @@ def nothing_in_clear_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 # A record of 16 KB is announced and dripped: neither it nor the handshake ever ends.
 HALF_A_RECORD = b"\x16\x03\x03\x40\x00"
+
+
+def tunnels(connection: socket.socket, server: Server) -> None:
+    """A proxy that agrees, and behind it a server that begins its part of the handshake and never ends it."""
+    server.read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 Fine\r\n\r\n")
+    drips(HALF_A_RECORD, b"\0")(connection, server)
+
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 # What a server does, what stands between (TLS, a proxy), and where that ends.
@@ -69,6 +78,8 @@ SLOW: dict[str, tuple[Behaviour, str, str]] = {
     "drips a body behind TLS": (drips(b"HTTP/1.1 200 OK\r\n\r\n"), "TLS", "answer"),
     "says nothing to CONNECT": (silent, "http", "proxy"),
     "drips an answer to CONNECT": (drips(b"HTTP/1.1 200 OK\r\nX-Y: "), "http", "proxy"),
+    "drips in the handshake behind CONNECT": (tunnels, "http", "TLS"),
+    "drips in TLS inside TLS": (tunnels, "https", "TLS"),
     "drips to SOCKS": (drips(b"\5\0\5\0\0\3\xff"), "socks5h", "proxy"),
 }
 
@@ -79,11 +90,11 @@ def slow(request: Any, authority: Authority) -> Iterator[tuple[HttpTransport, Re
     behaviour, between, _ = SLOW[request.param]
     if between == "socks5h":
         pytest.importorskip("socks")
-    if between == "TLS":
+    if between in ("TLS", "https"):
         behaviour = authority.over_tls(behaviour, "127.0.0.1")
     with Server(behaviour) as server:
         proxy = None
-        if between in ("http", "socks5h"):
+        if between in ("http", "https", "socks5h"):
             proxy = "%s://127.0.0.1:%d" % (between, server.port)
         made = HttpTransport(environ={}, ca_bundle=str(authority.path), proxy=proxy)
         yield made, post(server.port, scheme="https" if between else "http"), server
@@ -161,25 +172,6 @@ def test_a_server_behind_tls_that_reads_after_a_pause_gets_the_body_as_it_is(
         request = post(server.port, body, scheme="https")
         assert transport.send(request, timeout_s=FOREVER_S).body == b"yes"
         assert server.requests[0].endswith(b"\r\n\r\n" + body)
-
-
-def tunnels(connection: socket.socket, server: Server) -> None:
-    """A proxy that agrees, and behind it a server that begins its part of the handshake and never ends it."""
-    server.read_request(connection)
-    connection.sendall(b"HTTP/1.1 200 Fine\r\n\r\n")
-    drips(HALF_A_RECORD, b"\0")(connection, server)
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_slow_handshake_behind_a_proxy_gets_the_time_it_was_given(
-    authority: Authority, scheme: str
-) -> None:
-    behaviour = tunnels if scheme == "http" else authority.over_tls(tunnels, "127.0.0.1")
-    with Server(behaviour) as server:
-        proxy = "%s://127.0.0.1:%d" % (scheme, server.port)
-        transport = HttpTransport(proxy=proxy, environ={}, ca_bundle=str(authority.path))
-        assert too_late(transport, post(443, scheme="https", host="keys.example")) == "TLS"
-        transport.close()
 
 
 def test_a_request_that_was_late_spoils_nothing_for_the_next(transport: HttpTransport) -> None:
