@@ -16,7 +16,7 @@ from time import monotonic
 
 from .clock import start_thread
 from .errors import in_words, root_of
-from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, inside
+from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, inside, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,6 +163,9 @@ class _Line:
         self.owner, self.busy = owner, _thread.allocate_lock()  # held while a thread is here
         self._manager: Any = None
         self.connection: Any = None
+        self.said: Any = None  # what the thread came to
+        self.over: Any = None  # why nobody waits for it
+        self.reply: Any = None
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
         # thread writes in that moment would leave in clear text.
         self.handle: Any = None
@@ -173,9 +176,7 @@ class _Line:
         """Forget the last request; returns the lock whose release ends the wait for this one."""
         self.timeout_s, self._pid = max(0.01, timeout_s), os.getpid()
         self._ends_at, self.stage = monotonic() + self.timeout_s, ""
-        self.spoilt = False
-        self.said: Any = None
-        self.over: Any = None
+        self.spoilt, self.said, self.over = False, None, None
         self.woken = _thread.allocate_lock()
         self.woken.acquire()
         return self.woken
@@ -190,9 +191,9 @@ class _Line:
             if self.stage == "name resolution" and type(root).__name__ != "gaierror":
                 self.stage = "connection"
             # Made anew: the frames in a traceback hold headers and body.
-            self.said = _unreachable(in_words(root), self.stage)
-            if isinstance(root, Withheld):
-                self.said = Withheld("withheld")
+            why = in_words(root)
+            held = isinstance(root, Withheld)
+            self.said = Withheld("withheld") if held else _unreachable(why, self.stage)
         finally:
             if self.over or self.spoilt:
                 self.close()  # what is still to come would pass for the next answer
@@ -237,22 +238,22 @@ class _Line:
         self.request = request
         self._manager = self._manager or self._make_manager(request.url)
         headers = {**request.headers, "Accept-Encoding": "identity"}
-        how: Any = dict.fromkeys(("retries", "redirect", "preload_content"), False)
-        how.update(timeout=self.left_s(), body=request.body, headers=headers)
-        how["enforce_content_length"] = True
+        how: Any = {"retries": False, "redirect": False, "preload_content": False}
+        how.update(decode_content=False, enforce_content_length=True, timeout=self.left_s())
+        how.update(body=request.body, headers=headers)
         answer = self._manager.urlopen(request.method, request.url, **how)
         body, more = b"", b"more"
         with suppress(Exception):  # broken off: what came is returned as incomplete
             while more and len(body) <= MAX_ANSWER_BYTES:
-                more = answer.read(_CHUNK_BYTES)
+                more = answer.read(_CHUNK_BYTES, decode_content=False)
                 body += more
         # What TLS has read beyond the answer shows to nobody; of anything else urllib3 sees that it waits.
         if more or getattr(self.connection.sock, "pending", int)():
             answer.close()
             self.spoilt = True
-        body = body[3 if body[:3] == b"\xef\xbb\xbf" else 0 : MAX_ANSWER_BYTES]
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
-        return Response(answer.status, headers, body, not more)
+        body, whole = unpacked(body, headers.get("content-encoding", ""))
+        return Response(answer.status, headers, body, whole and not more)
 
     def _make_manager(self, url: str) -> Any:
         for name in _NATIVE:
@@ -294,10 +295,11 @@ class _Line:
 
     def close(self) -> None:
         """Close the connection; not beside the thread."""
-        with suppress(Exception):  # there is none, or nothing is left of it
-            self.connection.close()
+        for one in (self.reply, self.connection):  # Python 3.9 leaves a proxy's open
+            with suppress(Exception):  # there is none, or nothing is left of it
+                one.close()
         # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
-        self._manager = self.connection = None
+        self._manager = self.connection = self.reply = None
 
 
 _Base: Any = object  # urllib3's and http.client's own come in with the first request
@@ -367,6 +369,7 @@ class _Answer(_Base):  # type: ignore[misc]
 
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
+        self.line.reply = self
         super().begin()
         # http.client skips 100 alone: after a 103 the next request would get this one's answer.
         while self.status < 200:

@@ -102,6 +102,22 @@ class Response:
         self.status, self.headers, self.body, self.complete = status, headers, body, complete
 
 
+def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
+    """``body`` without gzip, deflate and BOM, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole."""
+    if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        start = 3 if body[:3] == b"\xef\xbb\xbf" else 0
+        return body[start:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
+    import zlib
+
+    for bits in (47, -15):  # with the head of gzip or zlib, or without any
+        unpack = zlib.decompressobj(bits)
+        try:
+            return unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
+        except zlib.error:
+            pass
+    return body, False
+
+
 class Unreachable(AgentError):
     """No answer came. ``reason`` says why in words without secrets; ``stage`` is where it ended:
 

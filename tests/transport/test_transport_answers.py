@@ -54,22 +54,21 @@ def test_each_address_keeps_one_connection_for_many_requests(transport: HttpTran
         assert (one.accepted, two.accepted, len(one.requests)) == (1, 1, 10)
 
 
-KEPT = {
-    "no body": [b"HTTP/1.1 204 No Content\r\n\r\n"],
-    "chunks": [
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"2\r\nye\r\n",
-        b"1\r\ns\r\n0\r\n\r\n",
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts, body",
+    [
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
+        ([CHUNKED, b"2\r\nye\r\n", b"1\r\ns\r\n0\r\n\r\n"], b"yes"),
     ],
-}
-
-
-@pytest.mark.parametrize("name", KEPT)
+)
 def test_what_ends_without_a_length_keeps_the_connection(
-    transport: HttpTransport, name: str
+    transport: HttpTransport, parts: list[bytes], body: bytes
 ) -> None:
-    with Server(answers(*KEPT[name])) as server:
-        assert each(server, transport) == [b"yes" if name == "chunks" else b""] * 3
+    with Server(answers(*parts)) as server:
+        assert each(server, transport) == [body] * 3
         assert server.accepted == 1
 
 

@@ -172,19 +172,15 @@ def test_the_systems_own_verifier_is_used_where_there_is_one(
 # --- who must not pass --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hosts", [("keys.example.evil.example",), ()])
-def test_another_hosts_certificate(authority: Authority, hosts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "hosts, asked", [(("keys.example.evil.example",), NAME), ((), NAME), ((NAME,), "127.0.0.1")]
+)
+def test_another_hosts_certificate(
+    authority: Authority, hosts: tuple[str, ...], asked: str
+) -> None:
     # Without alternative names the common name is right, and no host name all the same.
     with https(authority.issue(*hosts, name=NAME)) as server:
-        reason = refused(server, ca_bundle=authority.path)
-        assert reason.startswith("TLS: certificate refused: Hostname mismatch")
-
-
-def test_an_address_needs_a_certificate_for_the_address(authority: Authority) -> None:
-    with https(authority.issue(NAME)) as server:
-        assert "IP address mismatch" in refused(server, host="127.0.0.1", ca_bundle=authority.path)
-    with https(authority.issue("127.0.0.1")) as server:
-        assert get(server, host="127.0.0.1", ca_bundle=authority.path).body == b"yes"
+        assert "mismatch" in refused(server, host=asked, ca_bundle=authority.path)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
