@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.model import Process, World
-from support.spool import START, keep, spool, window
+from support.spool import START, FakeClock, keep, spool, window
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs flock")
 
@@ -314,8 +314,10 @@ def test_what_is_too_old_in_a_full_spool_is_reported_once(tmp_path: Path) -> Non
 
 def test_windows_that_went_on_during_a_pass_are_sent_with_all_their_counts(tmp_path: Path) -> None:
     """The first was looked at again, and with it its segment was known to be complete: not so the second."""
-    writer, other = spool(tmp_path), spool(tmp_path)
+    clock = FakeClock()
+    writer, other = spool(tmp_path, clock=clock), spool(tmp_path)
     keep(writer, "first")
+    clock.advance(1)  # the counters' segment is the later one
     epoch = writer.consent.ensure()
     begun = [window("a", 1, epoch), window("b", 1, epoch)]
     assert writer.keep_counters(begun, begun) and other.claim()
