@@ -135,17 +135,6 @@ def test_while_nothing_is_proven_a_pass_asks_once_with_the_record_that_failed_le
     assert "".join(server.sent[7:]) == "debca"
 
 
-def test_what_waits_behind_one_that_failed_leaves_in_one_call(at: Desk) -> None:
-    server = Server("usage", bad=HTML)
-    with at.agent(only="usage", transport=server) as product:
-        put(product, "usage", "bad")
-        product.flush()
-        put(product, "usage", *"abcd")
-        report = product.flush()
-        assert (report.delivered, report.pending) == (4, 1)
-        assert server.sent == ["bad", *"abcd", "bad"]
-
-
 def test_a_dead_letter_can_be_revived_and_may_die_again(at: Desk) -> None:
     server = Server("usage", bad=NO["usage"])
     told: list[agent.Outcome] = []

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, config, endpoint, pass_, work_until
-from support.signatures import Ed25519Signer
-from support.sockets import Server, answers
+from support.agent import Desk, endpoint, pass_, work_until
 
 import agent
 
@@ -112,36 +108,6 @@ def test_what_describes_the_endpoint_keeps_the_record(
 
 
 # -- how long an endpoint is left alone ----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "head, keys, wait_s",
-    [
-        (b"503 Busy\r\nDate: %(now)s\r\nRetry-After: %(then)s", True, 7000),
-        # Not signed where it could be: as long as our own longest backoff, and no longer.
-        (b"429 Slow\r\nRetry-After: 99999999", True, 6 * HOUR_S),
-        (b"429 Slow\r\nRetry-After: 99999999", False, DAY_S),
-    ],
-)
-def test_a_pause_is_as_long_as_it_was_asked_for_within_a_bound(
-    tmp_path: Path, head: bytes, keys: bool, wait_s: float
-) -> None:
-    clock = FakeClock()
-    dates = {b"now": clock.at, b"then": clock.at + 7000}
-    text = head % {n: formatdate(at, usegmt=True).encode() for n, at in dates.items()}
-    given = (Ed25519Signer().key,) if keys else ()
-    with Server(answers(b"HTTP/1.1 " + text + b"\r\nContent-Length: 0\r\n\r\n")) as server:
-        of = config("http://127.0.0.1:%d" % server.port, given, tmp_path, only="licence")
-        with agent.Agent(of, clock=clock) as product:
-            product.call_home()
-            product.flush()
-            seen = endpoint(product)
-            assert (seen["waiting"], seen["retry_in_s"]) == ("pause", wait_s)
-            work_until(product, clock, clock.at + wait_s - 1)
-            product.flush()
-            assert len(server.requests) == 1, "early"
-            work_until(product, clock, clock.at + 2)
-            assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support.endpoints import API_KEY, LICENSE_KEY, NOW, SOURCE, getkeymanager, public_key, reo
 
-from agent import __version__, content, lines
+from agent import __version__, lines
 from agent.errors import ConfigError
 from agent.values import Capture
 
@@ -207,18 +207,3 @@ def test_any_record_makes_a_request(usage: bool, body: Any, event_id: str, mask:
         form = urllib.parse.parse_qsl(request.body.decode("ascii"), True, strict_parsing=True)
         assert form[0] == ("api_key", "****" if mask else API_KEY)
         assert [name for name, _ in form].count("api_key") == 1
-
-
-@settings(max_examples=40)
-@given(texts, texts, texts, texts)
-def test_any_text_arrives_as_it_was_captured(
-    text: str, group: str, key: str, activation: str
-) -> None:
-    source = Capture("1", NOW, "a" * 32, *content.Licence((key, activation)).read())
-    adapter, kept = getkeymanager(), content.text("t" + text) or ""
-    body = adapter.text(source, kept, content.name("g" + group, "data_group"))
-    request = adapter.request("licence", lines.loads(lines.dumps(body)), event_id="1", now=NOW)
-    form = dict(urllib.parse.parse_qsl(request.body.decode("ascii"), True, strict_parsing=True))
-    assert form == {**body, "api_key": API_KEY}
-    if "\ufffd" not in "".join(body.values()):
-        assert [form["text_data"], form["license_key"]] == ["t" + text, key.strip()]
