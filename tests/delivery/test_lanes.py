@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, desk, endpoint, pass_
+from support.agent import Desk, endpoint, pass_
 from support.attacks import OLD, scene
 from support.sockets import Authority
 from support.spool import START, look
@@ -41,6 +41,7 @@ def settings(at: Desk, place: Path, name: str, value: Any) -> dict[str, Any]:
 def test_whoever_corrects_what_may_have_caused_a_wait_ends_it(
     at: Desk, tmp_path: Path, change: str, fault: str
 ) -> None:
+    """An address, too: ``cause`` in ``test_endpoints_requests.py``."""
     first, second = (settings(at, tmp_path, change, value) for value in CHANGES[change])
     at.collector.fault(fault, count=1)
     with at.agent(only="licence", **first) as product:
@@ -50,15 +51,6 @@ def test_whoever_corrects_what_may_have_caused_a_wait_ends_it(
     with at.agent(only="licence", **second) as product:
         pass_(product)
         assert product.status()["pending"] == (change == "nothing")
-
-
-def test_a_new_address_ends_a_wait(at: Desk) -> None:
-    at.collector.fault("403-150", count=1)
-    with at.agent(only="licence") as product:
-        product.call_home()
-        assert product.flush().held == 1
-    with desk(at.state_dir, at.clock) as elsewhere, elsewhere.agent(only="licence") as product:
-        assert product.flush().delivered == 1
 
 
 @pytest.mark.parametrize("change", [{"proxy": "direct"}, {"api_key": "another"}, {"ca_bundle": 1}])

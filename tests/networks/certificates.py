@@ -115,7 +115,8 @@ def revoked(stage: Stage) -> None:
 def revoked_by_list(stage: Stage) -> None:
     """A revoked certificate, and `ca_bundle` holds the list of revoked ones"""
     path, ca = stage.authority.issue("localhost"), stage.authority.certificate
-    now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
+    now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+    day = datetime.timedelta(days=1)
     number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
     one = x509.RevokedCertificateBuilder(number, now).build()
     listed = (

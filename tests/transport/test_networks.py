@@ -34,21 +34,13 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
         with stage:
             situation.play(stage)
             stage.settled()
-            urls = [request["path"] for request in stage.collector.requests()]
+            heard.add("addresses", [request["path"] for request in stage.collector.requests()])
         heard.add("what is shown", stage.shown)
         heard.add("preview", stage.previews, but=("activation identifier",))
-        heard.add("addresses", urls)
         if stage.log.exists():
             heard.add("what other processes print", stage.log)
     heard.is_clean()
-    said = "\n".join(verdict.outcome for verdict in stage.verdicts)
-    assert not re.search(r"error\b", said, re.IGNORECASE)
-
-
-def test_names_are_told_apart_and_explained() -> None:
-    known = everything()
-    assert len({one.name for one in known}) == len(known) > 50
-    assert all(one.words and not one.words.endswith(".") for one in known)
+    assert not [one for one in stage.verdicts if re.search(r"(?i)error\b", one.outcome)]
 
 
 def row(*verdicts: Verdict, why: str = "", error: str = "") -> report.Row:

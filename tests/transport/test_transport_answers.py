@@ -19,7 +19,7 @@ from support.requests import CANARY, post, refused
 from support.sockets import Authority, Behaviour, Server, answers, floods, ok
 
 from agent.transport import HttpTransport
-from agent.values import MAX_ANSWER_BYTES, Request, Response, Unreachable, Withheld
+from agent.values import MAX_ANSWER_BYTES, Request, Unreachable, Withheld
 
 
 def each(server: Server, transport: HttpTransport) -> list[bytes]:
@@ -169,13 +169,9 @@ def numbered(before: bytes, after: bytes = b"") -> Behaviour:
     return behaviour
 
 
-@pytest.mark.parametrize(
-    "interim", [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n" * 2]
-)
-def test_an_interim_answer_is_read_past_and_eats_no_other(
-    transport: HttpTransport, interim: bytes
-) -> None:
-    with Server(numbered(interim)) as server:
+def test_an_interim_answer_is_read_past_and_eats_no_other(transport: HttpTransport) -> None:
+    hints = b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n"
+    with Server(numbered(b"HTTP/1.1 102 Processing\r\n\r\n" + hints * 2)) as server:
         assert each(server, transport) == [b"1", b"2", b"3"]
         assert server.accepted == 1
     with Server(numbered(b"HTTP/1.1 101 Up\r\nUpgrade: h2c\r\n\r\n")) as server:
@@ -224,16 +220,14 @@ def test_a_byte_order_mark_is_no_part_of_a_body(transport: HttpTransport) -> Non
         assert transport.send(post(server.port), timeout_s=5).body == b"{}"
 
 
-@pytest.mark.parametrize(
-    "size, complete",
-    [(MAX_ANSWER_BYTES, True), (MAX_ANSWER_BYTES + 1, False)],
-)
-def test_the_limit_is_exact(transport: HttpTransport, size: int, complete: bool) -> None:
-    with Server(answers(ok(b"x" * size))) as server:
-        for _ in range(2):  # the rest of a long one must not be taken for the next answer
-            response = transport.send(post(server.port), timeout_s=5)
-            assert (response.body, response.complete) == (b"x" * MAX_ANSWER_BYTES, complete)
-        assert len(server.requests) == 2
+def test_the_limit_is_exact(transport: HttpTransport) -> None:
+    for size in (MAX_ANSWER_BYTES, MAX_ANSWER_BYTES + 1):
+        with Server(answers(ok(b"x" * size))) as server:
+            for _ in range(2):  # the rest of a long one must not be taken for the next answer
+                response = transport.send(post(server.port), timeout_s=5)
+                assert response.body == b"x" * MAX_ANSWER_BYTES
+                assert response.complete == (size == MAX_ANSWER_BYTES)
+            assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -338,13 +332,6 @@ def test_an_impossible_request_is_unreachable_too(transport: HttpTransport, url:
 
 
 # --- the host never pays ------------------------------------------------------------------------
-
-
-def test_neither_requests_nor_answers_print_what_they_carry() -> None:
-    url = "https://u:%s@h/p?k=%s" % (CANARY, CANARY)
-    request = Request("POST", url, {"K": CANARY}, CANARY.encode())
-    response = Response(200, {"k": CANARY}, CANARY.encode(), False)
-    assert CANARY not in repr(request) + repr(response)
 
 
 FOOTPRINT = """

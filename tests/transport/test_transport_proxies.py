@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from support.requests import closed_port, refused
+from support.requests import refused
 from support.sockets import Authority, Behaviour, Server, answers, floods, names, ok, relay
 
 from agent.transport import HttpTransport, _find_proxy
@@ -153,11 +153,6 @@ def test_a_proxy_that_never_stops_talking(client: Make) -> None:
         made = client(proxy="http://127.0.0.1:%d" % proxy.port)
         request = Request("GET", "https://%s/" % NAME, {}, b"")
         assert refused(made.transport, request, 0.5).stage == "proxy"
-
-
-def test_a_proxy_that_is_not_there(client: Make) -> None:
-    made = client(proxy="http://%s@127.0.0.1:%d" % (ENCODED, closed_port()))
-    assert "ECONNREFUSED" in made.fails()
 
 
 def test_certificates_of_proxy_and_server_are_checked(client: Make, tmp_path: Path) -> None:
