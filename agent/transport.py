@@ -165,7 +165,6 @@ class _Line:
         self.connection: Any = None
         self.said: Any = None  # what the thread came to
         self.over: Any = None  # why nobody waits for it
-        self.reply: Any = None
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
         # thread writes in that moment would leave in clear text.
         self.handle: Any = None
@@ -295,11 +294,12 @@ class _Line:
 
     def close(self) -> None:
         """Close the connection; not beside the thread."""
-        for one in (self.reply, self.connection):  # Python 3.9 leaves a proxy's open
-            with suppress(Exception):  # there is none, or nothing is left of it
-                one.close()
+        with suppress(Exception):  # there is none, or nothing is left of it
+            self.connection.close()
+        with suppress(Exception):  # one that a proxy refused Python 3.9 leaves open
+            os.close(self._sock.detach())
         # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
-        self._manager = self.connection = self.reply = None
+        self._manager = self.connection = None
 
 
 _Base: Any = object  # urllib3's and http.client's own come in with the first request
@@ -369,7 +369,6 @@ class _Answer(_Base):  # type: ignore[misc]
 
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
-        self.line.reply = self
         super().begin()
         # http.client skips 100 alone: after a 103 the next request would get this one's answer.
         while self.status < 200:
