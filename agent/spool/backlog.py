@@ -271,6 +271,7 @@ class Quota:
         self._sizes: dict[str, int] = {}
         self._counts: dict[str, tuple[int, int]] = {}  # (size, lines) of segments
         self._stuck: set[str] = set()  # could not be truncated
+        self._empty: set[str] = set()  # evicted, and nothing was lost with it
 
     def look(self) -> int:
         """Measure what is free; the bytes of all our files."""
@@ -343,8 +344,9 @@ class Quota:
                 chosen = [self._choose(size, count, victims, tried) for tried in (False, True)]
                 lost, told = map(sum, zip(*chosen))
                 if lost:
-                    id = "%s%s-%d" % (DROPPED, next(iter(victims))[15:31], lost)
-                    self._report(lost, id, told)
+                    # Called after one that held a record: an empty one may have given its name before.
+                    first = next(name for name in victims if name not in self._empty)
+                    self._report(lost, "%s%s-%d" % (DROPPED, first[15:31], lost), told)
                 self._stuck |= {n for n, file in victims.items() if not segment.destroy(file)}
             finally:
                 for file in victims.values():
@@ -368,6 +370,7 @@ class Quota:
                 file.close()
             elif file is not None and going is not None:
                 victims[name], lost, told = file, lost + going[0], told + going[1]
+                self._empty |= set() if going[0] else {name}
                 self.free_records += self._lines(name)
                 self.free_bytes += self._sizes[name]
         return lost, told

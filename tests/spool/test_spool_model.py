@@ -326,3 +326,19 @@ def test_windows_that_went_on_during_a_pass_are_sent_with_all_their_counts(tmp_p
     assert writer.keep_counters([window("a", 2, epoch, START), window("b", 5, epoch, START)], [])
     assert [(record.id, record.body["count"]) for record in waiting] == [("a", 2), ("b", 5)]
     other.release()
+
+
+def test_a_report_is_called_after_a_segment_that_held_a_record() -> None:
+    """A power cut left an evicted segment's name: its next eviction, with another one, bore the same report's id."""
+    machine = SpoolMachine()
+    machine.begin(seed=192, max_bytes=12000)
+    machine.burst(disturbance=None, how=(77, "all"), many=12, n=0, size=900)
+    machine.power_cut(how=(39, "none"))
+    fault = ("sync", 6, 0.5)
+    plan = ["die before", "offline", "ok", "ok", "untrusted"]
+    machine.deliver(disturbance=None, fault=fault, how=(3, "all"), n=2, plan=plan)
+    machine.power_cut(how=(44, "all"))
+    machine.start()
+    machine.leave(disturbance=None, how=(26, "all"), n=0)
+    machine.burst(disturbance=None, how=(70, "none"), many=3, n=0, size=900)
+    machine.teardown()
