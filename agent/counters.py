@@ -72,7 +72,8 @@ class Counters:
     def add(self, activity: str, n: int) -> bool:
         """Count; True when somebody should be woken to write."""
         self._added.append((activity, n))
-        if len(self._added) >= FOLD_AT:
+        # While somebody writes, for seconds on a bad disk, it gathers on.
+        if len(self._added) >= FOLD_AT and not self._inside:
             self._alone(self._fold)
         # Only ever set where it was not: the writer resets it before it looks at what was added.
         rung, self._rung = self._rung, True

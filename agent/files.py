@@ -395,10 +395,8 @@ def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[str | None
     try:
         found = os.lstat(directory)
     except OSError:
-        return (
-            directory,
-            "",
-        )  # missing, or unusable in a way that every attempt to write will find out
+        # Missing, or unusable in a way that every attempt to write will find out.
+        return directory, ""
     except ValueError:
         return None, "the path of the state directory cannot be encoded"
     if found.st_mode & 0o170000 == 0o120000:

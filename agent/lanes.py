@@ -126,7 +126,6 @@ class Lane:
         """Wait as an answer that settled nothing says."""
         self.pardoned, self.broken = (), 0
         self.set_at = now
-        # What a usage server writes may repeat what was recorded: no free text of it is kept.
         self.reason = verdict.reason
         if outcome == verdicts.HELD:
             most_s = HELD_PROVEN_MAX_S if self.proven_at else HELD_MAX_S
@@ -153,7 +152,7 @@ class Lane:
     # -- on disk ---------------------------------------------------------------------------------
 
     def keep(self, spool: Spool) -> None:
-        """Write down what every process must know. What a usage server said may repeat what was recorded: not kept."""
+        """Write down what every process must know. A usage server's own words may repeat a record: not kept."""
         kept = {name: getattr(self, name) for name in _FIELDS}
         ours = not self.adapter.usage or self.reason.startswith(verdicts.OFFLINE)
         kept.update(wait=self.wait, reason=self.reason if ours else "")

@@ -59,10 +59,8 @@ class Inside(set[tuple[int, int]]):
 
     @property
     def request(self) -> bool:
-        return (
-            os.getpid(),
-            _thread.get_ident(),
-        ) in self  # a forked child has none of these threads
+        # By process too: a forked child has none of these threads.
+        return (os.getpid(), _thread.get_ident()) in self
 
     @request.setter
     def request(self, is_inside: bool) -> None:
@@ -104,18 +102,20 @@ class Response:
 
 def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
     """``body`` without gzip, deflate and BOM, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole."""
-    if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        start = 3 if body[:3] == b"\xef\xbb\xbf" else 0
-        return body[start:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
-    import zlib
+    whole = len(body) <= MAX_ANSWER_BYTES
+    if coding.strip().lower() in ("gzip", "x-gzip", "deflate"):
+        import zlib
 
-    for bits in (47, -15):  # with the head of gzip or zlib, or without any
-        unpack = zlib.decompressobj(bits)
-        try:
-            return unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
-        except zlib.error:
-            pass
-    return body, False
+        whole = False
+        for bits in (47, -15):  # with the head of gzip or zlib, or without any
+            unpack = zlib.decompressobj(bits)
+            try:
+                body, whole = unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
+                break
+            except zlib.error:
+                pass
+    start = 3 if body[:3] == b"\xef\xbb\xbf" else 0
+    return body[start:MAX_ANSWER_BYTES], whole
 
 
 class Unreachable(AgentError):

@@ -44,9 +44,8 @@ class Desk:
         self.faults = Faults()
         self.started_at = now()
         self.port = 0
-        self.release_held: Callable[[], None] = (
-            lambda: None
-        )  # wakes clients that wait under a fault
+        # Wakes clients that wait under a fault.
+        self.release_held: Callable[[], None] = lambda: None
 
     def arm(self, fault: Fault) -> None:
         """Switch a fault on, in place of the one before."""

@@ -111,9 +111,8 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._armed: Dict[Optional[str], Fault] = {}
-        self._issued: List[Fault] = (
-            []
-        )  # those used up by their count included: they may still hold a client
+        # Those used up by their count included: they may still hold a client.
+        self._issued: List[Fault] = []
 
     def arm(self, fault: Fault) -> None:
         """Switch on, in place of an earlier one for the same endpoint (or for all)."""

@@ -29,7 +29,7 @@ GIVE_WAY_S, AGAIN_S = 1.0, 0.1
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
 # BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
 WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
-# What a key is made of; of all other kinds it is the slots.
+# What a key is made of; of all other kinds it is their slots or attributes.
 KEY_FIELDS = ("pem", "name", "valid_from", "valid_until")
 
 

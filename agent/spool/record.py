@@ -101,9 +101,8 @@ class Consent:
     def __init__(self, directory: Optional[str]) -> None:
         self._path = os.path.join(directory, CONSENT) if directory is not None else None
         self._epoch = 1  # without a directory
-        self.blocked = (
-            False  # a refusal could not be written down: nothing is captured or sent here
-        )
+        # Whether a refusal could not be written down: then nothing is captured or sent here.
+        self.blocked = False
 
     def current(self) -> int:
         """The epoch now; 0 where there is none, or it cannot be read, or a refusal could not be written."""

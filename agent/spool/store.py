@@ -211,10 +211,7 @@ class Spool:
 
         Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
         """
-        if (
-            self._claim is not None
-        ):  # Ctrl-C broke off whoever had it, in the middle of giving it back
-            self._let_go()
+        self._let_go()  # Ctrl-C may have broken off whoever had it, in the middle of giving it back
         self.trouble.pop("lock", None)
         if self.consent.blocked:
             self.refuse_usage()
@@ -270,9 +267,8 @@ class Spool:
         self.trouble.pop("purge", None)  # what a refusal could not remove is nothing by now
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners)
-        if (
-            self.trouble and not self.memory and self._book.write()
-        ):  # so the disk takes what is written
+        # The disk takes what is written, if it takes that.
+        if self.trouble and not self.memory and self._book.write():
             for what in ("write", "sync", "counters"):
                 self.trouble.pop(what, None)
         with self._lock:
@@ -342,7 +338,7 @@ class Spool:
             pass  # a refusal, on another thread, was quicker; or it is on disk
 
     def drop(self, records: Collection[Record], *, why: str) -> int:
-        """Let records go, for their "age" or after an "export"; how many went. Age is reported first."""
+        """Let records go, for their "age", by "purge" or after an "export"; how many went. Age is reported first."""
         gone = {r.key: r for r in records if not self._book.state(r.key).settled}
         if gone and why == "age" and self.directory is not None:
             count = sum(record.weight for record in gone.values())

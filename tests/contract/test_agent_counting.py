@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import threading
@@ -9,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Union
 
+import pytest
 from hypothesis import given, settings, strategies as st
 from support.agent import Desk, desk, endpoint, killed, pass_, work_until
 from support.collector import wait_until
@@ -185,6 +187,30 @@ def test_counting_never_touches_the_disk_on_the_callers_thread(at: Desk) -> None
         finally:
             watching[0] = False
     assert touched == []
+
+
+def test_counting_does_not_wait_for_a_disk_that_hangs(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, answers, sync = threading.Event(), threading.Event(), os.fsync
+
+    def fsync(fd: int) -> None:
+        hangs.set()
+        answers.wait(20)
+        answers.set()
+        sync(fd)
+
+    with at.agent(clock=Clock(), only="usage", deliver="thread", start_delay_s=60) as product:
+        product.track("FIRST")  # loads what there is to load
+        monkeypatch.setattr(os, "fsync", fsync)
+        product.count("RENDER")
+        assert hangs.wait(20)
+        for _ in range(3000):
+            product.count("RENDER")
+        assert not answers.is_set()
+        answers.set()
+        assert product.flush().pending == 0
+    assert at.sums()["RENDER"] == 3001
 
 
 def test_counts_reach_a_full_disk_later(at: Desk) -> None:

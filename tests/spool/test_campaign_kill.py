@@ -77,12 +77,8 @@ def test_a_record_that_did_not_arrive_is_told(tmp_path: Path) -> None:
     "sender, collector, status, cause",
     [
         ([ANSWERED, OVER], [FIRST, GAVE], 0, accounts.UNEXPLAINED),
-        (
-            [ANSWERED, OVER],
-            [FIRST, GAVE],
-            -9,
-            accounts.UNEXPLAINED,
-        ),  # settled, and killed afterwards
+        # Settled, and killed afterwards.
+        ([ANSWERED, OVER], [FIRST, GAVE], -9, accounts.UNEXPLAINED),
         ([ANSWERED], [FIRST, GAVE], -9, accounts.KILLED),
         ([], [FIRST], -9, accounts.KILLED),
         ([ANSWERED], [FIRST, GAVE], 0, accounts.ENDED),
