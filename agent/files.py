@@ -121,7 +121,10 @@ class File:
 
     def sync(self) -> None:
         """Make what was written survive a power cut, as far as the platform can."""
-        _sync(self._fd)
+        try:
+            _sync(self._fd)
+        except ValueError:
+            pass  # a signal handler closed it in this moment, and synced it before
 
     def lock(self) -> bool | None:
         """Take its lock without waiting: True, False (held), None (no locks here).
@@ -169,6 +172,8 @@ class File:
             # On Windows nothing is inherited, and closing frees.
             if ours and self.held is not None and not WINDOWS:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except ValueError:
+            ours = False  # as in sync
         except OSError as error:
             ours = ours and error.errno != errno.EBADF
         try:

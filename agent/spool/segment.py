@@ -108,12 +108,11 @@ class Segment:
         # A write or a sync was refused: the next sync of this file proves nothing.
         self.failed = False
         self.lockless = file.held is None
-        self._unsynced = self._unsynced_name = True
+        self._synced_bytes, self._unsynced_name = -1, True
 
     def append(self, data: bytes, *, sync: bool) -> None:
         """Put whole lines into it; raise ``OSError`` where they may not survive."""
         try:
-            self._unsynced = True
             self._file.write(data)
             self.size += len(data)
             self.count += data.count(b"\n")
@@ -129,9 +128,10 @@ class Segment:
 
     def sync(self) -> None:
         """Make what was appended survive a power cut, and its name, new or adopted."""
-        if self._unsynced:
-            self._unsynced = False  # before: a signal handler may append during the sync
+        size = self.size  # of now: a signal handler may append during the sync, or close it, synced
+        if self._synced_bytes != size:
             self._file.sync()
+            self._synced_bytes = size
             if self._unsynced_name:
                 files.sync_directory(os.path.dirname(self._file.path))
                 self._unsynced_name = False

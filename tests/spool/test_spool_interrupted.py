@@ -17,6 +17,7 @@ from support.spool import (
     line,
     segments,
     spool,
+    usage,
     waiting,
     window,
     write_segment,
@@ -24,15 +25,15 @@ from support.spool import (
 
 from agent import files
 from agent.spool import segment
-from agent.spool.store import Spool
+from agent.spool.store import DISK, Spool
 
 INTERRUPTS = [KeyboardInterrupt, MemoryError]
 AGENT = os.path.dirname(files.__file__)
 
 
 @contextmanager
-def interrupted_at(number: int, error: type[BaseException]) -> Iterator[list[int]]:
-    """Raise at the ``number``-th line of the package that is run; the list counts them."""
+def interrupted_at(number: int, how: Callable[[], None]) -> Iterator[list[int]]:
+    """Do this at the ``number``-th line of the package that is run; the list counts them."""
     count = [0]
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
@@ -41,7 +42,7 @@ def interrupted_at(number: int, error: type[BaseException]) -> Iterator[list[int
         if event == "line":
             count[0] += 1
             if count[0] == number:
-                raise error
+                how()
         return trace
 
     before = sys.gettrace()
@@ -50,6 +51,13 @@ def interrupted_at(number: int, error: type[BaseException]) -> Iterator[list[int
         yield count
     finally:
         sys.settrace(before)
+
+
+def raises(error: type[BaseException]) -> Callable[[], None]:
+    def how() -> None:
+        raise error
+
+    return how
 
 
 def everywhere(
@@ -61,7 +69,7 @@ def everywhere(
         here = place / str(number)
         target = begin(here)
         try:
-            with interrupted_at(number, INTERRUPTS[number // step % 2]) as count:
+            with interrupted_at(number, raises(INTERRUPTS[number // step % 2])) as count:
                 act(target)
         except (KeyboardInterrupt, MemoryError):
             pass
@@ -97,6 +105,26 @@ def test_recording_interrupted_anywhere_loses_nothing_that_was_acknowledged(
         target.seal()
         sent = deliver(spool(here))
         assert expected <= set(sent) and len(sent) == len(set(sent))
+
+
+def test_a_segment_ended_by_a_signal_handler_while_it_is_ended(place: Path) -> None:
+    target, number, count = spool(place), 1, [1]
+    epoch, ids = target.consent.ensure(), iter(range(10_000))
+
+    def end() -> None:
+        target.seal()
+        record()
+
+    def record() -> None:
+        kept = target.record(usage(str(next(ids)), epoch), sync=False)
+        assert kept == DISK, (number, target.trouble)
+
+    while count[0] >= number:
+        record()
+        with interrupted_at(number, end) as count:
+            target.seal()
+        number += 1
+    assert len(waiting(place)) == next(ids) and number > 30
 
 
 def test_a_pass_interrupted_anywhere_loses_nothing_and_is_followed_by_another(place: Path) -> None:
