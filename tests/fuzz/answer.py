@@ -36,12 +36,10 @@ HEADERS += ["date: Tue, 27 Feb 2024 02:00:00 GMT", "date: x", "content-type: tex
 class Answer(Target):
     name = "answer"
 
-    def __init__(self, *, shared: bool = True) -> None:
-        super().__init__(shared=shared)
-        published, self._answers = sealing.published(shared)
-        keys, self._checks = tuple(sealing.keys(published)), sealing.checks(published)
+    def __init__(self) -> None:
+        self._checks = sealing.checks()
         self._adapters: dict[str, Any] = {
-            "signed": getkeymanager(keys=keys),
+            "signed": getkeymanager(keys=tuple(sealing.keys())),
             "unsigned": unsigned(),
             "reo": reo(),
         }
@@ -50,7 +48,7 @@ class Answer(Target):
         said = {"code": 831, "message": API_KEY, "errors": {API_KEY: [API_KEY + "…"]}}
         errors = json.dumps({**said, "timestamp": sealing.NOW})
         bodies = [sealing.JSON + content for content in sealing.contents()]
-        bodies += [sealing.JSON + errors.encode(), *self._answers[:3]]
+        bodies.append(sealing.JSON + errors.encode())
         bodies += [
             b'{"response_code":"200","response":"Data Uploaded","status":"success"}',
             b'{"response_code":400,"response":"Authentication Failure","status":"failure"}',

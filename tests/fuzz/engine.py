@@ -11,10 +11,10 @@ import base64
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import NamedTuple, Optional
 
 from .target import Target, kind
 
@@ -24,31 +24,26 @@ KEPT_MAX, KEPT_MAX_BYTES = 48, 2048
 POOL_MAX_BYTES = 8 * 1024
 # A target that breaks at every input needs no more examples.
 CRASHES_MAX = 20
-COLUMNS = ("target", "seconds", "executions", "corpus", "new", "crashes")
 
 
-@dataclass
-class Crash:
+class Crash(NamedTuple):
     """One way to break a promise, with the smallest input that leads there."""
 
-    where: str
-    error: str
-    traceback: str
-    input_base64: str
+    data: bytes
+    told: str
     times: int = 1
 
 
 @dataclass
 class Finding:
-    """The result of one target. ``new``: outcomes beyond those of the seeds."""
+    """The result of one target. ``new``: outcomes beyond those of the seeds; a crash is known by where it is."""
 
     target: str
     seed: int
-    seconds: float = 0.0
     executions: int = 0
     corpus: int = 0
     new: int = 0
-    crashes: list[Crash] = field(default_factory=list)
+    crashes: dict[str, Crash] = field(default_factory=dict)
 
     def add(self, data: bytes, error: BaseException) -> None:
         """Note a crash, or a smaller input for a known one."""
@@ -57,29 +52,26 @@ class Finding:
         place = ", ".join("%s:%s in %s" % (f.filename, f.lineno, f.name) for f in last)
         told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         where = "%s at %s" % (type(error).__name__, place.replace(root, ""))
-        text = base64.b64encode(data).decode("ascii")
-        crash = Crash(where, str(error)[:1000], told.replace(root, ""), text)
-        for number, known in enumerate(self.crashes):
-            if known.where == where:
-                known.times += 1
-                if len(text) < len(known.input_base64):
-                    crash.times = known.times
-                    self.crashes[number] = crash
-                return
-        if len(self.crashes) < CRASHES_MAX:
-            self.crashes.append(crash)
+        known = self.crashes.get(where)
+        if known is None and len(self.crashes) < CRASHES_MAX:
+            self.crashes[where] = Crash(data, told.replace(root, ""))
+        elif known:
+            smaller = min(known.data, data, key=len)
+            self.crashes[where] = Crash(smaller, known.told, known.times + 1)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def __str__(self) -> str:
+        """One line; below it every crash."""
+        figures = self.target, self.executions, self.corpus, self.new, len(self.crashes)
+        lines = ["%-10s%8d executions, %4d inputs, %4d outcomes new, %d crashes" % figures]
+        for where, crash in self.crashes.items():
+            text = base64.b64encode(crash.data).decode("ascii")
+            lines.append("\n%s (%d times)\ninput in base64: %s" % (where, crash.times, text))
+            lines.append(crash.told)
+        return "\n".join(lines)
 
 
 def run(
-    target: Target,
-    found: Finding,
-    *,
-    seconds: float,
-    executions: Optional[int] = None,
-    progress: Callable[[Finding], None] = lambda finding: None,
+    target: Target, found: Finding, *, seconds: float, executions: Optional[int] = None
 ) -> list[bytes]:
     """Fuzz for so many seconds, or so many executions behind those of the seeds; inputs with outcomes of their own.
 
@@ -100,8 +92,6 @@ def run(
         if len(data) <= POOL_MAX_BYTES and _try(target, data, found, seen):
             pool.append(data)
         found.corpus, found.new = len(pool), len(seen) - before
-        found.seconds = time.monotonic() - began_at
-        progress(found)
     return pool
 
 
@@ -150,22 +140,3 @@ def keep(target: Target, found: Iterable[bytes], directory: Path = KEPT) -> int:
     path = directory / (target.name + ".txt")
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
     return len(outcomes)
-
-
-def table(findings: list[Finding]) -> str:
-    """All targets, one line each; below it every crash."""
-    rows = [list(COLUMNS)]
-    for one in findings:
-        figures = (one.executions, one.corpus, one.new, len(one.crashes))
-        rows.append([one.target, "%.0f" % one.seconds, *map(str, figures)])
-    widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
-    shown = []
-    for row, finding in zip(rows, [None, *findings]):
-        cells = [c.ljust(w) if n < 1 else c.rjust(w) for n, (c, w) in enumerate(zip(row, widths))]
-        mark = "" if finding is None else "  FAILED" if finding.crashes else "  ok"
-        shown.append(" ".join(cells) + mark)
-    for finding in findings:
-        for crash in finding.crashes:
-            shown.append("\n%s: %s (%d times)" % (finding.target, crash.where, crash.times))
-            shown.append("input in base64: %s\n%s" % (crash.input_base64, crash.traceback))
-    return "\n".join(shown)

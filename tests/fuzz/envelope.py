@@ -20,17 +20,15 @@ DAY_S = 24 * 3600
 class Envelope(Target):
     name = "envelope"
 
-    def __init__(self, *, shared: bool = True) -> None:
-        super().__init__(shared=shared)
-        published, self._answers = sealing.published(shared)
-        self._keys, self._checks = sealing.keys(published), sealing.checks(published)
+    def __init__(self) -> None:
+        self._keys, self._checks = sealing.keys(), sealing.checks()
 
     def seeds(self) -> list[bytes]:
         contents = sealing.contents()
         raw = [sealing.unmarked(mark + contents[-2]) for mark in (sealing.JSON, sealing.RSA_JSON)]
         marked = [sealing.JSON + content for content in contents]
         text = sealing.TEXT + b"eyJjb2RlIjo4MzB9"
-        return [*raw, *marked, text, sealing.RSA_JSON + contents[0], *self._answers]
+        return [*raw, *marked, text, sealing.RSA_JSON + contents[0]]
 
     def run(self, data: bytes) -> str:
         data = sealing.unmarked(data)

@@ -26,7 +26,7 @@ from support.signatures import (
 from agent.errors import ConfigError, SignatureInvalid
 from agent.signatures.keys import PublicKey
 
-from . import mutate, sealing
+from . import mutate
 from .target import Target, promise, wording
 
 # Spellings of a length.
@@ -40,13 +40,9 @@ class Key(Target):
 
     def seeds(self) -> list[bytes]:
         rsa, ed25519 = RsaSigner(*PRIMES[2048]), Ed25519Signer()
-        published, _ = sealing.published(self.shared)
-        texts = [rsa.pem, pem(rsa.pkcs1, "RSA PUBLIC KEY"), ed25519.pem, *(p for _, p in published)]
-        texts += [
-            ed25519.pem.replace("\n", "\r\n\t "),
-            ed25519.pem.replace("PUBLIC", "PRIVATE"),
-            "key.pem",
-        ]
+        texts = [rsa.pem, pem(rsa.pkcs1, "RSA PUBLIC KEY"), ed25519.pem]
+        texts.append(ed25519.pem.replace("\n", "\r\n\t "))
+        texts += [ed25519.pem.replace("PUBLIC", "PRIVATE"), "key.pem"]
         small = [b"\0" + spki(ed25519.public, ED25519_ALGORITHM), b"\0" + spki(rsa.pkcs1)]
         odd = sequence(integer(rsa.n), integer(3))
         even = sequence(integer(rsa.n + 1), integer(rsa.e))
@@ -89,10 +85,8 @@ class Key(Target):
             promise(3 <= exponent < 1 << 33 and exponent % 2, "exponent %x" % exponent)
             signatures = [bytes(size), (modulus - 1).to_bytes(size, "big"), b"\xff" * size]
         promise(hashlib.sha256(der).hexdigest() == key.fingerprint, "made of another DER")
-        text = pem(der)
-        promise(
-            PublicKey.from_pem(text, name="fuzzed") == key, "not the same key when it is written"
-        )
+        again = PublicKey.from_pem(pem(der), name="fuzzed")
+        promise(again == key, "not the same key when it is written")
         self._compare(key, serialization.load_der_public_key(der))
         for signature in signatures:
             try:
@@ -104,10 +98,8 @@ class Key(Target):
 
     def _judge_spelling(self, data: bytes, der: bytes) -> None:
         """But for white space there is one PEM text of a key, or two where it is RSA."""
-        texts = [
-            pem(der),
-            pem(der[24:], "RSA PUBLIC KEY"),
-        ]  # behind the head of a SubjectPublicKeyInfo
+        # The second: what is behind the head of a SubjectPublicKeyInfo.
+        texts = [pem(der), pem(der[24:], "RSA PUBLIC KEY")]
         bare = ["".join(text.split()) for text in (data.decode("latin-1"), *texts)]
         promise(bare[0] in bare[1:], "accepted in another spelling: %r" % data)
 
@@ -133,9 +125,8 @@ class Key(Target):
         elif change == 1:
             lines.insert(rnd.randrange(len(lines) + 1), lines[at])
         elif change == 2:
-            lines[at] = (
-                rnd.choice((b" ", b"\t", b"\x0c", b"\x1c", b"\0", b"- ")) + lines[at] + b"\r"
-            )
+            before = rnd.choice((b" ", b"\t", b"\x0c", b"\x1c", b"\0", b"- "))
+            lines[at] = before + lines[at] + b"\r"
         elif change == 3:
             del lines[at]
         elif change == 4:
@@ -158,9 +149,8 @@ def _der(key: PublicKey) -> bytes:
 
 def _of_der(data: bytes, rnd: random.Random) -> bytes:
     """Another spelling of a length or a number near the head, where DER's freedom would be."""
-    heads = [
-        at for at in range(min(len(data), 40)) if data[at] in (2, 3, 4, 5, 6, 0x30, 0x80, 0x82)
-    ]
+    known = (2, 3, 4, 5, 6, 0x30, 0x80, 0x82)
+    heads = [at for at in range(min(len(data), 40)) if data[at] in known]
     if not heads:
         return mutate.of_bytes(data, rnd)
     at = rnd.choice(heads)

@@ -26,8 +26,7 @@ CONTEXT: bytes = keyring.CONTEXT
 class Keyring(Target):
     name = "keyring"
 
-    def __init__(self, *, shared: bool = True) -> None:
-        super().__init__(shared=shared)
+    def __init__(self) -> None:
         self._roots = [signer.key for signer in ROOTS]
 
     def seeds(self) -> list[bytes]:

@@ -37,8 +37,7 @@ class Lined(Target):
 
     file = ""
 
-    def __init__(self, *, shared: bool = True) -> None:
-        super().__init__(shared=shared)
+    def __init__(self) -> None:
         memory = "/dev/shm"
         where = memory if os.access(memory, os.W_OK) else None
         self._directory = tempfile.mkdtemp(prefix="fuzz-", dir=where)
@@ -74,8 +73,8 @@ class Lined(Target):
 class Line(Lined):
     name, file = "line", NAME
 
-    def __init__(self, *, shared: bool = True) -> None:
-        super().__init__(shared=shared)
+    def __init__(self) -> None:
+        super().__init__()
         self._licence, self._usage = unsigned(), reo(domain="acme.example")
 
     def seeds(self) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Answers signed on demand, and the two readers' keys: the collector's test keys, and the published one if it is there.
+"""Answers signed on demand, and the two readers' keys: the collector's test keys.
 
 An input may begin with a mark; then what follows is signed before it is read, or a mutation of bytes would never get
 past the signature: ``\\0`` signed JSON, ``\\1`` its base64 text, ``\\2`` as ``\\0`` with RSA, which takes much longer.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
-from support.shared import PROJECT_ROOT
 
 from agent.collector.signing import Keys, Signer
 from agent.signatures.keys import PublicKey
@@ -30,18 +28,17 @@ RSA, ED25519 = Keys("rsa").active, Keys("ed25519").active
 _STRANGER = Keys("ed25519").stranger
 
 
-def keys(published: list[tuple[str, str]]) -> list[PublicKey]:
+_PEMS = {"ed25519": ED25519.public_key, "rsa": RSA.public_key}
+
+
+def keys() -> list[PublicKey]:
     """The trusted keys, each under a name of its own."""
-    return [PublicKey.from_pem(pem, name=name) for name, pem in _pems(published)]
+    return [PublicKey.from_pem(pem, name=name) for name, pem in _PEMS.items()]
 
 
-def checks(published: list[tuple[str, str]]) -> list[tuple[str, Check]]:
+def checks() -> list[tuple[str, Check]]:
     """The same keys for the independent reader, checked by OpenSSL."""
-    return [(name, _check(pem)) for name, pem in _pems(published)]
-
-
-def _pems(published: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [("ed25519", ED25519.public_key), ("rsa", RSA.public_key), *published]
+    return [(name, _check(pem)) for name, pem in _PEMS.items()]
 
 
 def _check(pem: str) -> Check:
@@ -58,31 +55,12 @@ def _check(pem: str) -> Check:
     return check
 
 
-def published(shared: bool) -> tuple[list[tuple[str, str]], list[bytes]]:
-    """(keys, answers) of the real server, as far as they are there and wanted."""
-    root = os.environ.get("AGENT_SHARED") or str(PROJECT_ROOT.parent / "shared")
-    place = os.path.join(root, "vectors", "getkeymanager")
-    try:
-        with open(os.path.join(place, "demo_public_key.pem"), encoding="ascii") as file:
-            pem = file.read()
-        with open(os.path.join(place, "signed_responses.json"), encoding="utf-8") as file:
-            vectors = json.load(file)["vectors"]
-    except OSError:
-        return [], []
-    if not shared:
-        return [], []
-    answers = [json.dumps(v["envelope"], separators=(",", ":")).encode() for v in vectors]
-    return [("published", pem)], answers
-
-
-def sealed(text: bytes, signer: Signer = ED25519, *, outer: str = "null") -> bytes:
+def sealed(text: bytes, signer: Signer = ED25519) -> bytes:
     """The envelope around a signed base64 text, in the published shape."""
     signature = base64.b64encode(signer.sign(text)).decode("ascii")
     quoted = mutate.spelled(text.decode("latin-1"), None)
-    return (
-        '{"response":%s,"response_base64":%s,"private_key_used":"global","signature":"%s"}'
-        % (outer, quoted, signature)
-    ).encode("utf-8")
+    form = '{"response":null,"response_base64":%s,"private_key_used":"global","signature":"%s"}'
+    return (form % (quoted, signature)).encode("utf-8")
 
 
 def unmarked(data: bytes) -> bytes:

@@ -30,12 +30,9 @@ def promise(holds: object, what: str) -> None:
 
 
 class Target:
-    """One entry point for hostile bytes. ``shared``: whether published answers may take part where they are there."""
+    """One entry point for hostile bytes."""
 
     name = ""
-
-    def __init__(self, *, shared: bool = True) -> None:
-        self.shared = shared
 
     def seeds(self) -> list[bytes]:
         """Inputs to begin with: what is really seen."""
@@ -50,10 +47,9 @@ class Target:
         raise NotImplementedError
 
 
-def make(name: str, *, shared: bool = True) -> Target:
+def make(name: str) -> Target:
     """The target of that name; its module is imported only now."""
-    module = importlib.import_module("." + name, __package__)
-    target: Target = module.TARGET(shared=shared)
+    target: Target = importlib.import_module("." + name, __package__).TARGET()
     return target
 
 
