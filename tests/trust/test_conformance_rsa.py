@@ -9,14 +9,26 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from support.signatures import DIGEST_INFO, PRIMES, RsaSigner
+from support.signatures import (
+    DIGEST_INFO,
+    PRIMES,
+    RSA_2048,
+    RSA_3072,
+    RsaSigner,
+    integer,
+    pem,
+    sequence,
+    spki,
+)
 
 from agent.errors import SignatureInvalid
+from agent.signatures.keys import PublicKey
 
 ALL = PRIMES[2048] + PRIMES[3072] + PRIMES[4096]
 Case = tuple[bytes, bytes]  # message, signature
@@ -52,11 +64,23 @@ def blocks(dice: random.Random, signer: RsaSigner, message: bytes) -> Iterator[b
     start = good.index(b"\0\x30")
     yield good[: start - 1] + good[start:] + b"\0"  # one byte of padding less, one behind
     yield good[:10].ljust(start - 20, b"\xff") + good[start:] + dice.randbytes(20)
-    yield b"\0\2" + good[2:]
+    for head in (b"\0\0", b"\0\2", b"\1\1"):
+        yield head + good[2:]
+    yield good.replace(b"\xff\0\x30", b"\xff\xff\x30")
+    yield message[: signer.size - 1].rjust(signer.size, b"\0")
     for _ in range(4):
         at = dice.randrange(2, signer.size)
         yield good[:at] + bytes([good[at] ^ 1 << dice.randrange(8)]) + good[at + 1 :]
-    for tail in (b"\x30\x81\x31" + DIGEST_INFO[2:] + digest, digest, DIGEST_INFO + digest + b"\0"):
+    sha1 = bytes.fromhex("3021300906052b0e03021a05000414")
+    for tail in (
+        digest,
+        DIGEST_INFO + digest + b"\0",
+        b"\x30\x81\x31" + DIGEST_INFO[2:] + digest,
+        b"\x30\x33" + DIGEST_INFO[2:] + digest + b"\5\0",
+        bytes.fromhex("302f300b06096086480165030402010420") + digest,  # no NULL
+        sha1 + hashlib.sha1(message).digest(),
+        sha1 + digest,
+    ):
         yield b"\0\1" + b"\xff" * (signer.size - 3 - len(tail)) + b"\0" + tail
 
 
@@ -119,3 +143,35 @@ def test_agreement(name: str) -> None:
 def test_agreement_in_ten_thousand_cases(name: str) -> None:
     both = compare(name, LONG[name])
     assert both[True] >= LONG[name] // 80 and sum(both.values()) == LONG[name]
+
+
+def test_a_signed_block_that_is_not_the_one_is_refused() -> None:
+    message = b"eyJjb2RlIjo4MzB9"
+    found = list(blocks(random.Random(1), RSA_2048, message))
+    assert len(found) > 15 and RSA_2048.encode(message) not in found
+    for block in found:
+        assert len(block) == RSA_2048.size
+        with pytest.raises(SignatureInvalid):
+            RSA_2048.key.verify(message, RSA_2048.raw(block))
+
+
+def test_bleichenbacher_2006_against_exponent_three() -> None:
+    """A cube root of `00 01 ff .. 00 DigestInfo || rubbish` fools who looks only at the front."""
+    key = PublicKey.from_pem(pem(spki(sequence(integer(RSA_3072.n), integer(3)))))
+    front = b"\0\1" + b"\xff" * 8 + b"\0" + DIGEST_INFO + hashlib.sha256(b"").digest()
+    target = int.from_bytes(front.ljust(384, b"\0"), "big")
+    low, high = 0, 1 << 1024
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if middle**3 < target else (low, middle)
+    assert (low**3).to_bytes(384, "big").startswith(front)
+    with pytest.raises(SignatureInvalid):
+        key.verify(b"", low.to_bytes(384, "big"))
+
+
+def test_text_is_a_mistake_not_a_bad_signature() -> None:
+    for message, signature in (("text", b""), (b"", None)):
+        with pytest.raises(TypeError):
+            RSA_2048.key.verify(message, signature)  # type: ignore[arg-type]
+    given: Any = bytearray(b"m"), memoryview(RSA_2048.sign(b"m"))
+    RSA_2048.key.verify(*given)

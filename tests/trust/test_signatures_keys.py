@@ -104,8 +104,18 @@ def test_a_mistake_is_named() -> None:
     refusal(RSA_2048.pem, valid_from=2, valid_until=1)
 
 
+GOOD_RSA = spki(RSA_2048.pkcs1)
 OTHERS = {
     "nothing": b"",
+    "length too long by a byte": b"\x30\x83\0" + GOOD_RSA[2:],
+    "indefinite length": b"\x30\x80" + GOOD_RSA[4:] + b"\0\0",
+    "trailing zero": GOOD_RSA + b"\0",
+    "trailing zero inside": spki(RSA_2048.pkcs1 + b"\0"),
+    "a byte short": GOOD_RSA[:-1],
+    "twice": GOOD_RSA * 2,
+    "Ed25519, twice": ED_SPKI * 2,
+    "no number": spki(sequence(integer(N))),
+    "an empty number": spki(sequence(integer(N), der(2, b""))),
     "exponent first": spki(sequence(integer(E), integer(N))),
     "octets, not bits": sequence(RSA_ALGORITHM, der(4, b"\0" + RSA_2048.pkcs1)),
     "OID of RSA-PSS": spki(RSA_2048.pkcs1, sequence(bytes.fromhex("06092a864886f70d01010a0500"))),
@@ -121,6 +131,43 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_key_is_refused(name: str) -> None:
     assert "Ed25519, or RSA" in refusal(pem(OTHERS[name]))
+
+
+@pytest.mark.parametrize("good, size", [(GOOD_RSA, 32), (ED_SPKI, 12)], ids=["rsa", "ed25519"])
+def test_every_bit_of_what_stands_before_the_key_counts(good: bytes, size: int) -> None:
+    for bit in range(8 * size):
+        changed = bytearray(good)
+        changed[bit // 8] ^= 1 << bit % 8
+        refusal(pem(bytes(changed)))
+
+
+EXPONENTS = [0, 1, 2, 4, 65_536, 2**32, 2**33, 2**33 + 1, 2**63, 2**64, 2**64 + 1, 2**64 + 65_537]
+EXPONENTS += [2**256 + 1, N - 2, N, N + 2, 2**16_000 + 1]
+NEGATIVE = [-1, -3, -65_537, -(2**64), -N, -(2**2048) + 1]
+MODULI = [(1 << bits) - 1 for bits in (1, 8, 512, 1024, 2047, 8193, 16_384, 40_000, 60_000)]
+MODULI += [N + 1, N - 1, 2 * N, 1 << 2048, (1 << 8192) - 2]  # even ones
+
+
+def test_numbers_that_make_no_key() -> None:
+    for e in EXPONENTS:
+        refusal(pem(spki(sequence(integer(N), integer(e)))))
+    for n in MODULI:
+        refusal(pem(spki(sequence(integer(n), integer(E)))))
+    for value in NEGATIVE:
+        size = value.bit_length() // 8 + 1
+        written = der(2, value.to_bytes(size, "big", signed=True))
+        refusal(pem(spki(sequence(integer(N), written))))
+        refusal(pem(spki(sequence(written, integer(E)))))
+
+
+@pytest.mark.parametrize("e", [3, 17, 257, 65_537, (1 << 33) - 1])
+def test_what_is_accepted_is_what_another_implementation_reads(e: int) -> None:
+    for bits in (2048, 2049, 2055, 2056, 2057, 3001, 4095, 4097, 6000, 8191, 8192):
+        n = (1 << bits) - 1
+        key = spki(sequence(integer(n), integer(e)))
+        other: Any = serialization.load_der_public_key(key)
+        assert other.public_numbers() == rsa.RSAPublicNumbers(e, n) and der_of(other) == key
+        assert PublicKey.from_pem(pem(key)).algorithm == "rsa-pkcs1v15-sha256"
 
 
 def private_keys() -> dict[str, str]:

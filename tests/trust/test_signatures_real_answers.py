@@ -45,30 +45,16 @@ def test_a_real_answer_verifies_at_its_time(
 def test_a_flipped_bit_of_text_or_signature_is_refused(
     key: PublicKey, answers: dict[int, dict[str, Any]]
 ) -> None:
-    for code, step in ((830, 3), (831, 23)):
-        text = answers[code]["response_base64"].encode("ascii")
-        signature = base64.b64decode(answers[code]["signature"])
-        key.verify(text, signature)
-        for bit in range(0, 8 * len(text), step):
-            with pytest.raises(SignatureInvalid):
-                key.verify(flipped(text, bit), signature)
-        for bit in range(0, 8 * len(signature), 2 * step):
-            with pytest.raises(SignatureInvalid):
-                key.verify(text, flipped(signature, bit))
-
-
-def test_a_flipped_bit_of_the_envelope_s_two_strings_is_refused(
-    key: PublicKey, answers: dict[int, dict[str, Any]]
-) -> None:
-    answer = answers[150]
-    raw = json.dumps(answer).encode()
-    for name in ("response_base64", "signature"):
-        start = raw.index(answer[name].encode())
-        assert raw.count(answer[name].encode()) == 1
-        for bit in range(8 * start, 8 * (start + len(answer[name])), 3):
-            changed = flipped(raw, bit)
-            with pytest.raises((SignatureInvalid, EnvelopeMalformed)):
-                verify(changed, (key,))
+    for code, step in ((830, 3), (150, 3), (831, 23)):
+        raw = json.dumps(answers[code]).encode()
+        verify(raw, (key,))
+        for name in ("response_base64", "signature"):
+            member = answers[code][name].encode()
+            start = raw.index(member)
+            assert raw.count(member) == 1
+            for bit in range(8 * start, 8 * (start + len(member)), step):
+                with pytest.raises((SignatureInvalid, EnvelopeMalformed)):
+                    verify(flipped(raw, bit), (key,))
 
 
 def flipped(data: bytes, bit: int) -> bytes:
