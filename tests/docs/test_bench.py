@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bench import __main__ as bench, measure, report
@@ -61,31 +60,3 @@ def test_a_figure_that_misses_its_aim_is_said_so(
     for text in (report.terminal(result), report.markdown("cold", result, about)):
         assert verdict.upper() in text.upper() and "2 (1.50–5.50)" in text
     assert ("MISSED" in report.summary({"cold": result})) == (verdict == "MISSED")
-
-
-def test_a_busy_moment_of_the_machine_moves_no_ratio() -> None:
-    calls: list[str] = []
-
-    def work(name: str, takes: float) -> Any:
-        calls.append(name)
-        return takes * (10 if len(calls) in (3, 4) else 1)
-
-    works: dict[str, Any] = {
-        name: lambda name=name, t=t: work(name, t) for name, t in [("a", 1.0), ("b", 2.0)]
-    }
-    found = measure.in_turns(works, 5)
-    assert calls[:4] == ["a", "b", "b", "a"]  # the order changes from turn to turn
-    assert measure.ratio(found["b"], found["a"]) == 2.0
-
-
-@pytest.mark.parametrize("arguments", [["nothing"], ["--rounds", "0"]])
-def test_mistakes_are_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        bench.main(arguments)
-    assert ended.value.code == 2
-    assert "at least 1" in capsys.readouterr().err or arguments == ["nothing"]
-
-
-def test_a_program_that_fails_is_no_measurement() -> None:
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        measure.run(measure.program("1 / 0"))
