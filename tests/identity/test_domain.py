@@ -246,11 +246,11 @@ with Collector() as collector, product(collector, %r) as studio:
     studio.count("RENDER")
     assert studio.flush().pending == 1 and waits(studio) == "a domain or ip_addr"
     machine.is_called("pc7", search="fritz.box")
-    machine.names["pc7.fritz.box"] = "192.168.178.2"
+    machine.names["pc7.fritz.box"] = ["192.168.178.2"]
     assert studio.flush().pending == 1
     assert ("pc7.fritz.box", 1) in machine.asked
     machine.is_called("pc7", search="acme.com")
-    machine.names["pc7.acme.com"] = "10.1.2.3"
+    machine.names["pc7.acme.com"] = ["10.1.2.3"]
     assert studio.flush().pending == 0 and waits(studio) == ""
     assert [r["fields"]["domain"] for r in collector.records()] == ["acme.com"]
 machine.is_called("pc7.acme.co.uk")

@@ -1,6 +1,6 @@
 """Real desktops' networks: each situation builds the real thing and lets a real agent deliver through it.
 
-The same list is run by ``tests/transport/test_networks.py``, printed into ``vendor_notes/NETWORKS.md`` by ``python -m
+The same list is run by ``tests/transport/test_networks.py``, printed for ``vendor_notes/NETWORKS.md`` by ``python -m
 tests.networks``, and searched for secrets. Servers run here, in this process, also where their sockets lie in another
 network namespace; the agent runs in a process of its own where its environment or its network is not ours.
 """

@@ -11,14 +11,12 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any, Optional
 
+from networks.names import NameServer
 from support.agent import ROOT, child_environ
 
 _SPACES = ("unshare", "--uts", "--mount", "--net", "--")
-PTR = 12
 
 
 def why_not() -> str:
@@ -50,8 +48,6 @@ class Machine:
 
     def __init__(self, place: str) -> None:
         self._place = Path(place)
-        self.asked: list[tuple[str, int]] = []
-        self.names: dict[str, str] = {}  # what the resolver knows
         for name in ("hosts", "resolv.conf", "nsswitch.conf"):
             (self._place / name).write_text("")
             if not os.path.exists("/etc/" + name):
@@ -64,9 +60,10 @@ class Machine:
 
             flags = struct.pack("16sh14x", b"lo", 0x1 | 0x40)  # IFF_UP, IFF_RUNNING
             fcntl.ioctl(sock, 0x8914, flags)  # SIOCSIFFLAGS
-        self._dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._dns.bind(("127.0.0.1", 53))
-        threading.Thread(target=self._serve, daemon=True).start()
+        resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        resolver.bind(("127.0.0.1", 53))
+        server = NameServer(resolver, {}).__enter__()
+        self.names, self.asked = server.hosts, server.asked
 
     def is_called(self, host: str, hosts: str = "", search: str = "") -> None:
         """Take another name, another ``/etc/hosts``, another search list."""
@@ -74,20 +71,3 @@ class Machine:
         (self._place / "hosts").write_text("127.0.0.1 localhost\n" + hosts)
         text = "nameserver 127.0.0.1\noptions timeout:20\n" + "search %s\n" % search * bool(search)
         (self._place / "resolv.conf").write_text(text)
-
-    def _serve(self) -> None:
-        while True:
-            self._answer(*self._dns.recvfrom(4096))
-
-    def _answer(self, question: bytes, address: Any) -> None:
-        labels, at = [], 12
-        while question[at]:
-            labels.append(question[at + 1 : at + 1 + question[at]].decode())
-            at += 1 + question[at]
-        name, kind = ".".join(labels).lower(), struct.unpack(">H", question[at + 1 : at + 3])[0]
-        self.asked.append((name, kind))
-        found: Optional[str] = self.names.get(name)
-        has = found is not None and kind == 1
-        head = question[:2] + struct.pack(">HHHHH", 0x8180 | 3 * (found is None), 1, has, 0, 0)
-        record = struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(found or "0.0.0.0")
-        self._dns.sendto(head + question[12 : at + 5] + record * has, address)
