@@ -17,12 +17,10 @@ from support.collector import (
     USAGE,
     Reply,
     ask,
-    post,
     post_licence,
     post_usage,
     raw_request,
     read_to_end,
-    set_fault,
     usage_payload,
     verified,
     wait_until,
@@ -134,18 +132,6 @@ def test_the_control_api_shows_and_forgets() -> None:
         assert ask(collector, "DELETE", "/_collector/requests").status == 200
         assert collector.requests() == []
         assert ask(collector, "GET", "/_collector/nothing").status == 404
-
-
-def test_faults_over_http_are_those_of_the_object() -> None:
-    with Collector() as collector:
-        asked = {"fault": "500", "endpoint": "getkeymanager", "count": 1}
-        done = set_fault(collector, **asked)
-        assert (done.status, done.json) == (200, asked)
-        assert [post(collector, e).status for e in ENDPOINTS] == [500, 200, 200]
-        set_fault(collector, fault="429-retry-after", retry_after=3)
-        assert post_usage(collector).headers["retry-after"] == "3"
-        assert set_fault(collector, fault=None).status == 200
-        assert post_usage(collector).status == 200
 
 
 @pytest.mark.parametrize(
