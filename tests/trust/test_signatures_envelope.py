@@ -1,4 +1,7 @@
-"""Envelopes, as functions see them; what each odd answer does to an agent is tried in ``attacks``."""
+"""Envelopes, as functions see them.
+
+Answers with no reading or with two, and what each does to an agent: ``attacks``; against a second reader: ``fuzz``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import math
 import pickle
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from agent.errors import (
     SignatureInvalid,
     VerificationError,
 )
-from agent.signatures.envelope import Receipt, read_json, verify
+from agent.signatures.envelope import Receipt, verify
 from agent.signatures.keys import PublicKey
 
 KEY = RSA_2048.key
@@ -57,24 +59,8 @@ def test_a_good_answer() -> None:
     assert receipt.facts() == (830, "Correct format data saved", {}, NOW, "global")
     assert type(receipt) is Receipt
     assert verify(memoryview(GOOD), iter([KEY])) == receipt  # type: ignore[arg-type]
-
-
-# What is not signed decides nothing.
-
-
-@pytest.mark.parametrize(
-    "response",
-    [
-        "null",
-        "1e999",
-        '{"code":101,"message":"Inactive API Key","timestamp":1}',
-        '{"a":' * 50 + "1" + "}" * 50,
-        '"\\ud800"',
-    ],
-    ids=lambda text: text[:24],
-)
-def test_the_outer_response_decides_nothing(response: str) -> None:
-    assert verify(with_raw(response=response), (KEY,)).code == 830
+    # A byte order mark is no reason to fail.
+    assert verify(envelope(b"\xef\xbb\xbf" + json.dumps(content()).encode()), (KEY,)).code == 830
 
 
 def test_rotation_old_and_new_key_are_both_believed_and_named() -> None:
@@ -85,42 +71,6 @@ def test_rotation_old_and_new_key_are_both_believed_and_named() -> None:
     assert verify(envelope(signer=RSA_3072), keys).key_name == "next"
     assert verify(envelope(signer=edwards), keys).key_name == "edwards"
     refused(envelope(signer=Ed25519Signer(b"\2" * 32)), SignatureInvalid, keys)
-
-
-def test_a_byte_order_mark_is_no_reason_to_fail_and_two_are() -> None:
-    mark = b"\xef\xbb\xbf"
-    assert verify(mark + GOOD, (KEY,)).code == 830
-    assert verify(envelope(mark + json.dumps(content()).encode()), (KEY,)).code == 830
-    refused(mark * 2 + GOOD, EnvelopeMalformed)
-
-
-def test_the_reader_gives_an_object_that_everybody_reads_alike() -> None:
-    assert read_json(b'{"a":[1,2.5,"x",null]}') == {"a": [1, 2.5, "x", None]}
-    odd = (b'{"a":{"b":1,"b":1}}', b'{"a":NaN}', b"\xff", b"[" * 300, b"", b"{", b"[]", b"7")
-    for data in odd:
-        with pytest.raises(ValueError, match="that everybody reads alike"):
-            read_json(data)
-
-
-# Not an envelope.
-
-BAD_ENVELOPES = {
-    "empty": b"",
-    "trailing brace": GOOD + b"}",
-    "Latin-1": GOOD[:-1] + b',"x":"\xe9"}',
-    "surrogate in UTF-8": GOOD[:-1] + b',"x":"\xed\xa0\x80"}',
-    "a name twice": GOOD[:-1] + b',"response":1}',
-    "deep behind a string": with_raw(response='["]]]]]]]]\\\\",' * 257 + "1" + "]" * 257),
-    "too large": GOOD + b" " * 65536,
-    "huge": b"{" * 2_000_000,
-}
-
-
-@pytest.mark.parametrize("name", BAD_ENVELOPES)
-def test_what_is_no_envelope_is_malformed(name: str) -> None:
-    started = time.perf_counter()
-    refused(BAD_ENVELOPES[name], EnvelopeMalformed)
-    assert time.perf_counter() - started < 1
 
 
 def test_the_largest_answer_is_read_and_one_byte_more_is_not() -> None:
@@ -151,18 +101,6 @@ def test_deep_nesting_is_refused_whatever_the_host_s_recursion_limit(limit: int)
         threading.stack_size(size)
         sys.setrecursionlimit(before)
     assert len(outcomes) == 2
-
-
-@pytest.mark.parametrize("name", ["response_base64", "signature"])
-def test_a_signed_member_is_there_once_as_ascii_text(name: str) -> None:
-    refused(envelope(response=SEALED, **{name: ...}), EnvelopeMalformed)
-    for value in ("...", "null", "5", "{}", json.dumps([SEALED[name]])):
-        assert name in refused(with_raw(**{name: value}), EnvelopeMalformed)
-    refused(with_raw(**{name: '"\u00e9%s"' % SEALED[name][1:]}), EnvelopeMalformed)
-    spelt = b"\\u00%02x%s" % (ord(name[0]), name[1:].encode())
-    for twice in (name.encode(), spelt):
-        refused(GOOD[:-1] + b',"%s":null}' % twice, EnvelopeMalformed)
-        refused(b'{"%s":"",' % twice + GOOD[1:], EnvelopeMalformed)
 
 
 # The signature comes first.
