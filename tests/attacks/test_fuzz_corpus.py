@@ -72,8 +72,8 @@ def test_what_breaks_is_reported_once_each_with_a_small_input() -> None:
 def test_a_seed_repeats_a_run() -> None:
     runs = []
     for _ in range(2):
-        found = engine.Finding("key", seed=7)
-        runs.append(engine.run(targets.make("key"), found, seconds=20, executions=300))
+        found = engine.Finding("book", seed=7)
+        runs.append(engine.run(targets.make("book"), found, seconds=20, executions=300))
     assert runs[0] == runs[1]
 
 
@@ -94,8 +94,8 @@ def test_the_second_reader_is_strict() -> None:
 
 
 def test_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["key", "--seconds", "0.1", "--seed", "1"]) == 0
-    assert "key " in capfd.readouterr().out
+    assert main(["book", "--seconds", "0.1", "--seed", "1"]) == 0
+    assert "book " in capfd.readouterr().out
     assert main(["envelope", "--input", "e30="]) == 0
     assert capfd.readouterr().out.startswith("EnvelopeMalformed")
     with pytest.raises(SystemExit) as raised:

@@ -1,4 +1,4 @@
-"""Fuzzing of everything that reads what others wrote: answers, keys, key documents, the spool's own lines and its book.
+"""Fuzzing of everything that reads what others wrote: answers, key documents, the spool's own lines and its book.
 
 ``python -m tests.fuzz --help``, from the top of the tree. A mutator that knows the formats does what it can, seeded;
 the suite replays the inputs that were kept in ``tests/golden/fuzz``.

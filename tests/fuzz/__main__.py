@@ -18,7 +18,7 @@ examples:
   python -m tests.fuzz --seconds 60
   python -m tests.fuzz line --seconds 10 --seed 7
   python -m tests.fuzz envelope --input eyJzaWduYXR1cmUiOiIifQ==    one input, as a crash shows it
-  python -m tests.fuzz key --seconds 600 --keep                     renew tests/golden/fuzz/key.txt
+  python -m tests.fuzz book --seconds 600 --keep                    renew tests/golden/fuzz/book.txt
 """ % "\n".join("  %-10s%s" % row for row in targets.TARGETS.items())
 
 

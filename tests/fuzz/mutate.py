@@ -30,8 +30,7 @@ NAMES = """code message errors timestamp response response_base64 signature stat
     retry_after v k e id at b r c end tag count meta numeric_data_single_value domain
     __class__""".split() + ["", "\ud800"]
 TOKENS = [bytes([byte]) for byte in b'{}[]":,\\\n\r\0=\xff\x7f \t-\x0b\x85']
-TOKENS += b"\\u|\r\n|==|\xc0\x80|\xed\xa0\x80|\xef\xbb\xbf|e9|null|PRIVATE KEY".split(b"|")
-TOKENS += [b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"]
+TOKENS += b"\\u|\r\n|==|\xc0\x80|\xed\xa0\x80|\xef\xbb\xbf|e9|null".split(b"|")
 
 
 def of_bytes(data: bytes, rnd: random.Random) -> bytes:

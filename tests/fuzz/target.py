@@ -11,7 +11,6 @@ import random
 
 TARGETS = {
     "envelope": "an answer's bytes -> verify -> a receipt that an independent reader agrees with, or one reason",
-    "key": "a PEM text -> PublicKey.from_pem -> a key in its one form, or ConfigError",
     "answer": "an HTTP answer -> the verdicts of the signed, the unsigned and the Reo adapter",
     "line": "a segment's bytes -> records that read back alike, and their requests",
     "book": "a book's bytes -> what is known of records and lanes, the same in one reading as in two",

@@ -27,7 +27,7 @@ from support.signatures import (
     spki,
 )
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, SignatureInvalid
 from agent.signatures.keys import PublicKey
 
 N, E = RSA_2048.n, RSA_2048.e
@@ -215,9 +215,28 @@ def test_no_bytes_break_the_reader_and_no_change_goes_unseen(data: st.DataObject
     except ConfigError:
         return
     # Accepted: then it is the one encoding of the key that it holds.
+    with pytest.raises(SignatureInvalid):  # and a signature that nobody made fits nothing
+        key.verify(b"anything", bytes(64 if key.algorithm == "ed25519" else len(changed) - 38))
     assert key.fingerprint == hashlib.sha256(changed).hexdigest()
     assert (key == PublicKey.from_pem(pem(good))) is (changed == good)
     assert der_of(serialization.load_der_public_key(changed)) == changed
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_but_for_white_space_a_key_has_one_text(data: st.DataObject) -> None:
+    good = data.draw(st.sampled_from([RSA_2048.pem, ED.pem]))
+    at = data.draw(st.integers(0, len(good)))
+    gone = data.draw(st.integers(0, 70))
+    more = st.sampled_from(
+        ["\n", "\r\n\t ", "\x0c", "\x1c", "=", "-", "A", "\0", "\u2028", "PRIVATE"]
+    )
+    changed = good[:at] + data.draw(more | st.text(max_size=4) | st.just("")) + good[at + gone :]
+    try:
+        key = PublicKey.from_pem(changed)
+    except ConfigError:
+        return
+    assert "".join(changed.split()) == "".join(key.pem.split())
 
 
 @pytest.mark.parametrize("signer", [RSA_2048, ED], ids=["rsa", "ed25519"])
