@@ -77,27 +77,6 @@ def test_a_toml_file(tmp_path: pathlib.Path) -> None:
             config_file.load(path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"vendor": 5}, "vendor"),
-        ({"endpoints": ["reo"]}, "endpoints[0].kind"),
-        ({"endpoints": [{"kind": ["reo"]}]}, "endpoints[0].kind"),
-        ({"endpoints": [licence(), {"kind": "reo", "apikey": "k"}]}, "endpoints[1].apikey"),
-        ({"endpoints": [licence(base_url="http://x.example")]}, "endpoints[0].base_url"),
-        ({"endpoints": [licence(keys=PEM)]}, "endpoints[0].keys"),
-        ({"endpoints": [licence(keys=[{"pem": PEM, "pem_file": "x"}])]}, "endpoints[0].keys[0]"),
-        ({"endpoints": [licence(keys=[{"pem_file": "no"}])]}, "endpoints[0].keys[0].pem_file"),
-        ({"endpoints": [licence(keys=[{"pme": PEM}])]}, "endpoints[0].keys[0].pme"),
-    ],
-)
-def test_a_mistake_is_named_by_its_path(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config_file.from_mapping(document(**changes))
-    assert caught.value.field == field
-    assert API_KEY not in str(caught.value)
-
-
 def test_a_file_names_the_dns_domain_of_the_machine_without_reporting_that_word() -> None:
     for written in ("dns_domain", "agent.dns_domain"):
         reo = {"kind": "reo", "api_key": API_KEY, "domain": written}

@@ -136,6 +136,18 @@ def test_a_mistake_in_the_file_is_told_in_the_words_of_the_file(site: Site) -> N
     allowed = 'a domain name, "dns_domain" (this machine\'s own) or null'
     assert told({**usage, "domain": 5}).endswith("domain: got 5, allowed is " + allowed)
     assert told(licence, {"kind": "reo"}) == "endpoints[1]: api_key is missing"
+    for kind in ("reo", {"kind": ["reo"]}):
+        assert told(kind).startswith("endpoints[0].kind: ")
+    assert told({**licence, "base_url": "http://x.example"}).startswith("endpoints[0].base_url: ")
+    for keys, where in (
+        (PEM, ""),
+        ([{"pem": PEM, "pem_file": "x"}], "[0]"),
+        ([{"pem_file": "no"}], "[0].pem_file"),
+        ([{"pme": PEM}], "[0]"),
+    ):
+        found = told({**licence, "keys": keys})
+        assert found.startswith("endpoints[0].keys%s: " % where) and licence["api_key"] not in found
+    assert told(vendor=5).startswith("vendor: ")
     assert told(state_dir=5) == "state_dir: got 5, allowed is a non-empty text"
     found = told({**licence, "keys": []})
     assert found.startswith("endpoints[0].keys: none given")
