@@ -195,20 +195,17 @@ def test_the_bill_lists_every_file_and_asks_for_what_the_package_asks_for(dest: 
     assert refs >= {ref for one in bill["dependencies"] for ref in one["dependsOn"]}
 
 
-@pytest.mark.parametrize("options", [(), ("--with", PARTS)])
-def test_the_bill_is_what_cyclonedx_takes(dest: Path, options: tuple[str, ...]) -> None:
-    pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib[json-validation] is not here")
+def test_the_bill_is_what_cyclonedx_takes(dest: Path) -> None:
     pytest.importorskip("jsonschema", reason="cyclonedx-python-lib[json-validation] is not here")
-    from cyclonedx.schema import SchemaVersion  # type: ignore[import-not-found, unused-ignore]
-    from cyclonedx.validation.json import (  # type: ignore[import-not-found, unused-ignore]
-        JsonStrictValidator,
-    )
-
-    vendor(*options, dest)
-    validator = JsonStrictValidator(SchemaVersion.V1_6)
-    text = (dest / "sbom.cdx.json").read_text()
-    assert validator.validate_str(text) is None
-    assert validator.validate_str(text.replace('"SHA-256"', '"SHA-257"', 1)) is not None
+    cyclonedx: Any = pytest.importorskip("cyclonedx.validation.json")
+    schema: Any = pytest.importorskip("cyclonedx.schema")
+    validator = cyclonedx.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    vendor(dest)
+    least = (dest / "sbom.cdx.json").read_text()
+    vendor("--upgrade", "--with", PARTS, dest)
+    for text in (least, (dest / "sbom.cdx.json").read_text()):
+        assert validator.validate_str(text) is None
+    assert validator.validate_str(least.replace('"SHA-256"', '"SHA-257"', 1)) is not None
 
 
 # --- the libraries --------------------------------------------------------------------------------
@@ -241,27 +238,6 @@ def test_libraries_that_come_along_serve_this_copy_alone(dest: Path, tmp_path: P
     vendor("--upgrade", "--with", "none", dest)
     assert not (dest / "_vendor").exists() and check(dest)["ok"]
     assert (dest / "transport.py").read_bytes() == (PACKAGE / "transport.py").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("import lib", "from ..v import lib"),
-        ("import lib.a.b as c", "from ..v.lib.a import b as c"),
-        ("import os, lib.a", "import os; from ..v import lib; from ..v.lib import a as _a"),
-        ("from lib import a, b as c", "from ..v.lib import a, b as c"),
-        (
-            "if 1:  # ü\n    from  lib.x import (\n        a,\n    )",
-            "if 1:  # ü\n    from ..v.lib.x import (\n        a,\n    )",
-        ),
-        ("x = 'é'; import lib; y = lib", "x = 'é'; from ..v import lib; y = lib"),
-        ("import library, libs.lib\nfrom . import lib", None),
-        ("x = 'import lib'  # import lib", None),
-    ],
-)
-def test_an_import_that_is_rewritten(before: str, after: str) -> None:
-    found = rewritten(before.encode(), "x.py", {"lib"}, "..v").decode()
-    assert found == (before if after is None else after)
 
 
 def test_an_import_that_is_not_understood_is_refused() -> None:
