@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import platform
 import random
 import sys
@@ -26,9 +25,8 @@ CAMPAIGNS = {
 EXAMPLES = """
 examples:
   python -m tests.campaign kill --rounds 1000
-  python -m tests.campaign damage --seed 7 --json damage.json
   python -m tests.campaign all --short
-  python -m tests.campaign report kill.json damage.json --into vendor_notes/RELIABILITY.md
+  python -m tests.campaign damage --seed 7 --into vendor_notes/RELIABILITY.md
 """
 
 
@@ -52,11 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--work", metavar="DIR", help="where spools are made (default: a temporary directory)"
         )
-        one.add_argument("--json", metavar="FILE", help="write the result here too")
+        one.add_argument("--into", metavar="DOCUMENT", help="fill its block of this document")
         one.add_argument("--quiet", action="store_true", help="no progress")
-    shown = commands.add_parser("report", help="results of --json as Markdown")
-    shown.add_argument("files", nargs="+", metavar="FILE")
-    shown.add_argument("--into", metavar="DOCUMENT", help="fill the blocks of these campaigns")
     return parser
 
 
@@ -79,19 +74,12 @@ def run(name: str, options: argparse.Namespace) -> report.Result:
 
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    if options.campaign == "report":
-        for path in options.files:
-            report.show(report.load(path), options.into)
-        return 0
     failed = False
     for name in CAMPAIGNS if options.campaign == "all" else [options.campaign]:
         result = run(name, options)
         print("%s\n%s\n" % (result.command, report.text(result)), flush=True)
-        if options.json:
-            path = Path(options.json)
-            if options.campaign == "all":
-                path = path.with_name("%s-%s" % (name, path.name))
-            path.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        if options.into:
+            report.fill(Path(options.into), result)
         failed |= not result.ok
     return int(failed)
 

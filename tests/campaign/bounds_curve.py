@@ -16,7 +16,6 @@ from typing import Any, Optional
 from . import report
 from .bounds_spool import fill
 from .processes import Child
-from .stores import PEERS, peer
 
 SIZES = (0, 10, 100, 1_000, 10_000, 100_000)
 SHORT_SIZES = (0, 2_000)
@@ -30,7 +29,7 @@ IDLE_KB, PASS_KB, RECORD_KB = 2_000, 4_000, 1.2
 TIMES = ("start", "first", "later", "close", "pass", "status")
 SPACES = ("idle_kb", "pass_kb", "status_kb")
 
-Key = tuple[str, int, int]  # store, pending, segments
+Key = tuple[int, int]  # pending, segments
 
 
 class Curve:
@@ -39,24 +38,15 @@ class Curve:
     def __init__(self, place: Path, keys: list[Key]) -> None:
         self._place, self.keys = place, keys
         self.found: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
-        text = json.dumps({"text_data": "CALL HOME", "more": "x" * 280})
         for key in keys:
-            store, pending, segments = key
-            if store == report.AGENT:
-                fill(self._at(key), pending, segments=segments)
-            else:
-                made = peer(store, self._at(key))
-                made.fill([("%032x" % n, text) for n in range(pending)])
-                made.close()
+            fill(self._at(key), key[0], segments=key[1])
 
     def _at(self, key: Key) -> Path:
-        return self._place / ("%s-%d-%d" % key).replace(" ", "-")
+        return self._place / ("%d-%d" % key)
 
     def measure(self, key: Key, *, whole: bool, kept: bool = True) -> None:
         """One fresh process; ``whole`` also with a pass and status."""
-        role = "measured" if key[0] == report.AGENT else "measured_peer"
-        place = str(self._at(key))
-        child = Child("bounds_spool", role, place=place, store=key[0], whole=whole)
+        child = Child("bounds_spool", "measured", place=str(self._at(key)), whole=whole)
         found = json.loads(child.said())
         if kept:
             self.found[key].append(found)
@@ -67,19 +57,15 @@ class Curve:
         return float(statistics.median(flat)) if flat else None
 
     def row(self, key: Key) -> report.Row:
-        store, pending, segments = key
-        none = next(one for one in self.keys if one[0] == store)
-        title = format(pending, ",") + " pending"
-        if store == report.AGENT:
-            title += " in %s segments" % format(segments, ",")
-        row = report.Row(title, store, rounds=len(self.found[key]), recorded=pending)
+        (pending, segments), none = key, self.keys[0]
+        title = "{:,} pending in {:,} segments".format(pending, segments)
+        row = report.Row(title, rounds=len(self.found[key]), recorded=pending)
         row.delivered = min(pending, *(f.get("pending", pending) for f in self.found[key]), pending)
         row.lost = pending - row.delivered
         first, base = self.median(key, "first", 1), self.median(none, "first", 1)
         row.note = "ms (of the processor): %s; first record %.1f times that with nothing pending"
         row.note %= ", ".join(self._shown(key)), (first or 0) / (base or 1)
-        if store == report.AGENT:
-            row.broken = self._broken(key, none)
+        row.broken = self._broken(key, none)
         return row
 
     def _shown(self, key: Key) -> list[str]:
@@ -90,12 +76,12 @@ class Curve:
 
     def _broken(self, key: Key, none: Key) -> list[str]:
         broken = []
-        slack_ms = SPREAD_MS * key[2] / SPREAD + SLACK_MS + COUNTED_MS * key[1] / 1000
+        slack_ms = SPREAD_MS * key[1] / SPREAD + SLACK_MS + COUNTED_MS * key[0] / 1000
         for name in ("start", "first", "later", "close"):
             ours, least = self.median(key, name, 1) or 0, self.median(none, name, 1) or 0
             if ours > FACTOR * least + slack_ms:
                 broken.append("%s takes %.1f ms instead of %.1f" % (name, ours, least))
-        for name, most in (("idle_kb", IDLE_KB), ("pass_kb", PASS_KB + RECORD_KB * key[1])):
+        for name, most in (("idle_kb", IDLE_KB), ("pass_kb", PASS_KB + RECORD_KB * key[0])):
             grown = (self.median(key, name) or 0) - (self.median(none, name) or 0)
             if grown > most:
                 broken.append("%s grew by %d KB" % (name, grown))
@@ -107,10 +93,9 @@ def run(
 ) -> list[report.Row]:
     short = rounds < 10
     sizes = SHORT_SIZES if short else SIZES
-    keys: list[Key] = [(report.AGENT, n, -(-n // PER_SEGMENT)) for n in sizes]
+    keys: list[Key] = [(n, -(-n // PER_SEGMENT)) for n in sizes]
     if not short:
-        keys.append((report.AGENT, sizes[-1], SPREAD))
-        keys += [(store, n, 1) for store in PEERS for n in sizes]
+        keys.append((sizes[-1], SPREAD))
     curve = Curve(place, keys)
     for key in keys:
         curve.measure(key, whole=False, kept=False)  # files in memory, modules compiled

@@ -18,7 +18,6 @@ from agent.spool import segment
 from agent.spool.record import Record
 from agent.values import Response, Unreachable
 
-from . import stores
 from .processes import begin, main, say
 
 RUN = "1a2b3c4d"
@@ -155,22 +154,14 @@ def doomed(settings: dict[str, Any]) -> None:
 def hoarder(settings: dict[str, Any]) -> None:
     """Fills a disk: records until it is refused, says what was acknowledged, and kills itself."""
     chance, place = random.Random(settings["seed"]), settings["place"]
-    if settings["store"] == "agent":
-        given = config("http://127.0.0.1:9", (), place, only="licence")
-        product = agent.Agent(given, transport=Network(up=False))
-        record: Any = lambda id, text: product.record_text(text, data_group="g")  # noqa: E731
-    else:
-        record = stores.peer(settings["store"], Path(place)).record
+    given = config("http://127.0.0.1:9", (), place, only="licence")
+    product = agent.Agent(given, transport=Network(up=False))
     refused = number = 0
     while refused < 20:
         id = "%06d" % number
         number += 1
-        try:
-            kept = record(id, id + " " + "x" * chance.randrange(3000))
-        except Exception:
-            refused += 1
-            continue
-        if kept is None and settings["store"] == "agent":
+        text = id + " " + "x" * chance.randrange(3000)
+        if product.record_text(text, data_group="g") is None:
             refused += 1
         else:
             say(id)
@@ -223,20 +214,5 @@ def measured(settings: dict[str, Any]) -> None:
     say(json.dumps(found))
 
 
-def measured_peer(settings: dict[str, Any]) -> None:
-    """The same of a peer's store."""
-    found = dict[str, Any]()
-    with Timed(found, "first"):
-        store = stores.peer(settings["store"], Path(settings["place"]))
-        store.record("id", "CALL HOME")
-    found["idle_kb"] = peak_kb()
-    if settings["whole"]:
-        with Timed(found, "pass"):
-            found["pending"] = len(store.pending())
-        found["pass_kb"] = peak_kb()
-    store.close()
-    say(json.dumps(found))
-
-
 if __name__ == "__main__":
-    main(writer, doomed, hoarder, measured, measured_peer)
+    main(writer, doomed, hoarder, measured)

@@ -22,13 +22,12 @@ from typing import Any, NamedTuple, Optional
 
 from agent.collector import Collector
 
-from . import report, stores
+from . import report
 from .crowd_member import HEADER, text_of
 from .processes import Child, said, together, until
 
 ROUNDS, SHORT_ROUNDS = 10, 1
 TAKEOVER_S = 1.0  # how soon another process must go on; in the short form, beside other tests, ten times that
-PEER_ROUNDS = 1  # the three need up to five minutes
 WEEK_S = 7 * 86400.0
 
 
@@ -263,30 +262,22 @@ def _multiprocess(method: str, own: bool, at: Scene) -> None:
     _alone("multiprocess", lambda size: {"POOLED": 6 * size.pooled}, at, method=method, own=own)
 
 
-def _racing(
-    at: Scene, others: list[Callable[[], Child]], writers: list[Callable[[], Child]]
-) -> Any:
-    """What writers said, and what the others said who go on until the writers have ended."""
-    go = Path(str(at.state_dir) + ".go")
+def _reaper(at: Scene) -> None:
+    size, go = at.size, Path(str(at.state_dir) + ".go")
     go.touch()
-    with together(*others) as racing:
+    roles = ("reaper", "vulture", "vulture")
+    others = [at.starter(role, role, go=str(go)) for role in roles]
+    writers = [
+        at.starter("writer", str(n), segments=size.segments, seed=at.rng.randrange(10**9))
+        for n in range(size.writers)
+    ]
+    with together(*others) as racing:  # until the writers have ended
         try:
             with together(*writers) as writing:
                 lines = said(writing)
         finally:
             go.unlink()
-        return lines, said(racing)
-
-
-def _reaper(at: Scene) -> None:
-    size, go = at.size, str(at.state_dir) + ".go"
-    roles = ("reaper", "vulture", "vulture")
-    others = [at.starter(role, role, go=go) for role in roles]
-    writers = [
-        at.starter("writer", str(n), segments=size.segments, seed=at.rng.randrange(10**9))
-        for n in range(size.writers)
-    ]
-    lines, (sent, *taken) = _racing(at, others, writers)
+        sent, *taken = said(racing)
     recorded = {id for line in lines for id in line.split()}
     at.row.deliver(recorded, Counter(sent.split()))
     at.row.wrong += len(set(sent.split()) - recorded)
@@ -294,25 +285,6 @@ def _reaper(at: Scene) -> None:
     at.row.figure("taken before their writer had them", sum(map(int, taken)))
     if at.segments():
         at.row.broken.append("%d segments were left" % len(at.segments()))
-
-
-def _peer(at: Scene) -> None:
-    """As many writers, and two who deliver at once: nothing of a store's own says who may."""
-    size, store, go = at.size, at.row.store, str(at.state_dir) + ".go"
-    stores.peer(store, at.state_dir).close()
-    others = [at.starter("peer_deliverer", str(n), store=store, go=go) for n in range(2)]
-    writers = [
-        at.starter("peer_writer", str(n), store=store, records=size.records)
-        for n in range(size.processes)
-    ]
-    lines, answers = _racing(at, others, writers)
-    recorded, sent = (
-        Counter(word for text in texts for word in text.partition("failed")[0].split())
-        for texts in (lines, answers)
-    )
-    at.row.wrong += sent.pop("wrong", 0)
-    at.row.deliver(recorded, sent)
-    at.row.figure("errors", sum(int(text.split()[-1]) for text in lines + answers))
 
 
 # -- the campaign --------------------------------------------------------------------------------
@@ -335,7 +307,6 @@ CROWDS: dict[str, Treat] = {
     "multiprocessing: forkserver": partial(_multiprocess, "forkserver", True),
     "reaper beside writers": _reaper,
 }
-PEER = "two deliver at once"
 
 
 def run(
@@ -348,19 +319,17 @@ def run(
 ) -> list[report.Row]:
     """The campaign; ``only`` names treatments, None is all."""
     size = SHORT if rounds == SHORT_ROUNDS else FULL
-    plan = [(what, report.AGENT, treat, rounds) for what, treat in CROWDS.items()]
-    plan += [(PEER, store, _peer, min(rounds, PEER_ROUNDS)) for store in stores.PEERS]
     rows = []
-    for n, (what, store, treat, times) in enumerate(plan):
+    for n, (what, treat) in enumerate(CROWDS.items()):
         if only is not None and what not in only:
             continue
-        row = report.Row(what, store)
-        for round_ in range(times):
+        row = report.Row(what)
+        for round_ in range(rounds):
             rng = random.Random("%d %s %d" % (seed, what, round_))
             at = Scene(work / ("%d-%d" % (n, round_)), row, size, rng)
             with at.collecting():
                 treat(at)
-            progress.step("%s, %s" % (what, store), round_ + 1, times)
+            progress.step(what, round_ + 1, rounds)
         row.note = "; ".join(_told(what, values) for what, values in row.figures.items())
         rows.append(row)
     return rows

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Optional
 
 from support import spool as spools
@@ -28,7 +27,6 @@ from agent.spool import segment
 from agent.transport import HttpTransport
 from agent.values import Request, Response
 
-from . import stores
 from .processes import begin, hear, main, say
 
 HEADER = "X-Crowd"
@@ -304,7 +302,7 @@ def multiprocess(settings: dict[str, Any]) -> None:
     member.rest()
 
 
-# -- the reaper and the peers --------------------------------------------------------------------
+# -- the reaper --------------------------------------------------------------------
 
 
 def writer(settings: dict[str, Any]) -> None:
@@ -366,40 +364,6 @@ def vulture(settings: dict[str, Any]) -> None:
     say(taken)
 
 
-def peer_writer(settings: dict[str, Any]) -> None:
-    """Records into a peer's store."""
-    queue, failed = stores.peer(settings["store"], Path(settings["state_dir"])), 0
-    begin()
-    for n in range(settings["records"]):
-        id = "%s-%d" % (settings["name"], n)
-        try:
-            queue.record(id, id * 5)
-            say(id)
-        except Exception:
-            failed += 1
-    say("failed %d" % failed)
-
-
-def peer_deliverer(settings: dict[str, Any]) -> None:
-    """Delivers from a peer's store, as if it were alone."""
-    queue, failed = stores.peer(settings["store"], Path(settings["state_dir"])), 0
-    begin()
-    waiting: Any = True
-    while waiting or os.path.exists(settings["go"]):
-        waiting = ()
-        try:
-            waiting = queue.pending()
-        except Exception:
-            failed += 1
-        for id, text in waiting:
-            say(id if text == id * 5 else "wrong")
-            try:
-                queue.settle(id)
-            except Exception:
-                failed += 1
-    say("failed %d" % failed)
-
-
 if __name__ == "__main__":
     main(
         one,
@@ -410,6 +374,4 @@ if __name__ == "__main__":
         writer,
         reaper,
         vulture,
-        peer_writer,
-        peer_deliverer,
     )

@@ -2,8 +2,8 @@
 
 Whatever was done to its files, the next start succeeds, every undamaged record is delivered exactly once, none with
 another content, damaged lines are counted, no usage is sent whose consent is gone, and the start after that finds
-nothing to do. Most rounds deliver from the spool itself, some through the whole agent to a collector. The peers' stores
-get the same treatment. ``rounds`` is the number of flipped bits; the other treatments come in proportion.
+nothing to do. Most rounds deliver from the spool itself, some through the whole agent to a collector.
+``rounds`` is the number of flipped bits; the other treatments come in proportion.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
-from unittest.mock import patch
 
 from support.agent import Desk, desk
 from support.spool import spool
@@ -30,7 +29,6 @@ from agent.values import Verdict
 
 from . import damage_spool as spools, report
 from .damage_spool import Expected, Key, Odd, Oracle, State
-from .stores import PEERS, peer
 
 ROUNDS, SHORT_ROUNDS = 10_000, 40
 RECORDS, SHORT_RECORDS = 920, 150
@@ -49,7 +47,6 @@ GROUPS: dict[str, tuple[spools.Treatment, float]] = {
     "CRLF, BOM, garbage or NULs at the end": (spools.tools, 0.06),
     "300 MB of NULs": (spools.huge, 0.003),
 }
-PEER_GROUPS = list(GROUPS)[1:5]
 THROUGH = "some of each through agent and collector"
 THROUGH_AGENT = 0.02
 SETTLEMENT = "settlement damaged"
@@ -209,77 +206,6 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-# --- the peers ------------------------------------------------------------------------------------
-
-
-def _peer_files(work: Path, name: str, records: int) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files of a store as a process leaves them that is killed, and its records by id."""
-    store = peer(name, work)
-    texts = {"id-%05d" % n: "scene %05d %s" % (n, "x" * (100 + n % 200)) for n in range(records)}
-    with patch.object(os, "fsync"):
-        store.fill(list(texts.items()))
-    files = {path.name: path.read_bytes() for path in sorted(work.iterdir())}
-    store.close()
-    # Made anew from the log by whoever opens it first.
-    return {name: data for name, data in files.items() if not name.endswith("-shm")}, texts
-
-
-def _peer_damage(
-    files: dict[str, bytes], group: str, rng: random.Random, n: int
-) -> dict[str, bytes]:
-    """The same treatment, as far as there is something to treat: these stores are one file, or two."""
-    treat = GROUPS[group][0]
-    if treat is not spools.whole:
-        return {k: v for k, v in treat(files, rng, n).items() if isinstance(v, bytes)}
-    one, other = rng.choice(sorted(files)), rng.choice(sorted(files))
-    data = files[one]
-    if n % 8 == 1:
-        return {name: data for name, data in files.items() if name != one}
-    changed = [b"", b"", files[other], data + data, data.replace(b"\n", b"\r\n")]
-    changed += [b"\xef\xbb\xbf" + data, data + b"garbage", data + bytes(4096)]
-    swapped = {other: data} if n % 8 == 2 else {}
-    return {**files, **swapped, one: changed[n % 8]}
-
-
-def _peer_row(
-    name: str,
-    group: str,
-    rounds: int,
-    seed: int,
-    made: tuple[dict[str, bytes], dict[str, str]],
-    work: Path,
-) -> report.Row:
-    files, texts = made
-    row = report.Row(group, name)
-    refused = 0
-    for n in range(rounds):
-        damaged = _peer_damage(files, group, random.Random("%d %s %d" % (seed, group, n)), n)
-        place = work / "spoiled"
-        spools.lay(place, dict(damaged))
-        intact = b"".join(damaged.values())
-        undamaged = {i for i, text in texts.items() if (i + text).encode() in intact}
-        if name == "JSON lines":
-            here = set(intact.split(b"\n"))
-            lines = zip(texts, files["queue.jsonl"].split(b"\n"))
-            undamaged = {i for i, line in lines if line in here}
-        found: list[tuple[str, str]] = []
-        store = None
-        try:
-            store = peer(name, place)
-            found = store.pending()
-        except Exception:
-            refused += 1
-        finally:
-            if store is not None:
-                store.close()
-        times = Counter(id for id, _ in found)
-        row.deliver(undamaged, times)
-        row.wrong += sum(texts.get(id) != text for id, text in found)
-    row.recorded = rounds * len(texts)
-    row.note = "an exception instead of records in %d rounds" % refused
-    return row
-
-
 # --- all of it ------------------------------------------------------------------------------------
 
 
@@ -382,11 +308,4 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
             for what in one.broken:
                 progress.say("%s: %s" % (task.group, what))
             progress.step(task.group, done, total)
-    found = list(map(told, rows.values()))
-    for name in PEERS:
-        made = _peer_files(work / name.replace(" ", "-"), name, records)
-        for group in PEER_GROUPS:
-            count = max(5, round(rounds * GROUPS[group][1] / 10))
-            found.append(_peer_row(name, group, count, seed, made, work / "peers"))
-            progress.step(name, len(found), len(rows) + len(PEERS) * len(PEER_GROUPS))
-    return found
+    return list(map(told, rows.values()))

@@ -11,7 +11,7 @@ durable and nothing once the disk is well; the user identifier stays; no descrip
 remains. A duplicate needs an attempt whose end could not be written down.
 
 The full form then fills real file systems, where it may mount them: a process records until the disk refuses it, and
-is killed; the peers' stores get the same.
+is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from agent.spool import segment
 
 from . import report
 from .processes import Child
-from .stores import PEERS, peer
 
 ROUNDS, SHORT_ROUNDS = 100_000, 40
 FULL_FROM = 1000  # rounds from which on real disks are filled too
@@ -431,49 +430,39 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
 # --- full disks ---------------------------------------------------------------------------------
 
 
-def _full_disk(at: Desk, store: str, disk: Path, seed: int, row: report.Row) -> None:
+def _full_disk(at: Desk, disk: Path, seed: int, row: report.Row) -> None:
     """One round: what a killed writer on a full disk was told is kept, and what is found once there is room."""
     filler = disk / "filler"
     filler.write_bytes(b"x" * max(0, shutil.disk_usage(disk).free - 400_000))
     place = disk / "state"
-    writer = Child("bounds_spool", "hoarder", store=store, place=str(place), seed=seed)
+    writer = Child("bounds_spool", "hoarder", place=str(place), seed=seed)
     kept = set(writer.said(killed=True).split())
-    found: Counter[str] = Counter()
-    if store == report.AGENT:
-        at.collector.clear()
-        with at.agent(state_dir=place, only="licence") as product:
-            product.flush(timeout=60)  # still full
-        filler.unlink()
-        with at.agent(state_dir=place, only="licence") as product:
-            if not product.flush(timeout=60).drained or product.status()["trouble"]:
-                row.broken.append("not delivered: %s" % product.status()["trouble"])
-        found.update(text[:6] for text in at.texts())
-    else:
-        filler.unlink()
-        try:
-            found.update(id for id, _ in peer(store, place).pending())
-        except Exception as error:
-            row.note = "cannot be read: %s" % type(error).__name__
-    row.deliver(kept, found)
+    at.collector.clear()
+    with at.agent(state_dir=place, only="licence") as product:
+        product.flush(timeout=60)  # still full
+    filler.unlink()
+    with at.agent(state_dir=place, only="licence") as product:
+        if not product.flush(timeout=60).drained or product.status()["trouble"]:
+            row.broken.append("not delivered: %s" % product.status()["trouble"])
+    row.deliver(kept, Counter(text[:6] for text in at.texts()))
 
 
 def full_disks(
     at: Desk, *, rounds: int, seed: int, progress: report.Progress, work: Path
 ) -> list[report.Row]:
-    """A row for each store on each kind of file system."""
+    """A row for each kind of file system."""
     rows = []
     for kind in (TMPFS, EXT4, EXT4_1K):
-        for store in (report.AGENT, *PEERS):
-            row = report.Row("full " + kind, store)
-            for number in range(rounds):
-                try:
-                    with mounted(work / "disk", kind, size_kb=4096) as disk:
-                        _full_disk(at, store, disk, seed + number, row)
-                except NotHere as reason:
-                    progress.say("no %s here: %s" % (kind, reason))
-                    break
-                finally:
-                    shutil.rmtree(work / "disk", ignore_errors=True)
-                progress.step("full %s, %s" % (kind, store), number + 1, rounds)
-            rows += [row] if row.rounds else []
+        row = report.Row("full " + kind)
+        for number in range(rounds):
+            try:
+                with mounted(work / "disk", kind, size_kb=4096) as disk:
+                    _full_disk(at, disk, seed + number, row)
+            except NotHere as reason:
+                progress.say("no %s here: %s" % (kind, reason))
+                break
+            finally:
+                shutil.rmtree(work / "disk", ignore_errors=True)
+            progress.step("full " + kind, number + 1, rounds)
+        rows += [row] if row.rounds else []
     return rows

@@ -22,19 +22,17 @@ from typing import Any, Optional
 
 from agent.collector import Collector
 
-from . import report, stores
+from . import report
 from .kill_account import UNEXPLAINED, Account, Found
 from .processes import Child
 
 ROUNDS = 1000
 SHORT_ROUNDS = 20  # so many, or fewer, are small ones
-PEER_ROUNDS = 20  # one round of each peer for so many of ours, two at least
 LANES = 3  # rounds at a time: most of one is waiting
 
 
-def plan(rng: random.Random, *, small: bool, store: str) -> dict[str, Any]:
+def plan(rng: random.Random, *, small: bool) -> dict[str, Any]:
     """One round: who starts when, whom it hits, how healthy the collector is."""
-    ours = store == report.AGENT
     most, ends_s = (5, 0.25) if small else (16, 0.8)
     timeouts_s = (0.1, 0.3) if small else (0.2, 0.5, 2.0)
     processes: list[dict[str, Any]] = []
@@ -49,7 +47,7 @@ def plan(rng: random.Random, *, small: bool, store: str) -> dict[str, Any]:
             "at_s": rng.uniform(0, ends_s / 2),
             "threads": [rng.randrange(1 << 30) for _ in range(rng.randint(1, 4))],
             "records": rng.randint(1, 20 if rng.random() < 0.3 else 8),
-            "forks": rng.choice((0, 0, 0.02)) if ours else 0,
+            "forks": rng.choice((0, 0, 0.02)),
             "rest_s": rng.uniform(0, 0.1),
             "end": rng.choice(("close", "close", "close early", "exit", "abrupt", "linger")),
         }
@@ -95,13 +93,11 @@ class Zygote(Child):
 
 
 class Lane:
-    """Rounds of one store, one after the other, beside other lanes; a state directory serves for some of them."""
+    """Rounds one after the other, beside other lanes; a state directory serves for some of them."""
 
-    def __init__(
-        self, store: str, number: int, zygote: Zygote, *, seed: int, small: bool, work: Path
-    ) -> None:
-        self._rng = random.Random("%d %s %d" % (seed, store, number))
-        self._store, self._seed, self._small, self._work = store, seed, small, work
+    def __init__(self, number: int, zygote: Zygote, *, seed: int, small: bool, work: Path) -> None:
+        self._rng = random.Random("%d agent %d" % (seed, number))
+        self._seed, self._small, self._work = seed, small, work
         self._zygote = zygote
         self._account = Account()
         self._state: Optional[Path] = None
@@ -112,7 +108,7 @@ class Lane:
 
     def round(self, number: int) -> tuple[int, Found]:
         """Play one round and judge it."""
-        place = self._work / ("%s-%d" % (self._store.replace(" ", "-"), number))
+        place = self._work / ("round-%d" % number)
         (place / "logs").mkdir(parents=True)
         told = self._plan(place)
         (place / "plan.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
@@ -139,7 +135,7 @@ class Lane:
             self._settings = {"max_bytes": rng.choice((1_000_000, 10_000_000))}
         self._left -= 1
         algorithm = rng.choice(("rsa", "ed25519"))
-        told = plan(rng, small=self._small, store=self._store)
+        told = plan(rng, small=self._small)
         for process in told["processes"]:
             process["settings"].update(self._settings)
             if not self._zygote.adopting:
@@ -150,7 +146,6 @@ class Lane:
             **paths,
             "state": str(self._state),
             "settings": {"deliver": "thread", **self._settings},
-            "store": self._store,
             "algorithm": algorithm,
             "keys": self._keys[algorithm],
         }
@@ -185,15 +180,15 @@ class Lane:
             text = printed.read_text(encoding="utf-8", errors="replace")
             if "Traceback" in text or (text and printed.name == "stderr"):
                 failed.append("printed: " + text)
-        found.failed = failed if self._store == report.AGENT else []
+        found.failed = failed
         return found
 
 
-def _row(store: str, rounds: list[Found]) -> report.Row:
+def _row(rounds: list[Found]) -> report.Row:
     def total(name: str) -> int:
         return sum(getattr(found, name) for found in rounds)
 
-    row = report.Row("SIGKILL", store, len(rounds))
+    row = report.Row("SIGKILL", len(rounds))
     for name in ("recorded", "delivered", "lost", "wrong"):
         setattr(row, name, total(name))
     causes = sum((found.causes for found in rounds), Counter())
@@ -215,8 +210,8 @@ def _row(store: str, rounds: list[Found]) -> report.Row:
 
 
 def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> list[report.Row]:
-    """All rounds, then those of the peers."""
-    rows = []
+    """One row: all rounds."""
+    found: list[Found] = []
     # In this order: when something goes wrong here, the lanes end with their zygotes.
     with ThreadPoolExecutor(LANES) as pool, ExitStack() as ending:
         # One of the full form leaves loading to its children, who fork in the middle of it.
@@ -224,18 +219,14 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
         zygotes = [Zygote(loaded=small or bool(number)) for number in range(LANES)]
         for zygote in zygotes:
             ending.callback(zygote.end)
-        for store in (report.AGENT, *stores.PEERS):
-            wanted = rounds if store == report.AGENT else max(2, rounds // PEER_ROUNDS)
-            lanes = [
-                Lane(store, number, zygote, seed=seed, small=small, work=work)
-                for number, zygote in enumerate(zygotes)
-            ]
-            found: list[Found] = []
-            for first in range(1, wanted + 1, LANES):
-                numbers = range(first, min(first + LANES, wanted + 1))
-                for number, one in pool.map(Lane.round, lanes, numbers):
-                    found.append(one)
-                    progress.say("%s, round %d: %s" % (store, number, one.line()))
-                    progress.step(store, number, wanted)
-            rows.append(_row(store, found))
-    return rows
+        lanes = [
+            Lane(number, zygote, seed=seed, small=small, work=work)
+            for number, zygote in enumerate(zygotes)
+        ]
+        for first in range(1, rounds + 1, LANES):
+            numbers = range(first, min(first + LANES, rounds + 1))
+            for number, one in pool.map(Lane.round, lanes, numbers):
+                found.append(one)
+                progress.say("round %d: %s" % (number, one.line()))
+                progress.step("kill", number, rounds)
+    return [_row(found)]

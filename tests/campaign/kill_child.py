@@ -2,7 +2,7 @@
 
 Everything that a process did is in a log of its own, one line in one write, before (``sent``, ``try``) or after
 (``recorded``, ``answered``) it happened; a log survives the death of its process. What may be concluded from the logs
-is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``. A peer's processes do the same with its store.
+is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 import zlib
 from collections.abc import Callable
 from typing import Any, Optional
-from urllib.parse import urlencode
 
 from support.agent import config
 
@@ -28,9 +27,7 @@ from agent.collector.faults import Fault
 from agent.collector.handler import Handler
 from agent.collector.listener import Connection
 from agent.transport import HttpTransport
-from agent.values import Request, Response, Unreachable, post
-
-from . import stores
+from agent.values import Request, Response, Unreachable
 
 REQUEST = "X-Test-Request"
 KINDS = ("text", "value", "point", "track", "call_home", "count")
@@ -135,28 +132,12 @@ class Traced:
         self._transport().interrupt()
 
 
-def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str]) -> Any:
-    """The agent, or a peer as a product."""
-    traced = Traced(log)
-    if spec["store"] == "agent":
-        licence = lambda: ("demo-license-key", marker_of())  # noqa: E731 - asked once per record
-        keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
-        given = config(spec["url"], keys, spec["state"], **spec["settings"])
-        return agent.Agent(given, licence, transport=traced)
-
-    def send(id: str, text: str) -> bool:
-        fields = {"product_id": "42", "product_version": "5.2.5", "user_identifier": "peer"}
-        fields.update(api_key="demo-api-key", data_type="text", text_data=text, data_group="kill")
-        fields.update(license_key="demo-license-key", activation_identifier=id)
-        kind = "application/x-www-form-urlencoded"
-        request = post(spec["url"] + "/api/v1/send-telemetry-data", kind, urlencode(fields))
-        try:
-            answer = traced.send(request, timeout_s=0.5)
-        except Unreachable:
-            return False
-        return answer.status == 200 and answer.complete
-
-    return stores.Product(spec["store"], spec["state"], marker_of, send)
+def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str]) -> agent.Agent:
+    licence = lambda: ("demo-license-key", marker_of())  # noqa: E731 - asked once per record
+    keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
+    given = config(spec["url"], keys, spec["state"], **spec["settings"])
+    traced: Any = Traced(log)
+    return agent.Agent(given, licence, transport=traced)
 
 
 # -- writers ------------------------------------------------------------------------------------------------------
@@ -170,7 +151,6 @@ class Writer:
         self._current = threading.local()
         self._closing = False
         self._manual = spec["settings"]["deliver"] == "manual"
-        self._kinds = KINDS if spec["store"] == "agent" else ("text",)
         marker_of = lambda: getattr(self._current, "marker", "nobody")  # noqa: E731
         self._product = product(spec, log, marker_of)
 
@@ -222,7 +202,7 @@ class Writer:
     def _one(self, marker: str, activity: str, rng: random.Random) -> None:
         log, made = self._log, self._product
         self._current.marker = marker
-        kind = rng.choice(self._kinds)
+        kind = rng.choice(KINDS)
         data = content(marker, kind)
         if kind == "count":
             n = rng.randint(1, 5)
@@ -291,21 +271,20 @@ def drain(spec: dict[str, Any], log: Log) -> None:
     ends_at = time.monotonic() + PATIENCE_S
     spec["settings"] = {**spec["settings"], "deliver": "manual", "request_timeout_s": 10.0}
     made = product(spec, log, lambda: "nobody")
-    report, revived, status = made.flush(timeout=10), 0, {}
+    report, revived = made.flush(timeout=10), 0
     while not report.drained and time.monotonic() < ends_at:
         report = made.flush(timeout=10)
-    if spec["store"] == "agent":
-        if report.dead and made._spool.claim():  # as the command line does
-            revived = made._spool.revive()
-            made._spool.release()
-        for _ in range(2):  # what went last, alone, is reaped by the next pass
-            report = made.flush(timeout=10)
-        status = made.status()
+    if report.dead and made._spool.claim():  # as the command line does
+        revived = made._spool.revive()
+        made._spool.release()
+    for _ in range(2):  # what went last, alone, is reaped by the next pass
+        report = made.flush(timeout=10)
+    status = made.status()
     made.close()
-    trouble = {name: text for name, text in status.get("trouble", {}).items() if text}
+    trouble = {name: text for name, text in status["trouble"].items() if text}
     left = [name for name in sorted(os.listdir(spec["state"])) if name.endswith(".seg")]
     pending = report.pending + report.dead
-    log("drained", pending, revived, status.get("damaged", 0), left, trouble)
+    log("drained", pending, revived, status["damaged"], left, trouble)
 
 
 # -- the collector ------------------------------------------------------------------------------------------------

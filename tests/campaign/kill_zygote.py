@@ -44,7 +44,7 @@ class Zygote:
     def round(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Play one plan: what happened to whom."""
         self._plan = plan
-        shared = ("state", "logs", "settings", "store", "keys", "algorithm")
+        shared = ("state", "logs", "settings", "keys", "algorithm")
         where = {"url": "http://127.0.0.1:%d" % self.port, "port": self.port}
         self._common = {**{name: plan[name] for name in shared}, **where}
         self._children: dict[int, dict[str, Any]] = {}

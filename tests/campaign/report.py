@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
 
-AGENT = "agent"
 WIDTH = 118
 SHOWN = 10  # broken promises of one row
-COLUMNS = ("treatment", "store", "rounds", "recorded", "delivered", "lost", "duplicated", "wrong")
+COLUMNS = ("treatment", "rounds", "recorded", "delivered", "lost", "duplicated", "wrong")
 
 
 @dataclass
 class Row:
-    """One treatment of one store, summed over all rounds."""
+    """One treatment, summed over all rounds."""
 
     treatment: str
-    store: str = AGENT
     rounds: int = 0
     recorded: int = 0  # acknowledged by the call that recorded them
     delivered: int = 0  # distinct
@@ -44,7 +40,7 @@ class Row:
 
     def add(self, other: Row) -> None:
         """Sum up what another came to."""
-        for name in COLUMNS[2:]:
+        for name in COLUMNS[1:]:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.causes = dict(Counter(self.causes) + Counter(other.causes))
         self.broken += other.broken[: SHOWN - len(self.broken)]
@@ -61,9 +57,9 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise held; only this project's own rows are held to them."""
+        """Whether every promise held."""
         unexplained = self.duplicated - sum(self.causes.values())
-        return self.store != AGENT or not (self.lost or self.wrong or unexplained or self.broken)
+        return not (self.lost or self.wrong or unexplained or self.broken)
 
 
 @dataclass
@@ -82,20 +78,6 @@ class Result:
     def ok(self) -> bool:
         return all(row.ok for row in self.rows)
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ok": self.ok}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Result:
-        known = {key: found for key, found in value.items() if key != "ok"}
-        return cls(**{**known, "rows": [Row(**row) for row in value["rows"]]})
-
-
-def load(path: str) -> Result:
-    """A result that ``--json`` wrote."""
-    with open(path, encoding="utf-8") as file:
-        return Result.from_json(json.load(file))
-
 
 def _cells(row: Row) -> list[str]:
     return [str(getattr(row, name)) for name in COLUMNS]
@@ -112,8 +94,8 @@ def text(result: Result) -> str:
     widths = [max(len(line[n]) for line in lines) for n in range(len(COLUMNS))]
     shown = []
     for line, row in zip(lines, [None, *result.rows]):
-        cells = [c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths))]
-        mark = "" if row is None or row.store != AGENT else "  ok" if row.ok else "  FAILED"
+        cells = [c.rjust(w) if n else c.ljust(w) for n, (c, w) in enumerate(zip(line, widths))]
+        mark = "" if row is None else "  ok" if row.ok else "  FAILED"
         shown.append(" ".join(cells) + mark)
         if row is not None and _notes(row):
             shown.append("    " + _notes(row))
@@ -130,26 +112,22 @@ def markdown(result: Result) -> str:
         result.platform,
     )
     lines = [*textwrap.wrap(head, WIDTH), "", "| %s |" % " | ".join(COLUMNS)]
-    lines.append("|---|---|%s" % ("---:|" * (len(COLUMNS) - 2)))
+    lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
     lines += ["| %s |" % " | ".join(_cells(row)) for row in result.rows]
-    notes: dict[str, None] = {}
+    lines.append("")
     for row in filter(_notes, result.rows):
-        where = "" if row.store == AGENT else ", " + row.store
-        notes["- %s%s: %s." % (row.treatment, where, _notes(row))] = None
-    wrapped = [textwrap.wrap(note, WIDTH, subsequent_indent="  ") for note in notes]
-    return "\n".join([*lines, "", *(line for note in wrapped for line in note)]).rstrip()
+        note = "- %s: %s." % (row.treatment, _notes(row))
+        lines += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
+    return "\n".join(lines).rstrip()
 
 
-def show(result: Result, document: Optional[str]) -> None:
-    """Print it as Markdown, or put it into its block of a document."""
+def fill(path: Path, result: Result) -> None:
+    """Put it into its block of a document."""
     begin, end = "<!-- results %s -->\n" % result.campaign, "<!-- /results -->\n"
-    if document is None:
-        return print(markdown(result) + "\n")
-    path = Path(document)
     before, _, rest = path.read_text("utf-8").partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit("%s has no block for %r" % (document, result.campaign))
+        raise SystemExit("%s has no block for %r" % (path, result.campaign))
     path.write_text(before + begin + markdown(result) + "\n" + end + after, "utf-8")
 
 

@@ -18,12 +18,9 @@ pytestmark = pytest.mark.once
 def test_the_short_form_of_the_damage_campaign(tmp_path: Path) -> None:
     quiet = report.Progress(quiet=True)
     rows = damage.run(rounds=damage.SHORT_ROUNDS, seed=3, progress=quiet, work=tmp_path)
-    ours = [row for row in rows if row.store == report.AGENT]
-    assert [(row.treatment, row.broken) for row in ours if not row.ok] == []
-    assert all(row.rounds and row.recorded and row.delivered for row in ours)
-    assert sum(row.delivered for row in ours) < sum(row.recorded for row in ours)
-    peers = [row for row in rows if row.store != report.AGENT]
-    assert sum(row.lost for row in peers) and sum(row.wrong for row in peers)
+    assert [(row.treatment, row.broken) for row in rows if not row.ok] == []
+    assert all(row.rounds and row.recorded and row.delivered for row in rows)
+    assert sum(row.delivered for row in rows) < sum(row.recorded for row in rows)
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,12 @@ def test_nothing_is_lost_when_writers_deliverers_and_the_collector_are_killed(
     quiet = report.Progress(quiet=True)
     rows = kill.run(rounds=kill.SHORT_ROUNDS, seed=3, progress=quiet, work=work)
     assert all(row.ok for row in rows), [row.broken for row in rows]
-    ours = rows[0]
+    (ours,) = rows
     assert ours.rounds == kill.SHORT_ROUNDS and ours.recorded == ours.delivered > 100
     killed, collectors = [int(n) for n in re.findall("[0-9]+", ours.note)][:2]
     assert killed > 10 and collectors > 2 * ours.rounds
     # Answers are lost in every run; that senders are killed at the moment is a matter of luck.
-    assert ours.causes and {row.store for row in rows[1:]} == set(kill.stores.PEERS)
+    assert ours.causes
 
 
 class Logs:
