@@ -66,25 +66,16 @@ _forkables: dict[int, Any] = {}  # weak references by identity; each change is o
 _installed = False
 
 
-def watch_forks(
-    worker: Any, hold: Callable[[], None], go_on: Callable[[], None], child: Callable[[], None]
-) -> None:
-    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed.
-
-    ``hold`` and ``go_on``: from the one to the other no thread opens a file of ours; ``child`` closes the inherited.
-    """
+def watch_forks(worker: Any) -> None:
+    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed."""
     global _installed
     for key in [key for key, known in list(_forkables.items()) if known() is None]:
         _forkables.pop(key, None)
     _forkables[id(worker)] = ref(worker)
     if not _installed and hasattr(os, "register_at_fork"):
         _installed = True
-        # Who registers first comes last before the fork and first after it.
         os.register_at_fork(
-            before=lambda: _hold_still(hold), after_in_parent=go_on, after_in_child=child
-        )
-        os.register_at_fork(
-            before=lambda: _tell("before_fork"),
+            before=_before_fork,
             after_in_parent=lambda: _tell("after_fork_in_parent"),
             after_in_child=lambda: _tell("after_fork_in_child"),
         )
@@ -105,9 +96,8 @@ def forget_forks(worker: Any) -> None:
     _forkables.pop(id(worker), None)
 
 
-def _hold_still(hold: Callable[[], None]) -> None:
-    """The last before a fork: who goes on after a file of ours may load the next module, but opens no file."""
-    hold()
+def _before_fork() -> None:
+    _tell("before_fork")
     try:
         guard_logging(_await_imports)
     except BaseException:  # noqa: B036

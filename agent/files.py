@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
 WINDOWS = os.name == "nt"
@@ -32,13 +31,10 @@ _LOCK_OFFSET = 0x7FFFFFFE
 _CANNOT_SYNC = (errno.EINVAL, getattr(errno, "ENOTSUP", errno.EINVAL))
 # On POSIX only "try again" means that somebody has the lock; EACCES is what some network homes say that have none.
 _HELD = (errno.EACCES, errno.EDEADLK) if WINDOWS else (errno.EAGAIN, errno.EWOULDBLOCK)
-# What is open now: a forked child has to close it.
-_open_now: set[File] = set()
-# Held while a file is opened or closed, and during a fork. A system call lets other threads run: of 300 forks beside
-# two threads that opened files, 150 left a descriptor in the child that nobody knew of, and a lock for its life.
-_still = RLock()
-# Nobody waits longer for it: the fork hooks of the host may wait for a thread of the host that waits here.
-STILL_S = 0.2
+# Of a closed file: no descriptor has this number, and every call on it gives an ``OSError``.
+_CLOSED = 0x7FFFFFFF
+# So many are looked at where the system does not list them.
+MOST_DESCRIPTORS = 1024
 
 
 class File:
@@ -58,21 +54,14 @@ class File:
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.held: bool | None = None  # its lock: what ``lock`` or ``hold`` said last
-        still = _still  # of now: another thread may put a new one in its place
-        if not still.acquire(True, STILL_S):
-            still = _still_anew()
+        self._fd = os.open(path, flags | _SAFE, 0o600)
         try:
-            self._fd = os.open(path, flags | _SAFE, 0o600)
-            try:
-                found = os.fstat(self._fd)
-            except OSError:
-                os.close(self._fd)
-                raise
-            self._identity = (found.st_dev, found.st_ino)
-            _open_now.add(self)
-        finally:
-            still.release()
-        own, mode = not hasattr(os, "geteuid") or found.st_uid == os.geteuid(), found.st_mode
+            found = os.fstat(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
+        self._identity = (found.st_dev, found.st_ino)
+        own, mode = _user(found) == _user(), found.st_mode
         if mode & 0o170000 != 0o100000 or not own:
             self.close()
             reason = "is not a regular file" if own else "belongs to another user"
@@ -154,42 +143,35 @@ class File:
 
     def is_named(self) -> bool:
         """Whether its path leads to it."""
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
+        return _identity(os.lstat, self.path) == self._identity
 
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
-        still = _still  # of now: another thread may put a new one in its place
-        if not still.acquire(True, STILL_S):
-            still = _still_anew()
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
-            found = os.fstat(self._fd)
-            ours = (found.st_dev, found.st_ino) == self._identity
-            # On Windows nothing is inherited, and closing frees.
-            if ours and self.held is not None and not WINDOWS:
+            self.stat()
+            if (
+                self.held is not None and not WINDOWS
+            ):  # there nothing is inherited, and closing frees
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         except ValueError:
             ours = False  # as in sync
         except OSError as error:
-            ours = ours and error.errno != errno.EBADF
+            ours = error.errno != errno.EBADF
         try:
             if ours:
                 os.close(self._fd)
         except OSError:
             pass
-        finally:
-            still.release()
-        self._fd = -1  # not before: whatever interrupts us, it can be closed again
-        _open_now.discard(self)
+        self._fd = _CLOSED  # not before: whatever interrupts us, it can be closed again
 
-    def inherited(self) -> None:
-        """In a forked child: close it, and leave the lock, which belongs to the open file, to the parent."""
-        self.held = None
-        self.close()
+
+def _identity(look: Callable[[Any], os.stat_result], what: Any) -> tuple[int, int] | None:
+    try:
+        found = look(what)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _seek_and_read(fd: int, size: int, offset: int) -> bytes:  # pragma: no cover
@@ -447,35 +429,16 @@ def _part(name: str) -> str:
 # -- forks ---------------------------------------------------------------------------------------
 
 
-def hold_still() -> None:
-    """Before a fork: from here to ``go_on`` no other thread opens or closes a file of ours."""
-    if not _still.acquire(True, STILL_S):
-        _still_anew()
+def close_inherited(paths: Collection[str]) -> None:
+    """In a forked child: close what any thread of the parent has open of these, and free none of its locks.
 
-
-def _still_anew() -> Any:
-    """Another lock in that one's place, held: for it is held by a fork that waits for this thread, or by nobody.
-
-    A Ctrl-C may come between two calls; so it is waited for once and not at each file for the life of the process.
+    Looked for and not kept in a list: another thread may fork between the opening of a file and the telling of it.
     """
-    global _still
-    fresh = RLock()
-    fresh.acquire()  # before others see it: nobody may come to wait for it without end
-    _still = fresh
-    return fresh
-
-
-def go_on() -> None:
-    """The opposite of ``hold_still``, also for who waited in vain."""
+    ours = {_identity(os.lstat, path) for path in paths} - {None}
     try:
-        _still.release()
-    except RuntimeError:
-        pass
-
-
-def close_inherited() -> None:
-    """In a forked child: close what the parent had open, and so never hold a lock of the parent's."""
-    global _still
-    _still = RLock()
-    for file in list(_open_now):
-        file.inherited()
+        descriptors = list(map(int, os.listdir("/dev/fd")))
+    except OSError:
+        descriptors = list(range(MOST_DESCRIPTORS))
+    for fd in descriptors:
+        if _identity(os.fstat, fd) in ours:
+            os.close(fd)

@@ -14,7 +14,7 @@ import sys
 import time
 from time import monotonic
 
-from . import clock as process, files
+from . import clock as process
 from .delivery import BUSY, DONE, MORE
 from .errors import debug
 
@@ -260,7 +260,7 @@ class Worker:
             self.notice_fork()
         if not self._hooked and not self.closed:
             # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
-            process.watch_forks(self, files.hold_still, files.go_on, files.close_inherited)
+            process.watch_forks(self)
             atexit.register(self.at_exit)
             # Its forked processes end by os._exit, before 3.13 without asking atexit.
             util = sys.modules.get("multiprocessing.util")

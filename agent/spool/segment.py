@@ -67,6 +67,11 @@ def is_ours(name: str) -> bool:
     return name in (BOOK, LOCK, ROOM, CONSENT) or is_segment(name)
 
 
+def paths(directory: str) -> list[str]:
+    """All files of ours in a directory; raises ``OSError``."""
+    return [os.path.join(directory, n) for n in os.listdir(directory) if is_ours(n)]
+
+
 def clear_way(directory: str) -> None:
     """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe of somebody's."""
     for name in (BOOK, LOCK, ROOM, CONSENT):

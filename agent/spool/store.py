@@ -76,7 +76,10 @@ class Spool:
 
     def after_fork(self) -> None:
         """In the child: own locks and segments, nothing of the parent's to settle or to repeat."""
-        files.close_inherited()
+        try:
+            files.close_inherited(segment.paths(self.directory or ""))
+        except OSError:
+            pass  # no directory; or no descriptor is left to look with
         self.memory.clear()
         self._begin()
 

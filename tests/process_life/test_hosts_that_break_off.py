@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from support.product import FORKS, quiet
 from support.requests import post
 from support.sockets import Server, silent
 
-from agent import clock, files
+from agent import clock
 from agent.transport import HttpTransport
 from agent.values import Unreachable, inside
 
@@ -141,27 +140,3 @@ broken = True
 u.close(5)
 """
     quiet(at, code, url="http://127.0.0.1:9", start_delay_s=0)
-
-
-def test_a_lock_replaced_while_it_is_taken_is_not_released_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fork that waits for us makes it be replaced: here in the very moment in which it is got."""
-
-    class Replaced:
-        held = 0
-
-        def acquire(self, *given: object) -> bool:
-            self.held += 1
-            files._still = _thread.RLock()
-            return True
-
-        def release(self) -> None:
-            self.held -= 1
-
-    still: Any = Replaced()
-    monkeypatch.setattr(files, "_still", still)
-    file = files.create(str(tmp_path / "one"))
-    monkeypatch.setattr(files, "_still", still)
-    file.close()
-    assert still.held == 0 and file not in files._open_now

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import spool
 from support.spool import Calls
-
-from agent import files
 
 
 @pytest.fixture(autouse=True)
 def _process_ends() -> Iterator[None]:
-    before = set(files._open_now)
+    before = set(spool.open_now)
     yield
-    for file in set(files._open_now) - before:
+    for file in set(spool.open_now) - before:
         file.close()
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import spool as support
 from support.spool import Calls
 
 from agent import files, lines
@@ -83,12 +84,12 @@ def test_one_write_is_one_call_or_an_error(place: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("how", ["write", "fsync"])
 def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -> None:
-    before = set(files._open_now)
+    before = set(support.open_now)
     calls.fail(how, 28)
     for make in (files.write_new, files.link_new, files.replace):
         with pytest.raises(OSError):
             make(str(place / "file"), b"x")
-    assert os.listdir(place) == [] and files._open_now <= before
+    assert os.listdir(place) == [] and support.open_now <= before
 
 
 def test_a_file_that_is_linked_is_seen_whole_and_never_replaces_another(place: Path) -> None:
@@ -137,26 +138,6 @@ def test_who_waits_for_a_lock_gets_it_or_gives_up(place: Path) -> None:
     timer.join()
     with pytest.raises(FileNotFoundError):
         files.locked(str(place / "none"), missing_ok=False)
-
-
-# --- forks ----------------------------------------------------------------------------------------
-
-
-def test_a_fork_that_waits_for_a_thread_of_the_host_waits_for_no_file_of_ours(place: Path) -> None:
-    files.hold_still()
-    opened: list[float] = []
-
-    def open_one() -> None:
-        began = time.monotonic()
-        files.write_new(str(place / "file"), b"x")
-        opened.append(time.monotonic() - began)
-
-    thread = threading.Thread(target=open_one)
-    thread.start()
-    thread.join(10)
-    files.go_on()
-    assert opened and opened[0] < 5
-    files.write_new(str(place / "another"), b"x")
 
 
 # --- where state lies -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import spool as support
 from support.spool import keep, spool
 
 from agent import files
@@ -54,7 +55,7 @@ def test_an_empty_consent_file_is_replaced_where_no_open_file_can_be_unlinked(
     remove = files.remove
 
     def as_on_windows(path: str) -> bool:
-        return not any(file.path == path for file in files._open_now) and remove(path)
+        return not any(file.path == path for file in support.open_now) and remove(path)
 
     monkeypatch.setattr(files, "remove", as_on_windows)
     monkeypatch.setattr(files, "WINDOWS", True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import spool as support
 from support.spool import (
     deliver,
     keep,
@@ -145,7 +146,7 @@ def test_settling_interrupted_anywhere_repeats_at_most(place: Path) -> None:
     for target, here in everywhere(place, two_records, deliver, step=11):
         again = deliver(target)
         assert len(again) == len(set(again))
-        for file in list(files._open_now):  # the process ends, and with it what was left locked
+        for file in list(support.open_now):  # the process ends, and with it what was left locked
             file.close()
         deliver(spool(here))
         assert deliver(spool(here)) == []

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any, Optional
 from unittest import mock
 
+from support import spool as support
 from support.power import Disk, RecordingOs
 from support.spool import FakeClock
 
@@ -212,17 +213,23 @@ class Process:
         """Have the modules under test be this process."""
         world = self.world
         before, world.current = world.current, self
-        opened, files._open_now = files._open_now, self.open_now
+        opened, support.open_now = support.open_now, self.open_now
         try:
             yield
         finally:
-            world.current, files._open_now = before, opened
+            world.current, support.open_now = before, opened
 
     def hatch(self) -> None:
         """Run the hooks of a child."""
         self.born = True
         del self.spool.claim  # type: ignore[attr-defined]
+        inherited = set(self.open_now)
         self.spool.after_fork()
+        for file in inherited:
+            if file._fd not in self.world.disk.fds:
+                self.open_now.discard(file)
+            else:  # of no consequence: nobody else can open it
+                assert not file.is_named(), "still open in a child"
         self._begin()
 
     def end(self) -> None:
@@ -345,7 +352,6 @@ class World:
         self._patches.append(mock.patch.object(files.File, "lock", locked))
         self._patches += [mock.patch.object(module, "os", recorder) for module in PATCHED]
         self._patches += [mock.patch.object(*small) for small in SMALL]
-        self._opened_before = files._open_now
         for patch in self._patches:
             patch.start()
 
@@ -355,7 +361,6 @@ class World:
                 process.end()
         for patch in reversed(self._patches):
             patch.stop()
-        files._open_now = self._opened_before
 
     def tell(self, what: str) -> None:
         self.told[what] += 1
@@ -387,6 +392,10 @@ class World:
         self.step.faulty = True
         self.tell("fault")
         return part
+
+    def descriptors(self) -> list[str]:
+        """What the current process has open."""
+        return [str(file._fd) for file in self.current.open_now] if self.current else []
 
     def _sync(self, fd: int) -> None:
         self.tick("sync")
