@@ -298,13 +298,17 @@ class Agent:
         """Whether ``DO_NOT_TRACK`` stops usage in this process (consoledonottrack.com)."""
         return self._environ.get("DO_NOT_TRACK", "") not in ("", "0")
 
+    @property
+    def _usage_stopped(self) -> bool:
+        """Whether no usage may be captured or sent now, whatever a callable would say."""
+        given = callable(self._consent) or self._consent is True
+        return not given or self._do_not_track or self._spool.consent.blocked
+
     def _usage_allowed(self) -> bool:
         """Whether usage may be captured now; asks a callable, on the caller's thread."""
         consent: Any = self._consent
-        if self._do_not_track or self._spool.consent.blocked:
-            return False
         try:
-            return (consent() if callable(consent) else consent) is True
+            return not self._usage_stopped and (consent is True or consent() is True)
         except (Exception, SystemExit):
             return False
 
@@ -321,16 +325,11 @@ class Agent:
         self._lost("no consent")
         return 0
 
-    def _gate(self, record: Record) -> str:
-        """Consulted before a record is sent: "open", "shut" (it waits) or "refused" (never)."""
+    def _gate(self, record: Record) -> bool:
+        """Whether a record may be sent now: usage only under the consent that it was captured under."""
         if not record.usage:
-            return "open"
-        epoch = self._spool.consent.current()
-        if epoch and record.epoch != epoch:
-            return "refused"
-        unasked = self._consent is None or self._consent is False
-        shut = not epoch or unasked or self._do_not_track or self._spool.consent.blocked
-        return "shut" if shut else "open"
+            return True
+        return 0 < self._spool.consent.current() == record.epoch and not self._usage_stopped
 
     # -- delivering ------------------------------------------------------------------------------
 
@@ -345,13 +344,13 @@ class Agent:
     def _flush(self, timeout_s: float, *, skip: tuple[str, ...]) -> DeliveryReport:
         """Deliver what waits; ``skip`` names the kinds of waiting to ignore."""
         totals, told = self._delivery.totals, ("delivered", "flagged", "untrusted")
-        before = [getattr(totals, name) for name in told]
+        before = dict(totals)
         try:
             if self._adapters:
                 self._worker.flush(timeout_s, *skip)
         except Exception as error:  # no descriptor to load a module with, or a defect of ours
             self._spool.note("delivery", error)
-        counts = {name: getattr(totals, name) - was for name, was in zip(told, before)}
+        counts = {name: totals.get(name, 0) - before.get(name, 0) for name in told}
         found, lanes = self._spool.count(), self._delivery.lanes
         pending = {name: found["pending"].get(name, 0) for name in lanes}
         return DeliveryReport(

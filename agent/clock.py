@@ -11,7 +11,6 @@ import _thread
 import os
 import sys
 import time as _time
-from _weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,16 +61,14 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
         mask(_signal.SIG_SETMASK, before)
 
 
-_forkables: dict[int, Any] = {}  # weak references by identity; each change is one step
+_workers: set[Any] = set()  # each change is one step
 _installed = False
 
 
 def watch_forks(worker: Any) -> None:
-    """Tell ``worker`` of every fork for as long as somebody else keeps it alive: such hooks cannot be removed."""
+    """Tell ``worker`` of every fork, until ``forget_forks``: such hooks cannot be removed."""
     global _installed
-    for key in [key for key, known in list(_forkables.items()) if known() is None]:
-        _forkables.pop(key, None)
-    _forkables[id(worker)] = ref(worker)
+    _workers.add(worker)
     if not _installed and hasattr(os, "register_at_fork"):
         _installed = True
         os.register_at_fork(
@@ -81,27 +78,35 @@ def watch_forks(worker: Any) -> None:
         )
 
 
-def _tell(what: str) -> None:
-    for known in list(_forkables.values()):
-        worker = known()
-        if worker is not None:
-            try:
-                getattr(worker, what)()
-            except BaseException:  # noqa: B036
-                pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
-
-
 def forget_forks(worker: Any) -> None:
     """The opposite of ``watch_forks``."""
-    _forkables.pop(id(worker), None)
+    _workers.discard(worker)
+
+
+def _tell(what: str) -> None:
+    for worker in list(_workers):
+        _quietly(getattr(worker, what))
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except BaseException:  # noqa: B036
+        pass  # os.fork would not raise it, nor a Ctrl-C, but print it into the host
 
 
 def _before_fork() -> None:
+    """Threads that can end do; others may go on to load a module of ours.
+
+    A thread that is waited for may load ``logging``. Who registers for forks while one is being prepared is not asked
+    before it, but told after it: ``logging`` would release its lock without having taken it, and that be printed.
+    """
+    whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
     _tell("before_fork")
-    try:
-        guard_logging(_await_imports)
-    except BaseException:  # noqa: B036
-        pass  # os.fork would print it into the host
+    _quietly(_await_imports)
+    logging: Any = sys.modules.get("logging")
+    if not whole and hasattr(logging, "shutdown"):
+        _quietly(lambda: logging._lock._is_owned() or logging._lock.acquire())
 
 
 def _await_imports() -> None:
@@ -122,22 +127,6 @@ def _is_importing() -> bool:
             importing |= name in _IMPORTERS
             frame = frame.f_back
     return False
-
-
-def guard_logging(wait: Callable[[], object]) -> None:
-    """Inside a fork hook: wait for a thread that may be loading urllib3, and with it ``logging``.
-
-    Who registers for forks while one is being prepared is not asked before it, but told after it: ``logging`` would
-    then release its lock without having taken it, and the interpreter would print that into the host.
-    """
-    whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
-    wait()
-    logging = sys.modules.get("logging")
-    if not whole and hasattr(logging, "shutdown"):
-        lock = getattr(logging, "_lock", None)
-        owned = getattr(lock, "_is_owned", None)
-        if lock is not None and owned is not None and not owned():
-            lock.acquire()
 
 
 def exit_time_left_s(timeout_s: float) -> float:

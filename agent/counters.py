@@ -57,7 +57,7 @@ class Counters:
         self.discard()
         self._writing, self._inside = RLock(), False
         self._due_at = 0.0  # not before that, by the monotonic clock
-        self.unsynced = self._rung = False  # usage was recorded and not synced; somebody was rung
+        self.unsynced = False  # usage was recorded and not synced
 
     def discard(self) -> None:
         """Forget what is counted (consent refused)."""
@@ -70,28 +70,21 @@ class Counters:
         self._epoch = self._epoch or epoch
 
     def add(self, activity: str, n: int) -> bool:
-        """Count; True when somebody should be woken to write."""
+        """Count; True when somebody should be woken to write: for the rest whoever was first has done so."""
+        first = not self._added
         self._added.append((activity, n))
         # While somebody writes, for seconds on a bad disk, it gathers on.
         if len(self._added) >= FOLD_AT and not self._inside:
             self._alone(self._fold)
-        # Only ever set where it was not: the writer resets it before it looks at what was added.
-        rung, self._rung = self._rung, True
-        return not rung
+        return first
 
     def due_in_s(self) -> float | None:
         """Seconds until something is to be written or a window ends; None while nothing is counted."""
-        if not self._changed():
-            # From here on who adds rings; who added before is seen by the second look.
-            self._rung = False
-        waits = [self._ends_in_s(window) for window in list(self._windows.values())]
-        if self._changed():
+        windows = list(self._windows.values())
+        waits = [self._ends_in_s(window) for window in windows]
+        if self._added or self.unsynced or any([one.total != one.written for one in windows]):
             waits.append(0.0)
         return max(0.0, self._due_at - self._clock.monotonic(), min(waits)) if waits else None
-
-    def _changed(self) -> bool:
-        unwritten = [w for w in list(self._windows.values()) if w.total != w.written]
-        return bool(self._added or self.unsynced or unwritten)
 
     def _ends_in_s(self, window: Window) -> float:
         """A clock set back behind its begin ends a window too."""
@@ -116,7 +109,7 @@ class Counters:
                 self._inside = False
 
     def _keep(self, end: bool) -> bool:
-        self._rung, whole = False, True
+        whole = True
         if self._added or self._windows:
             epoch = self._spool.consent.ensure()
             if epoch and self._epoch and epoch != self._epoch:
@@ -146,7 +139,6 @@ class Counters:
             over = end or self._ends_in_s(window) <= 0
             window.ended_at = self._clock.time() if over else None
         changed = [w for w in windows if w.ended_at is not None or w.total != w.written]
-        totals = [window.total for window in changed]
         records = self._records(changed)
         open_ = self._records([window for window in windows if window.ended_at is None])
         whole = self._spool.keep_counters(records, open_)
@@ -154,8 +146,8 @@ class Counters:
             ended = [one for one in records if one.ended_at is not None]
             if FULL in [self._spool.record(one, sync=False) for one in ended]:
                 return False
-        for window, total in zip(changed, totals):
-            window.written = total if whole else window.written
+        for window in changed:
+            window.written = window.total if whole else window.written
             if window.ended_at is not None:
                 self._windows.pop(window.activity, None)
         return whole

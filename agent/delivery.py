@@ -12,12 +12,13 @@ from time import monotonic
 
 from . import verdicts
 from .errors import debug
-from .lanes import CONSENT, ORIGIN, Lane
+from .lanes import Lane
 from .values import Outcome, Unreachable, Verdict, Withheld, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
+    from typing import Any
 
     from .spool.record import Record
     from .values import Core, Request, Transport
@@ -32,26 +33,15 @@ PASS_RECORDS, PASS_S = 256, 2.0
 DEAD_AT = 12
 # With less than this left no further request is begun: it would only be cut short.
 LEFT_MIN_S = 0.05
-# How soon to look again at what waits for something of our own, and at what the disk refuses.
-PARKED_S, REFUSED_S = 3600.0, 30.0
+# How soon to look again at what lacks an origin, at what the disk refuses, and after a pass that came to nothing.
+ORIGIN_AGAIN_S, REFUSED_S, IDLE_S = 3600.0, 30.0, 1.0
 # 2025: nothing of ours is older. A clock that said less was not set yet, so the record's age is unknown.
 EARLIEST_AT = 1_735_689_600.0
+# Two runs, this far apart, must agree on an age that nothing signed corroborates.
+AGREED_S = 24 * 3600.0
 # How long a refusal of consent waits for a request that is being broken off, and a pass for a product's ``domain``.
 CALL_OFF_S, ORIGIN_S = 0.2, 3.0
-
-
-class Totals:
-    """What all passes of this process came to."""
-
-    __slots__ = ("sent", "delivered", "flagged", "rejected", "untrusted")
-
-    def __init__(self) -> None:
-        self.sent = self.delivered = self.flagged = self.rejected = self.untrusted = 0
-
-    def count(self, answered: str, ended: str) -> None:
-        """One answer, and what became of its record."""
-        for name in {answered, ended}.intersection(self.__slots__):
-            setattr(self, name, getattr(self, name) + 1)
+FOREVER = float("inf")
 
 
 class Delivery:
@@ -64,6 +54,8 @@ class Delivery:
         _settle(record, lane, verdict)       book "answer" or "end"; the lane is proven or waits
       spool.release()                        reap, compact, let go
       on_outcome(...)                        after the release: a dialog in it holds up nobody else
+
+    What a pass leaves waits for its lane (``lane.wait``), or is looked at again at ``_again_at``.
     """
 
     def __init__(self, core: Core, transport: Transport | None, on_outcome: Told) -> None:
@@ -71,19 +63,22 @@ class Delivery:
         self._given = self.transport = transport
         self._on_outcome, self._gate = on_outcome, core.gate
         self.lanes = {adapter.name: Lane(adapter, core) for adapter in core.adapters}
-        self.silent = False
+        self.silent, self._most_age_s = False, core.config.max_age_days * 86400.0
         self.after_fork()
 
     def after_fork(self) -> None:
         """Begin anew: connections and who is in the middle of a pass are the parent's."""
         self.quietly("after_fork")
         self.transport = self._given
-        self.totals = Totals()
+        self.sent = 0  # by this process
+        self.totals: dict[str, int] = {}  # how often each outcome came
         self.stopping = False
         self.in_flight: Record | None = None
-        self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
+        self.skip: tuple[str, ...] = ()  # kinds of waiting that do not hold for the next pass
         self._seen: object = None  # the news that the last pass looked at
-        self._refused = False  # the disk cannot be written, so nothing is sent from it
+        self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
+        self._again_at = FOREVER
+        self._noted_age: dict[str, Any] = {}  # over-aged records, seen in this pass
 
     # -- when ------------------------------------------------------------------------------------
 
@@ -92,15 +87,18 @@ class Delivery:
         now, fresh = self._clock.time(), self._spool.news is not self._seen
         if self._seen is None:
             self._spool.refresh_facts()
-            self.refresh()
-        waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.left]
-        if not fresh:
-            waits += [PARKED_S for lane in self.lanes.values() if lane.parked]
-        if self._spool.memory or self._refused:
-            waits.append(0.0 if fresh else REFUSED_S)
+            self._refresh()
+        waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.wait]
+        if self._again_at < FOREVER:
+            waits.append(max(0.0, self._again_at - self._clock.monotonic()))
+        if self._spool.memory and fresh:
+            waits.append(0.0)
         return min(waits) if waits else None
 
-    def refresh(self) -> None:
+    def _look_again(self, in_s: float) -> None:
+        self._again_at = min(self._again_at, self._clock.monotonic() + in_s)
+
+    def _refresh(self) -> None:
         """Know of each lane what any process wrote down."""
         for lane in self.lanes.values():
             lane.take(self._spool, self._clock.time())
@@ -110,18 +108,15 @@ class Delivery:
         self._spool.refresh_facts()
         known = self.lanes[name]
         lane = Lane(known.adapter, self._core)
-        lane.tag, lane.floor_tag = known.tag, known.floor_tag  # of the keys that it began with
+        vars(lane).update(vars(known), freshness=lane.freshness)
         lane.take(self._spool, self._clock.time())
         return lane
 
     def hand_over(self) -> None:
-        """Another process delivers what is there: nothing is due here until something else is recorded."""
+        """Another process delivers what can be sent now: nothing of that is due here any more."""
         self._seen = self._spool.news
-
-    def pardon(self, *waits: str) -> None:
-        """Let these kinds of waiting not hold until each lane's next attempt."""
         for lane in self.lanes.values():
-            lane.pardoned = waits
+            lane.begin(self._clock.time(), ())
 
     @property
     def is_current(self) -> bool:
@@ -130,7 +125,7 @@ class Delivery:
 
     # -- one pass --------------------------------------------------------------------------------
 
-    def run(self, ends_at: float | None = None) -> str:
+    def run(self, ends_at: float = FOREVER) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
         if not self.take():
             return BUSY
@@ -162,124 +157,125 @@ class Delivery:
         finally:
             self._inside.clear()
 
-    def _pass(self, told: list[Outcome], ends_at: float | None) -> str:
-        self._seen, self._refused, began_at = self._spool.news, False, monotonic()
-        most = self.totals.sent + PASS_RECORDS
-        self.refresh()
-        open_ = self._open(ends_at)
-        old: list[Record] = []
-        doubted = [name for name, lane in open_.items() if lane.failures]
-        for record in self._spool.waiting(doubted) if open_ else ():
-            lane, left_s = self._lane(record), self._left_s(ends_at)
-            over = self.totals.sent >= most or monotonic() - began_at > PASS_S
-            if self.stopping or left_s <= 0 or over:
-                self._leave(open_.values())
+    def _pass(self, told: list[Outcome], ends_at: float) -> str:
+        before, over_at = self.sent, monotonic() + PASS_S
+        self._open(ends_at)
+        lanes, more = self.lanes.values(), False
+        doubted = [name for name, lane in self.lanes.items() if lane.failures and not lane.wait]
+        old, oldest_at = [], self._spool.oldest_at()
+        aging = oldest_at is not None and self._clock.time() - oldest_at > self._most_age_s
+        for record in self._spool.waiting(doubted):
+            lane = self._lane(record)
+            # Over-aged records may wait behind those that failed less.
+            if not aging and all([one.wait for one in lanes]):
                 break
-            if self._is_overdue(record, lane):
+            full = self.sent - before >= PASS_RECORDS or monotonic() > over_at
+            if full or self.stopping or ends_at - monotonic() < LEFT_MIN_S:
+                more = True
+                break
+            if aging and self._is_overdue(record, lane):
                 old.append(record)
-            elif lane is not None and record.endpoint not in open_:
-                lane.left = True
-            elif lane is not None:
-                verdict = self._attempt(record, lane, left_s)
+            elif lane is not None and not lane.wait:
+                verdict = self._attempt(record, lane, ends_at)
                 ended = verdict is not None and self._settle(record, lane, verdict)
                 if verdict is not None and ended and self._on_outcome is not None:
                     told.append(self._outcome(record, verdict))
-                if lane.remaining_s(self._clock.time()) > 0:
-                    self._leave([open_.pop(record.endpoint)])
-                if not open_ and not self._may_hold_old():
-                    break
         if old:
             self._spool.drop(old, why="age")
-        for lane in self.lanes.values():
-            lane.end()
+        if self._noted_age:
+            self._spool.note_fact("age", "", **self._noted_age)
+        for lane in lanes:
             lane.keep(self._spool)
-        debug("pass over: %s sent", self.totals.sent - most + PASS_RECORDS)
-        return MORE if [lane for lane in open_.values() if lane.left] else DONE
+        sent = self.sent - before
+        if more:
+            self._look_again(0.0 if sent else IDLE_S)
+        if self._spool.memory and self._spool.directory is not None:
+            self._look_again(REFUSED_S)
+        debug("pass over: %s sent", sent)
+        return MORE if more and sent else DONE
 
-    def _open(self, ends_at: float | None) -> dict[str, Lane]:
-        """The lanes that may be asked now. All others have something left as far as anybody knows."""
+    def _open(self, ends_at: float) -> None:
+        """Begin a pass: know what is waited for, and no more of what the last one left."""
+        first, self._seen = self._seen is None, self._spool.news
+        self._again_at, self._noted_age = FOREVER, {}
+        self._refresh()
         now = self._clock.time()
-        for lane in self.lanes.values():
-            lane.begin()
-            if not lane.noticed and self._spool.left_open(lane.adapter.name):
+        for name, lane in self.lanes.items():
+            lane.begin(now, self.skip)
+            if first and self._spool.left_open(name):
                 lane.break_off(now)
                 lane.keep(self._spool)  # this run may end like the others
-            lane.noticed = True
             trust = lane.adapter.trust
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
-            if trust is not None and not lane.remaining_s(now):
+            if trust is not None and not lane.wait:
                 inside.request = True
                 try:
-                    trust.ask(self._ready(), lane, self._left_s(ends_at))
+                    trust.ask(self._ready(), lane, self._limit_s(ends_at))
                 finally:
                     inside.request = False
-        self._leave([lane for lane in self.lanes.values() if lane.remaining_s(now) > 0])
-        return {name: lane for name, lane in self.lanes.items() if not lane.left}
-
-    @staticmethod
-    def _leave(lanes: Iterable[Lane]) -> None:
-        for lane in lanes:
-            lane.left = True
+        self.skip = ()
 
     def _lane(self, record: Record) -> Lane | None:
         """Where a record goes; nowhere if its endpoint's name stands for another kind of server by now."""
         lane = self.lanes.get(record.endpoint)
         return lane if lane is not None and lane.adapter.usage == record.usage else None
 
-    def _left_s(self, ends_at: float | None) -> float:
-        """Seconds that the next request may take; 0 for another that would be cut short. The first is always tried."""
-        limit_s = self._core.config.request_timeout_s
-        if ends_at is None:
-            return limit_s
-        left_s = min(limit_s, ends_at - monotonic())
-        return left_s if left_s > LEFT_MIN_S or not self.totals.sent else 0.0
+    def _limit_s(self, ends_at: float) -> float:
+        """Seconds that the next request may take."""
+        return min(self._core.config.request_timeout_s, ends_at - monotonic())
 
-    def _may_hold_old(self) -> bool:
-        """Whether records may be over-aged that wait behind those that failed less."""
-        oldest_at, most_s = self._spool.oldest_at(), self._core.config.max_age_days * 86400.0
-        return oldest_at is not None and self._clock.time() - oldest_at > most_s
+    # -- age -------------------------------------------------------------------------------------
 
     def _is_overdue(self, record: Record, lane: Lane | None) -> bool:
-        """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing."""
-        now, most_s = self._clock.time(), self._core.config.max_age_days * 86400.0
-        if record.at < EARLIEST_AT or now - record.at <= most_s:
+        """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing.
+
+        A signed answer does; where none is to come another run does that saw the record over-aged a day before.
+        """
+        spool, now, ticks = self._spool, self._clock.time(), self._clock.monotonic()
+        overdue_s = now - record.at - self._most_age_s
+        if record.at < EARLIEST_AT or overdue_s <= 0:
             return False
         # The clock may have been set since: what this process recorded is no older than the process.
-        if record.run == self._spool.run and self._spool.age_s() <= most_s:
+        if record.run == spool.run and spool.age_s() <= self._most_age_s:
             return False
-        ticks = self._clock.monotonic()
         if any(one.freshness.corroborates(now, ticks) for one in self.lanes.values()):
             return True
-        overdue_s = now - record.at - most_s
-        return lane is not None and lane.agrees_on_age(now, overdue_s, self._spool.run)
+        if lane is None or lane.adapter.signed:
+            return False
+        seen: Any = spool.fact("age", "")
+        at, by = seen.get("at"), seen.get("run")
+        since_s = now - at if type(at) in (int, float) and abs(at) < 1e12 else -1.0
+        agreed = by != spool.run and since_s >= AGREED_S
+        if (
+            agreed or since_s < 0
+        ):  # of use, or of a clock that was wrong: the next run compares with this one
+            self._noted_age = {"at": now, "run": spool.run}
+        return agreed and since_s < overdue_s
 
     # -- one record ------------------------------------------------------------------------------
 
-    def _attempt(self, record: Record, lane: Lane, limit_s: float) -> Verdict | None:
+    def _attempt(self, record: Record, lane: Lane, ends_at: float) -> Verdict | None:
         """Send one record; what came of it, or None where it was not tried."""
-        gate, began_at = self._gate(record), monotonic()
-        if gate == "refused":
-            self._spool.forget(record)
+        if not self._gate(record):
+            return None  # a decision on consent is news
+        if not self._knows_origin(record, lane, ends_at):
+            self._look_again(ORIGIN_AGAIN_S)
             return None
-        if gate != "open":
-            lane.parked = CONSENT
-            return None
-        if not self._knows_origin(record, lane, limit_s):
-            lane.parked = ORIGIN
-            return None
-        limit_s -= round(monotonic() - began_at, 1)  # in tenths: a reason may name it
-        now = self._clock.time()
+        now, limit_s = self._clock.time(), self._limit_s(ends_at)
         try:
             request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
-        except (OSError, ImportError, MemoryError):  # nothing is left to load a module with
-            lane.left = True
-            return None
+        except (
+            OSError,
+            ImportError,
+            MemoryError,
+        ) as error:  # nothing is left to load a module with
+            return Verdict(verdicts.OFFLINE, reason="cannot be encoded: " + type(error).__name__)
         except Exception as error:  # a body that none of us wrote costs itself and no other record
             return Verdict(verdicts.REJECTED, reason="cannot be encoded: " + type(error).__name__)
         return self._send(record, lane, request, limit_s) if limit_s > 0 else None
 
-    def _knows_origin(self, record: Record, lane: Lane, limit_s: float) -> bool:
+    def _knows_origin(self, record: Record, lane: Lane, ends_at: float) -> bool:
         """Whether it is known whose usage it is; asked once in a pass, where a callable can be left behind."""
         if record.kind != "aggregate" or record.body.get("domain") or record.body.get("ip_addr"):
             return True
@@ -287,24 +283,25 @@ class Delivery:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
             aside = getattr(self._ready(), "aside", None)
             try:
-                lane.origin = ask() if aside is None else aside(ask, min(limit_s, ORIGIN_S))
+                lane.origin = (
+                    ask() if aside is None else aside(ask, min(ORIGIN_S, self._limit_s(ends_at)))
+                )
             except Unreachable:
                 lane.origin = {}
         record.body = {**record.body, **(lane.origin or {})}
         return bool(lane.origin)
 
     def _send(self, record: Record, lane: Lane, request: Request, limit_s: float) -> Verdict | None:
-        request.may_send = lambda: not self.stopping and self._gate(record) == "open"
+        request.may_send = lambda: not self.stopping and self._gate(record)
         first = record.kind == "aggregate" and not self._spool.attempts(record).failed
         if not self._spool.try_(record, sync=first):
-            self._refused = True
+            self._look_again(REFUSED_S)
             return None
         # Set before consent is asked: who withdraws it looks here.
         self.in_flight = record
         if not request.may_send():
             return Verdict(verdicts.WITHHELD)
-        self.totals.sent += 1
-        lane.pardoned = ()
+        self.sent += 1
         secret = str(record.body.get("license_key") or "")
         inside.request = True
         try:
@@ -328,8 +325,8 @@ class Delivery:
         spool, now, outcome = self._spool, self._clock.time(), verdict.outcome
         self.in_flight = None
         debug("%s: %s %s", record.endpoint, record.id, verdict)
-        if self._gate(record) == "refused":  # meanwhile: no word of it is kept
-            spool.forget(record)
+        if record.usage and spool.consent.current() not in (0, record.epoch):
+            spool.forget(record)  # refused meanwhile: no word of it is kept
             return False
         if outcome == verdicts.OFFLINE and self.stopping:
             return False  # broken off: the next run sees that this one came to no end of it
@@ -343,7 +340,8 @@ class Delivery:
             lane.prove(now)
         elif verdict.outcome != verdicts.REJECTED:
             lane.settle(outcome, verdict, now)
-        self.totals.count(outcome, verdict.outcome)
+        for name in {outcome, verdict.outcome}:
+            self.totals[name] = self.totals.get(name, 0) + 1
         if verdict.outcome in verdicts.ENDED:
             spool.answer(record, verdict, now)
             return True

@@ -110,10 +110,7 @@ class File:
 
     def sync(self) -> None:
         """Make what was written survive a power cut, as far as the platform can."""
-        try:
-            _sync(self._fd)
-        except ValueError:
-            pass  # a signal handler closed it in this moment, and synced it before
+        _sync(self._fd)
 
     def lock(self) -> bool | None:
         """Take its lock without waiting: True, False (held), None (no locks here).
@@ -150,12 +147,9 @@ class File:
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
             self.stat()
-            if (
-                self.held is not None and not WINDOWS
-            ):  # there nothing is inherited, and closing frees
+            # On Windows nothing is inherited, and closing frees.
+            if self.held is not None and not WINDOWS:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except ValueError:
-            ours = False  # as in sync
         except OSError as error:
             ours = error.errno != errno.EBADF
         try:

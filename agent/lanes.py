@@ -15,6 +15,7 @@ from .signatures.freshness import AGREE_S, Freshness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from .spool.store import Spool
@@ -33,8 +34,6 @@ EXCUSED = frozenset((408, 429, 502, 503, 504))
 REFUSED_WEIGHT = 6
 # So many requests in a row that ended with their process count as a failure of the endpoint.
 BROKEN_AT = 3
-# Two runs, this far apart, must agree on an age that nothing signed corroborates.
-AGREED_S = 24 * 3600.0
 # What a lane may be waiting for that is our own.
 CONSENT, ORIGIN = "consent", "a domain or ip_addr"
 
@@ -46,7 +45,6 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
     "broken": (int, 0, 1e9),
     "set_at": ((int, float), *_TIME),
     "delay_s": ((int, float), 0, HELD_MAX_S),
-    "overdue_at": ((int, float), *_TIME),
 }
 
 
@@ -64,27 +62,21 @@ class Lane:
         self.wait = self.reason = ""
         self.set_at = self.delay_s = 0.0
         self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
-        # When over-aged records were first seen, and by which run.
-        self.overdue_at, self.overdue_run = 0.0, ""
-        # Of this process: kinds of waiting that do not hold until the next attempt; open tries were looked for.
-        self.pardoned: tuple[str, ...] = ()
-        self.noticed = False
-        # Of this pass: it settled a record; some of its records still wait; what of our own they wait for.
-        self.proved = self.left = False
-        self.parked = ""
-        self.origin: dict[str, str] | None = None  # of sums, once asked in this pass
-        self._noted: tuple[float, str] | None = None  # over-aged records, seen now by us
+        # Of this pass: it settled a record; whose usage sums are, once asked.
+        self.proved = False
+        self.origin: dict[str, str] | None = None
 
     def remaining_s(self, now: float) -> float:
         """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
-        if not self.wait or self.wait in self.pardoned or now < self.set_at:
+        if not self.wait or now < self.set_at:
             return 0.0
         return max(0.0, self.set_at + self.delay_s - now)
 
-    def begin(self) -> None:
-        """A pass begins."""
-        self.proved = self.left = False
-        self.parked, self.origin, self._noted = "", None, None
+    def begin(self, now: float, skip: Collection[str]) -> None:
+        """A pass begins: a wait that is over, or of a kind to skip, is none."""
+        self.proved, self.origin = False, None
+        if self.wait in skip or not self.remaining_s(now):
+            self.wait = ""
 
     def prove(self, now: float) -> None:
         """A record was settled: nothing stands between us and the next one."""
@@ -99,23 +91,6 @@ class Lane:
             return 0
         return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
 
-    def agrees_on_age(self, now: float, overdue_s: float, run: str) -> bool:
-        """Whether another run, a day before, saw a record over-aged that is so by ``overdue_s``.
-
-        What the next run compares with is noted, and replaced by what this one saw once it was of use.
-        """
-        if self.adapter.signed:
-            return False
-        since_s = now - self.overdue_at
-        by_another = self.overdue_run not in ("", run) and since_s >= AGREED_S
-        if by_another or not self.overdue_run or since_s < 0:
-            self._noted = (now, run)
-        return by_another and since_s < overdue_s
-
-    def end(self) -> None:
-        """A pass ends."""
-        self.overdue_at, self.overdue_run = self._noted or (self.overdue_at, self.overdue_run)
-
     def break_off(self, now: float) -> None:
         """A run ended in the middle of a request: after a few in a row the next one waits a while."""
         self.broken += 1
@@ -124,9 +99,7 @@ class Lane:
 
     def settle(self, outcome: str, verdict: Verdict, now: float) -> None:
         """Wait as an answer that settled nothing says."""
-        self.pardoned, self.broken = (), 0
-        self.set_at = now
-        self.reason = verdict.reason
+        self.broken, self.set_at, self.reason = 0, now, verdict.reason
         if outcome == verdicts.HELD:
             most_s = HELD_PROVEN_MAX_S if self.proven_at else HELD_MAX_S
             self.wait, self.delay_s = HELD, min(most_s, HELD_BASE_S * 2.0 ** min(self.holds, 10))
@@ -143,7 +116,6 @@ class Lane:
         bound_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(self.failures, 20))
         self.wait, self.set_at, self.reason = BACKOFF, now, reason
         self.delay_s = BACKOFF_BASE_S + chance * (bound_s - BACKOFF_BASE_S)
-        self.pardoned = ()
 
     def forgive(self) -> None:
         """What the failures came of is over: try again at once."""
@@ -156,12 +128,9 @@ class Lane:
         kept = {name: getattr(self, name) for name in _FIELDS}
         ours = not self.adapter.usage or self.reason.startswith(verdicts.OFFLINE)
         kept.update(wait=self.wait, reason=self.reason if ours else "")
-        spool.note_fact("lane", self.tag, **kept, overdue_run=self.overdue_run)
-        floor, doubtful = self.freshness.floor, self.freshness.doubtful
-        proven_at = self.proven_at
-        spool.note_fact(
-            "floor", self.floor_tag, floor=floor, doubtful=doubtful, proven_at=proven_at
-        )
+        spool.note_fact("lane", self.tag, **kept)
+        floor = {name: getattr(self.freshness, name) for name in ("floor", "doubtful")}
+        spool.note_fact("floor", self.floor_tag, **floor, proven_at=self.proven_at)
 
     def take(self, spool: Spool, now: float) -> None:
         """Adopt what any process wrote down, field by field where type and bounds fit."""
@@ -175,7 +144,6 @@ class Lane:
             if wait != self.wait or not self.adapter.usage:
                 self.reason = str(kept.get("reason") or "")[:400]
             self.wait = wait
-        self.overdue_run = str(kept.get("overdue_run") or "")[:64]
         proven_at = floor.get("proven_at")
         if isinstance(proven_at, (int, float)) and 0 <= proven_at <= now:
             self.proven_at = max(self.proven_at, proven_at)

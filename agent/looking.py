@@ -53,7 +53,6 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
             strays.discard(adapter.name)
     trouble = {
         "spool": "; ".join({**spool.trouble, **unread}.values()),
-        "worker": agent._worker.trouble,
         "licence": agent._licence.trouble,
     }
     return {
@@ -85,12 +84,9 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
     config = next(one for one in agent._config.endpoints if one.name == adapter.name)
     lane, now = agent._delivery.lane_of(adapter.name), agent._clock.time()
     remaining_s = lane.remaining_s(now)
-    own = agent._delivery.lanes[adapter.name]
-    waits_for = ORIGIN if stray else own.parked
-    if adapter.usage and pending and (agent._do_not_track or not agent._consent):
+    waits_for = ORIGIN if stray else ""
+    if adapter.usage and pending and agent._usage_stopped:
         waits_for = CONSENT
-    # What a usage server said is on no disk, for it may repeat what was recorded.
-    said = own.reason if own.wait == lane.wait and agent._consent is not False else ""
     return {
         "name": adapter.name,
         "kind": "usage" if adapter.usage else "licence",
@@ -100,7 +96,7 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
         "waiting": lane.wait if remaining_s else "",
         "waits_for": waits_for,
         "retry_in_s": round(remaining_s),
-        "reason": lane.reason or said,
+        "reason": lane.reason,
         "failures": lane.failures,
         "proven": bool(lane.proven_at),
         "keyring": adapter.trust and adapter.trust.report(now, agent._spool),
@@ -118,7 +114,7 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     requests = []
     for record in [*waiting, *counted.values()]:
         adapter = adapters.get(record.endpoint)
-        if adapter is None or adapter.usage != record.usage or agent._gate(record) != "open":
+        if adapter is None or adapter.usage != record.usage or not agent._gate(record):
             continue
         body = record.body
         if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):

@@ -221,5 +221,5 @@ class Core(_Facts):
     environ: Mapping[str, str]
     spool: Spool
     adapters: list[Adapter]
-    gate: Callable[[Record], str]  # "open", "shut" (it waits) or "refused" (never), of a record
+    gate: Callable[[Record], bool]  # whether a record may be sent now
     user_identifier: Callable[[], str]

@@ -27,18 +27,16 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .values import Core
 
-# While another process delivers: how soon to ask for its place again, and how soon after so long.
-BUSY_S, BUSY_MAX_S, PATIENCE_S = 0.25, 5.0, 600.0
-# A pass that sent nothing does not follow another at once, whatever it thinks is waiting.
-IDLE_S = 1.0
+# How soon to ask again while another process delivers: it may be killed, and has to be followed within a second.
+BUSY_S = 0.5
 # A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
 LOOK_AGAIN_S = 900.0
 # How long nothing is tried again after a defect of ours.
 DEFECT_S = 60.0
 # Records older than this do not wait for the host's start-up.
 OLD_S = 86400.0
-# A lock cannot be interrupted on Windows: a wait is so many waits, between which Ctrl-C is seen.
-SLICE_S = 0.2
+# How often a flush looks whether its pass is over: unlike a lock, a sleep can be interrupted on Windows too.
+FLUSH_S = 0.005
 # How long a fork waits for a thread that is about to end.
 PARK_S = 0.2
 
@@ -46,13 +44,13 @@ PARK_S = 0.2
 class _Life:
     """One thread's, from its start to its end; ``running`` is held as long."""
 
-    __slots__ = ("bell", "running", "stopping", "ident", "native")
+    __slots__ = ("bell", "running", "stopping", "native")
 
     def __init__(self) -> None:
         self.bell, self.running = _thread.allocate_lock(), _thread.allocate_lock()
         self.bell.acquire()
         self.stopping = False
-        self.ident = self.native = 0
+        self.native = 0
 
 
 class Worker:
@@ -74,11 +72,9 @@ class Worker:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._life = _Life()
-        self._waiters: list[Any] = []  # locks of callers of flush; released when their pass is over
+        self._waiters: set[object] = set()  # calls of flush, until their pass is over
         self._hooked, self._finalizer = False, None
         self._not_before: float | None = None  # of the first pass, by the given clock
-        self._busy_s = 0.0  # spent on asking, in vain
-        self.trouble = ""
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -86,11 +82,6 @@ class Worker:
     def running(self) -> bool:
         """Whether the thread lives."""
         return self._life.running.locked()
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the caller is on the worker's thread."""
-        return self.running and self._life.ident == _thread.get_ident()
 
     def wake(self, *, recorded: bool) -> None:
         """After recording or counting: have the thread look; keep what was counted where there is none."""
@@ -102,13 +93,13 @@ class Worker:
     def ring(self) -> bool:
         """Have the next turn done at once; starts the thread where there is none. False where none can be had."""
         life = self._life
-        if self.closed or life.stopping or not (life.running.locked() or self._start(life)):
+        if self.closed or life.stopping:
             return False
         try:
             life.bell.release()
         except RuntimeError:
             pass  # rung already
-        return True
+        return life.running.locked() or self._start(life)
 
     def _start(self, life: _Life) -> bool:
         threading = sys.modules.get("threading")
@@ -121,38 +112,33 @@ class Worker:
             return True
         except (RuntimeError, MemoryError, OSError) as error:
             life.running.release()
-            self.trouble = "no thread: " + str(error)
+            self._spool.note("worker", "no thread: %s" % error)
             return False
         except BaseException:  # Ctrl-C: nobody knows whether it has begun; if so, it ends
             life.stopping, self._life = True, _Life()
             raise
 
     def _main(self, life: _Life) -> None:
-        life.ident = _thread.get_ident()
         life.native = getattr(_thread, "get_native_id", int)()
+        wait_s: float | None = 0.0
         try:
-            wait_s: float | None = 0.0
             while wait_s is not None and not life.stopping:
-                wait_s = self._stepped()
-                if wait_s is not None and not life.stopping:
-                    life.bell.acquire(True, min(max(wait_s, 0.0), LOOK_AGAIN_S))
+                life.bell.acquire(True, min(max(wait_s, 0.0), LOOK_AGAIN_S))
+                wait_s = None if life.stopping else self._stepped()
         finally:
             life.running.release()
-        # Who rang between that last look and the release took this thread for alive.
-        try:
-            if life is self._life and (self._waiters or self._next_s() is not None):
-                self.ring()
-        except Exception as error:  # the host's clock may raise, and a thread's end would print it
-            self.trouble = "%s: %s" % (type(error).__name__, error)
+        if life.bell.acquire(False):  # who rang since that turn began took this thread for alive
+            self.ring()
 
     def _stepped(self) -> float | None:
         try:
             wait_s = self._turn()
         except BaseException as error:  # noqa: B036 - a defect of ours must not print into the host
-            self.trouble = "%s: %s" % (type(error).__name__, error)
-            debug("defect: %s", self.trouble)
+            why = "%s: %s" % (type(error).__name__, error)
+            self._spool.note("worker", why)
+            debug("defect: %s", why)
             return DEFECT_S
-        self.trouble = ""
+        self._spool.note("worker")
         return wait_s
 
     # -- one turn --------------------------------------------------------------------------------
@@ -165,31 +151,23 @@ class Worker:
         if self._counters.due_in_s() == 0:
             self._counters.keep()
         waiters = list(self._waiters)
-        due_s = self._delivery.due_in_s()
-        rest_s = 0.0 if waiters or due_s is None else self._delay_s()
-        if not waiters and (due_s is None or max(due_s, rest_s) > 0):
-            return self._next_s(rest_s)
-        if self.detached is not None and self.detached.works and not waiters:
-            return _least(self.detached.turn(), self._counters.due_in_s())
-        sent = self._delivery.totals.sent
-        result = self._delivery.run()
-        if result == BUSY:
-            # Who delivers may be killed, and has to be followed within a second; or be suspended for hours.
-            self._busy_s += BUSY_S
-            return BUSY_S if self._busy_s < PATIENCE_S else BUSY_MAX_S
-        self._busy_s = 0.0
-        if result == DONE:
-            for waiter in waiters:
-                self._let_go(waiter)
-        return self._next_s(0.0 if self._delivery.totals.sent > sent else IDLE_S)
+        due_s = 0.0 if waiters else self._due_in_s()
+        if due_s == 0 and not waiters and self.detached is not None and self.detached.works:
+            due_s = self.detached.turn()
+        elif due_s == 0:
+            result = self._delivery.run()
+            if result == BUSY:
+                return BUSY_S
+            if result == DONE:
+                self._waiters.difference_update(waiters)
+            due_s = 0.0 if self._waiters else self._due_in_s()
+        waits = [wait for wait in (due_s, self._counters.due_in_s()) if wait is not None]
+        return min(waits) if waits else None
 
-    def _next_s(self, rest_s: float = 0.0) -> float | None:
+    def _due_in_s(self) -> float | None:
+        """Seconds until a pass that nobody waits for; None for none."""
         due_s = self._delivery.due_in_s()
-        if self._waiters:
-            due_s = 0.0
-        elif due_s is not None:
-            due_s = max(due_s, rest_s)
-        return _least(due_s, self._counters.due_in_s())
+        return None if due_s is None else max(due_s, self._delay_s())
 
     def _delay_s(self) -> float:
         """What is left of ``start_delay_s``; old records, and those of a product that ends early, do not wait."""
@@ -213,42 +191,31 @@ class Worker:
             return
         self.hook()
         self._counters.keep(end=True)
-        self._delivery.pardon(*waits)
+        self._delivery.skip = waits
         ends_at = monotonic() + timeout_s
-        try:
-            if self.manual or self.is_current or not self._ask(ends_at):
-                self._deliver_here(ends_at)
-        finally:
-            self._delivery.pardon()
+        if self.manual or not self._ask(ends_at):
+            self._deliver_here(ends_at)
 
     def _ask(self, ends_at: float) -> bool:
         """Wait for the thread; False where there is none."""
-        waiter = _thread.allocate_lock()
-        waiter.acquire()
-        self._waiters.append(waiter)
+        waiter = object()
+        self._waiters.add(waiter)
         try:
-            if not self.ring():
-                return False
-            while not waiter.acquire(True, min(SLICE_S, max(0.0, ends_at - monotonic()))):
-                if monotonic() >= ends_at or self.closed or self.exiting:
+            asked = self.ring()
+            while asked and waiter in self._waiters and not (self.closed or self.exiting):
+                if monotonic() > ends_at:
                     break
-            return True
+                time.sleep(FLUSH_S)
+            return asked
         finally:
-            self._let_go(waiter)
-
-    def _let_go(self, waiter: Any) -> None:
-        try:
-            self._waiters.remove(waiter)
-            waiter.release()
-        except (ValueError, RuntimeError):
-            pass  # the other side was quicker
+            self._waiters.discard(waiter)
 
     def _deliver_here(self, ends_at: float) -> None:
         result = MORE
         while result != DONE and monotonic() < ends_at and not self.closed:
             result = self._delivery.run(ends_at)
             if result == BUSY:
-                time.sleep(min(BUSY_S / 5, max(0.0, ends_at - monotonic())))
+                time.sleep(min(BUSY_S / 10, max(0.0, ends_at - monotonic())))
         busy = "another process, or thread, was delivering all the time" if result == BUSY else None
         self._spool.note("delivery", busy)
 
@@ -308,8 +275,6 @@ class Worker:
         if not self._end(timeout_s - spare_s):
             self._delivery.quietly("interrupt")
             self._end(spare_s)
-        for waiter in list(self._waiters):
-            self._let_go(waiter)
         if self.detached is not None:
             self.detached.last()
         self._delivery.quietly("close")
@@ -319,7 +284,7 @@ class Worker:
         """End the thread after its present step; False where it needs longer."""
         life = self._life
         life.stopping = True
-        if self.is_current:
+        if self._delivery.is_current:
             return True
         try:
             life.bell.release()
@@ -335,26 +300,17 @@ class Worker:
 
     def before_fork(self) -> None:
         """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""
-        if self.running and not self.is_current and self._delivery.in_flight is None:
+        if self.running and not self._delivery.is_current and self._delivery.in_flight is None:
             self._delivery.stopping = True
-            process.guard_logging(lambda: self._end(PARK_S))
+            self._end(PARK_S)
 
     def after_fork_in_parent(self) -> None:
-        """Go on where there is something to do."""
+        """Go on, on another thread: one that did not end in time ends by itself."""
         if self._life.stopping and not (self.closed or self.exiting):
-            self._delivery.stopping = False
-            if not self.running:
-                self._life = _Life()
-            self._life.stopping = False
-            if not self.manual and (self._waiters or self._next_s() is not None):
-                self.ring()
+            self._life, self._delivery.stopping = _Life(), False
+            self.ring()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: the parent's records, counts, threads and locks are the parent's."""
         self._renew()
         self._forked()
-
-
-def _least(*waits: float | None) -> float | None:
-    known = [wait for wait in waits if wait is not None]
-    return min(known) if known else None

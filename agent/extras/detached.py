@@ -313,10 +313,10 @@ def deliver(agent: Agent) -> None:
     wait_s: Optional[float] = 0.0
     while wait_s is not None and monotonic() + wait_s < ends_at:
         sleep(wait_s)
-        sent = delivery.totals.sent
+        sent = delivery.sent
         result = delivery.run(ends_at=ends_at)
         # Who recorded while we were sending started nobody: look once more.
-        last = result == DONE and delivery.totals.sent == sent
+        last = result == DONE and delivery.sent == sent
         wait_s = delivery.due_in_s() if last else 0.0
         if result == BUSY:  # somebody else does, and delivers what we came for, but at its very end
             ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S

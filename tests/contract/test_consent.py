@@ -128,7 +128,7 @@ def test_not_asked_yet_keeps_what_was_recorded_and_sends_none_of_it(at: Desk) ->
         pass_(product)
         assert at.activities() == [] and product.preview() == []
         assert endpoint(product, "reo")["waits_for"] == "consent"
-        assert product._delivery.due_in_s() == 3600
+        assert product._delivery.due_in_s() is None  # a decision is news
         product.set_usage_consent(True)
         assert product._delivery.due_in_s() == 0
         product.flush()

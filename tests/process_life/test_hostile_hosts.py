@@ -58,7 +58,7 @@ def test_a_licence_callable_that_closes_the_agent_leaves_no_hook(
     with at.agent(license_key=read) as found:
         product.append(found)
         assert found.call_home()
-    assert hooks == [] and id(found._worker) not in clock._forkables
+    assert hooks == [] and found._worker not in clock._workers
 
 
 def test_an_import_after_close_leaves_nothing_open(at: Desk, tmp_path: Path) -> None:

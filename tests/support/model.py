@@ -286,14 +286,11 @@ class Process:
 
     close = interrupt = rest
 
-    def gate(self, record: Record) -> str:
+    def gate(self, record: Record) -> bool:
         """As the agent's."""
-        epoch = self.spool.consent.current()
         if record.kind == "aggregate":
             self.world.take_aggregate(record)
-        if record.usage and epoch and record.epoch != epoch:
-            return "refused"
-        return "open" if epoch or not record.usage else "shut"
+        return not record.usage or 0 < self.spool.consent.current() == record.epoch
 
     def report(self, count: int, id: str) -> Record:
         """As the agent's: a licence record that says how many were dropped."""
@@ -532,7 +529,7 @@ class World:
     def deliver(self, process: Process, plan: list[str]) -> None:
         """One pass, as the worker makes it."""
         process.plan = list(plan)
-        process.delivery.pardon("backoff", "pause", "held")
+        process.delivery.skip = ("backoff", "pause", "held")
         process.delivery.run()
         process.passing = False
 

@@ -25,7 +25,7 @@ t = agent.Agent(config, ("demo-license-key", "a"))
 UNDER_WAY = """
 deadline = time.monotonic() + 10
 while not t._delivery.in_flight:
-    assert time.monotonic() < deadline, t._worker.trouble
+    assert time.monotonic() < deadline, t.status()["trouble"]
     time.sleep(0.001)
 """
 # How long the end took is said by the very last that a process runs.
