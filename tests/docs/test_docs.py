@@ -114,17 +114,6 @@ def test_the_files_and_tests_that_a_document_names_exist(path: Path) -> None:
     assert not set(re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", text)) - known
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python -m agent demo",
-        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
-    ],
-)
-def test_the_readme_gives_the_two_commands(command: str) -> None:
-    assert "    %s\n" % command in (ROOT / "README.md").read_text("utf-8")
-
-
 def test_the_readme_says_the_size_that_the_command_prints() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert "`python tests/test_structure.py`" in text
@@ -290,10 +279,6 @@ def test_every_file_in_the_state_directory_is_listed(evidence: Evidence) -> None
     filled = {name.replace("<file>", segment.BOOK).replace("<ms>", "0" * 12) for name in known}
     assert all(segment.is_ours(re.sub(r"<\w+>", "0" * 16, name)) for name in filled)
     assert known >= {segment.BOOK, segment.LOCK, segment.ROOM, segment.CONSENT}
-
-
-def test_no_api_key_is_stored_or_shown(evidence: Evidence) -> None:
-    assert "demo-api-key" not in json.dumps([evidence.lines, evidence.shown])
 
 
 # --- what becomes of content --------------------------------------------------------------------
