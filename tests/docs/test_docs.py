@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from support.agent import config
 from support.keyring import KEYS, OLD, ROOTS, document
 from test_structure import CORE, PACKAGE, code
 
@@ -193,8 +194,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
             telemetry.flush(timeout=10.0)
             found.collect(at / "two")
         ring = agent.Keyring((OLD,), roots=KEYS, document=document())
-        signed = agent.GetKeyManager(base_url=server.url, api_key="demo-api-key", keys=ring)
-        with agent.Agent(product(at / "ring", signed)) as telemetry:
+        with agent.Agent(config(server.url, ring, at / "ring", only="licence")) as telemetry:
             telemetry.call_home()
             telemetry.flush(timeout=10.0)
             found.collect(at / "ring")
@@ -202,25 +202,13 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
     yield found
 
 
-def product(state_dir: Path, *endpoints: Any) -> agent.Config:
-    return agent.Config(
-        vendor="Acme",
-        product_name="Studio",
-        product_id="42",
-        product_version="5.2.5",
-        endpoints=endpoints,
-        usage_consent=True,
-        state_dir=state_dir,
-        deliver="manual",
-    )
-
-
 def everything(url: str, state_dir: Path) -> agent.Config:
     """A configuration in which everything that can be sent is set."""
     address = {"base_url": url, "api_key": "demo-api-key"}
     more = {"environment": "PRODUCTION", "domain": "acme.example", "ip_addr": "192.0.2.7"}
     licence = agent.GetKeyManager(allow_unsigned=True, **address)  # type: ignore[arg-type]
-    return product(state_dir, licence, agent.Reo(source="TELEMETRY", **address, **more))
+    usage = agent.Reo(source="TELEMETRY", **address, **more)
+    return config(url, (), state_dir, endpoints=(licence, usage))
 
 
 def record_all(telemetry: agent.Agent) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import pytest
 from support import machine as machines
-from support.agent import Desk, desk, endpoint, pass_
+from support.agent import Desk, endpoint, pass_
 
 import agent
 from agent.extras import domain as origin
@@ -147,12 +147,6 @@ def test_a_machine_with_an_odd_name_has_no_domain(
 
 
 # --- the whole ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Iterator[Desk]:
-    with desk(tmp_path / "state") as found:
-        yield found
 
 
 def domains(at: Desk) -> list[str]:

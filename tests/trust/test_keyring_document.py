@@ -14,7 +14,7 @@ from support.signatures import NOW, RSA_2048, RSA_3072, Ed25519Signer, envelope,
 
 import agent
 from agent.errors import ConfigError, EnvelopeMalformed, SignatureInvalid, Unverifiable
-from agent.extras.keyring import Keyring, TrustedKeys, read_document
+from agent.extras.keyring import Keyring, read_document
 
 
 def read(data: bytes, threshold: int = 1) -> Any:
@@ -189,44 +189,10 @@ def test_a_keyring_given_to_verify_is_a_mistake() -> None:
 # --- what is in force ---------------------------------------------------------------------------
 
 
-def offered(*documents: bytes, newest: int = 0, **given: Any) -> TrustedKeys:
-    trust = Keyring((OLD,), roots=KEYS, **given).trusted()
-    trust.newest = newest
-    for data in documents:
-        trust.offer(data, "test")
-    return trust
-
-
-def version(number: int, **changes: Any) -> bytes:
-    return document(content(version=number, **changes))
-
-
-def test_versions_only_go_up() -> None:
-    trust = offered(version(3), version(2))
-    assert (trust.version, trust.keys) == (3, (NEW,)) and "older than 3" in trust.trouble
-    trust = offered(version(2), newest=3)  # seen by an earlier run
-    assert (trust.version, trust.keys) == (0, (OLD,)) and "older than 3" in trust.trouble
-    trust = offered(version(2), version(3), newest=2)
-    assert (trust.version, trust.trouble) == (3, "")
-    trust = offered(version(2), version=2)  # the product has overtaken it
-    assert trust.keys == (OLD,) and "not newer than the product's own" in trust.trouble
-
-
-def test_an_unproven_document_changes_nothing() -> None:
-    for data in (b"", document(by=[STRANGER]), version(0)):
-        trust = offered(version(2), data)
-        assert (trust.version, trust.keys) == (2, (NEW,)) and trust.trouble
-
-
-def test_an_expired_document_works_and_says_so() -> None:
-    trust = offered(version(2, expires=NOW))
-    assert trust.keys == (NEW,)
-    assert [trust.report(at)["expired"] for at in (NOW, NOW + 1)] == [False, True]
-
-
 def test_without_pynacl_the_embedded_keys_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     data = document()
     monkeypatch.setitem(sys.modules, "nacl.bindings", None)
     refused(data, Unverifiable)
-    trust = offered(data)
+    trust = Keyring((OLD,), roots=KEYS).trusted()
+    trust.offer(data, "test")
     assert (trust.version, trust.keys) == (0, (OLD,)) and "PyNaCl fails" in trust.trouble
