@@ -196,3 +196,11 @@ def test_without_pynacl_the_embedded_keys_stay(monkeypatch: pytest.MonkeyPatch) 
     trust = Keyring((OLD,), roots=KEYS).trusted()
     trust.offer(data, "test")
     assert (trust.version, trust.keys) == (0, (OLD,)) and "PyNaCl fails" in trust.trouble
+
+
+def test_versions_only_go_up_and_an_expired_one_works_and_says_so() -> None:
+    trust = Keyring((OLD,), roots=KEYS).trusted()
+    for number in (3, 2):
+        trust.offer(document(content(version=number, expires=NOW)), "test")
+    assert (trust.version, trust.keys) == (3, (NEW,)) and "older than 3" in trust.trouble
+    assert [trust.report(at)["expired"] for at in (NOW, NOW + 1)] == [False, True]
