@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-from support.agent import run_python
 from support.collector import post_licence, verified
 
 from agent.collector import Collector
@@ -44,14 +43,3 @@ def test_a_rotation_signs_with_the_next_key(algorithm: str, chosen: int | str) -
         assert envelope["private_key_used"] == "global"
         collector.use_key("global")
         assert verified(post_licence(collector).json, old)["code"] == 830
-
-
-def test_without_pynacl_rsa_works_and_ed25519_says_what_is_missing() -> None:
-    done = run_python(
-        "import sys; sys.modules['nacl'] = sys.modules['nacl.signing'] = None\n"
-        "from agent.collector import Collector\n"
-        "Collector(algorithm='rsa')\n"
-        "try: Collector(algorithm='ed25519')\n"
-        "except ValueError as error: print(error)\n"
-    )
-    assert "PyNaCl" in done.stdout and done.stderr == ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.agent import ROOT, child_environ, run_python, snapshot
-from support.cli import run
+from support.cli import Result, run
 
 from agent import __version__
 from agent.cli.vendoring import libraries
@@ -50,11 +50,25 @@ def listed(dest: Path) -> Any:
     return json.loads((dest / "VENDORED.json").read_text())
 
 
-def typed(dest: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command line of a copy."""
-    command = [sys.executable, "-m", dest.name, *words]
+# Several command lines of a copy, in a process of its own.
+TYPED = """
+import contextlib, io, json, sys
+copy, found = __import__(sys.argv[1]), []
+for words in json.loads(sys.argv[2]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found.append([copy.main(words), out.getvalue(), err.getvalue()])
+sys.stdout.write(json.dumps(found))
+"""
+
+
+def typed(dest: Path, *forms: str) -> list[Result]:
+    """What the command line of a copy says to each."""
+    words = json.dumps([form.split() for form in forms])
     env = {**child_environ(), "PYTHONPATH": str(dest.parent)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
+    done = run_python(TYPED, dest.name, words, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [Result(*one) for one in json.loads(done.stdout)]
 
 
 def older(dest: Path, path: str = "clock.py") -> None:
@@ -113,33 +127,34 @@ def test_the_command_line_of_a_copy_says_what_it_has_not(dest: Path) -> None:
     assert (dest / "__main__.py").exists() and (dest / "cli" / "doctor.py").exists()
     assert not list(dest.rglob("vendoring")) and not list(dest.rglob("demo"))
     assert not (dest / "collector").exists() and not (dest / "extras").exists()
-    shown = typed(dest, "--help")
-    assert shown.returncode == 0
-    for words in ("demo --rotation", "collector --port 0", "vendor --with cli --upgrade x"):
+    door = [sys.executable, "-m", dest.name, "--version"]
+    assert __version__.encode() in subprocess.check_output(door, cwd=dest.parent)
+    gone = ("demo --rotation", "collector --port 0", "vendor --with cli --upgrade x")
+    shown, near, *found = typed(dest, "--help", "dem", *gone)
+    assert shown.status == 0 and near.status == 2 and "did you mean demo" not in near.err
+    for words, done in zip(gone, found):
         name = words.partition(" ")[0]
-        assert "\n    %s " % name not in shown.stdout
-        done = typed(dest, *words.split())
-        assert done.returncode == 2 and done.stdout == ""
-        assert "%s is not part of this copy" % name in done.stderr
-    assert "did you mean demo" not in typed(dest, "dem").stderr
+        assert "\n    %s " % name not in shown.out
+        assert (done.status, done.out) == (2, "")
+        assert "%s is not part of this copy" % name in done.err
 
 
 def test_a_part_that_is_not_there_is_named(dest: Path, tmp_path: Path) -> None:
     vendor("--with", "cli", dest)
-    file = tmp_path / "agent.json"
     base = {"vendor": "V", "product_name": "P", "product_id": "1", "product_version": "1"}
     reo = {"kind": "reo", "api_key": "k", "domain": "dns_domain"}
     keys: dict[str, Any] = {"keys": [], "roots": []}
     server = {"kind": "getkeymanager", "base_url": "https://a.test", "api_key": "k", "keys": keys}
-    for endpoints, words, part in (
-        ([reo], "preview", "domain"),
-        ([server], "preview", "keyring"),
-        ([], "spool export x", "transfer"),
-    ):
+    wanted = {"domain": ([reo], "preview"), "keyring": ([server], "preview")}
+    wanted["transfer"] = [], "spool export x"
+    forms = []
+    for part, (endpoints, words) in wanted.items():
+        file = tmp_path / part
         file.write_text(json.dumps({**base, "usage_consent": None, "endpoints": endpoints}))
-        done = typed(dest, *words.split(), "--config", str(file))
-        assert (done.returncode, done.stdout) == (2, ""), done.stderr
-        assert "--with %s" % part in done.stderr
+        forms.append("%s --config %s" % (words, file))
+    for part, done in zip(wanted, typed(dest, *forms)):
+        assert (done.status, done.out) == (2, ""), done
+        assert "--with %s" % part in done.err
 
 
 def test_the_same_source_gives_the_same_bytes_under_any_name(
