@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +150,6 @@ def test_what_was_only_in_memory_is_well_if_it_was_delivered(site: Site) -> None
 # --- looking --------------------------------------------------------------------------------------
 
 
-def test_preview_shows_requests_and_sends_none(site: Site) -> None:
-    assert "nothing waits" in site.run("preview").err
-    site.run("call-home", "--no-send")
-    out = site.run("preview").out
-    assert "POST %s/api/v1/send-telemetry-data\n" % site.server.url in out
-    samples = site.run("preview", "--samples", "--json").json
-    assert [request["sample"] for request in samples].count(True) == 7
-    assert site.server.requests() == []
-
-
 def test_history_shows_what_was_answered(site: Site) -> None:
     assert "no answer was received" in site.run("history").err
     site.server.fault("wrong-key", "getkeymanager")
@@ -179,15 +168,6 @@ def test_id_is_what_the_product_sends(site: Site) -> None:
     assert explained["user_identifier"] == value and "quality" in explained
     assert site.run("id", "--reset", "--json").json["before"] == value
     assert len(run("id", "--vendor", "Acme", "--product", "Studio").out.strip()) == 32
-
-
-def test_erase_leaves_nothing_of_ours_and_everything_else(site: Site) -> None:
-    site.run("call-home", "--no-send")
-    (site.state / "notes.txt").write_text("mine")
-    done = site.run("erase", "--json")
-    assert done.status == 0
-    assert done.json == {"directory": str(site.state), "remaining": [], "erased": True}
-    assert os.listdir(site.state) == ["notes.txt"]
 
 
 # --- spool ----------------------------------------------------------------------------------------

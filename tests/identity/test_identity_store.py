@@ -150,15 +150,6 @@ def test_users_and_products_share_a_state_directory(tmp_path: Path, state: Path)
     assert len({one.value for one in found}) == 3 and all(one.stored for one in found)
 
 
-def test_a_stored_identity_is_read_without_looking_at_the_machine(
-    tmp_path: Path, state: Path
-) -> None:
-    system = machine(tmp_path)
-    plant(state, tag=TAG_OF_ELSEWHERE)
-    assert ask(state, system).value == STORED and system.looks == 0
-    assert told(state, system)["moved_or_cloned"] is True and system.looks == 1
-
-
 def test_a_changed_machine_id_is_shown_and_changes_nothing_but_by_a_reset(
     tmp_path: Path, state: Path
 ) -> None:

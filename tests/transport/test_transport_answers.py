@@ -140,22 +140,6 @@ def test_nothing_that_instruments_the_host_adds_a_header(
     assert capfd.readouterr() == ("", "")
 
 
-# --- nothing is resent or followed --------------------------------------------------------------
-
-
-def test_a_lost_answer_is_not_fetched_by_sending_again(transport: HttpTransport) -> None:
-    def once_then_drop(connection: socket.socket, server: Server) -> None:
-        server.read_request(connection)
-        connection.sendall(ok(b"yes"))
-        server.read_request(connection)
-
-    with Server(once_then_drop) as server:
-        transport.send(post(server.port, b"1"), timeout_s=5)
-        error = refused(transport, post(server.port, b"2"))
-        assert error.reason == "answer: the server closed the connection without an answer"
-        assert [request[-1:] for request in server.requests] == [b"1", b"2"]
-
-
 # --- one answer to one request ------------------------------------------------------------------
 
 
