@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from support.spool import (
     ROOT,
     START,
     Calls,
-    FakeClock,
     child,
     deliver,
-    done,
     keep,
     licence,
     line,
@@ -189,45 +186,6 @@ def test_a_record_goes_elsewhere_once_its_segment_is_no_longer_what_its_writer_k
     assert sum(b'"c"' in path.read_bytes() for path in segments(place)) == 1
 
 
-WRITERS = """
-for n in range(40):
-    target = spool(directory, power=False)   # each time a new segment, or one taken over
-    id = "%s-%d" % (sys.argv[2], n)
-    assert target.record(licence(id), sync=False) == "disk"
-    target.seal()
-    print(id, flush=True)
-"""
-REAPER = """
-target, calls, real = spool(directory, power=False), [], os.unlink
-def unlink(path):
-    calls.append(path)
-    if len(calls) % 2:
-        raise PermissionError(13, "in use")
-    real(path)
-os.unlink = unlink
-print("ready", flush=True)
-last = False
-while not last:
-    last = not os.path.exists(directory + ".go")
-    for id in deliver(target):
-        print(id, flush=True)
-"""
-
-
-def test_no_acknowledged_record_is_lost_to_a_concurrent_reaper(place: Path) -> None:
-    """With truncation alone, and unlinks that fail half the time, 3,626 of 32,300 were lost."""
-    go = Path(str(place) + ".go")
-    go.touch()
-    reaper = child(REAPER, directory=place)
-    assert reaper.stdout is not None and reaper.stdout.readline() == "ready\n"
-    writers = [child(WRITERS, n, directory=place) for n in range(4)]
-    written = [id for writer in writers for id in done(writer).split()]
-    go.unlink()
-    sent = done(reaper).split()
-    assert len(written) == 160 and sorted(sent) == sorted(written)
-    assert waiting(place) == []
-
-
 def test_processes_that_record_once_and_end_share_a_segment_that_nobody_writes(
     place: Path,
 ) -> None:
@@ -252,51 +210,6 @@ def test_a_segment_that_is_not_plainly_ours_is_not_taken_over(place: Path, conte
     before = path.read_bytes()
     keep(spool(place), "new")
     assert path.read_bytes() == before and len(segments(place)) == 2
-
-
-def test_a_segment_is_sealed_by_size_and_by_count(place: Path) -> None:
-    target = spool(place, max_bytes=640_000)  # 10,000 bytes each
-    for n in range(30):
-        keep(target, "id-%d" % n, text="x" * 1000)
-    assert len(segments(place)) == 4
-    target = spool(place, max_records=640)  # 10 records each
-    keep(target, *("id-%d" % n for n in range(30, 51)))
-    assert 6 <= len(segments(place)) <= 7
-    assert len(waiting(place)) == 51
-
-
-def test_the_order_of_a_run_outlives_a_clock_that_goes_back(place: Path) -> None:
-    clock = FakeClock()
-    target = spool(place, clock=clock, max_records=64)  # a segment for each record
-    for n in range(10):
-        keep(target, "id-%d" % n)
-        clock.at -= 100_000
-    assert waiting(place) == ["id-%d" % n for n in range(10)]
-
-
-@pytest.mark.parametrize("moment", ["fsync", "write", "fstat", "listdir", "open"])
-def test_a_signal_in_the_middle_of_an_append_records_beside_it(
-    place: Path, calls: Calls, moment: str
-) -> None:
-    target, first = spool(place), ["a"] * (moment in ("fsync", "write", "fstat"))
-    keep(target, *first)
-    results: list[str] = []
-
-    def interrupts(*_: Any) -> None:
-        calls.heal()
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    def handler(*_: object) -> None:
-        results.append(target.record(licence("from-the-handler"), sync=True))
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    calls.fail(moment, 0, interrupts)
-    keep(target, "b")
-    signal.signal(signal.SIGUSR1, before)
-    keep(target, "c")
-    expected = [*first, "b", "c", "from-the-handler"]
-    assert results == [DISK] and sorted(waiting(place)) == expected
-    assert sorted(deliver(spool(place))) == expected
 
 
 # --- counters -----------------------------------------------------------------------------------
@@ -428,34 +341,6 @@ def test_the_first_try_of_an_aggregate_fixes_its_origin(place: Path, calls: Call
 
 
 # --- forks --------------------------------------------------------------------------------------
-
-
-FORK = """
-target, other = spool(directory), spool(directory)
-keep(target, "parent-1")
-assert target.claim()
-read, write = os.pipe()
-pid = os.fork()
-if not pid:
-    target.after_fork()
-    keep(target, "child")
-    assert not target.claim(), "the parent delivers"
-    os.write(write, b"x")
-    time.sleep(60)
-os.read(read, 1)
-assert not other.claim(), "the child unlocked it"
-assert not segment.seize(str(segments(directory)[0])), "the child unlocked it"
-keep(target, "parent-2")
-target.seal()
-target.release()
-print(*sorted(deliver(other)), len(segments(directory)))  # the child has its own still
-os.kill(pid, 9)
-os.waitpid(pid, 0)
-"""
-
-
-def test_a_forked_child_neither_frees_nor_keeps_what_its_parent_holds(place: Path) -> None:
-    assert done(child(FORK, directory=place)).split() == ["child", "parent-1", "parent-2", "1"]
 
 
 # --- what goes, and what stays ------------------------------------------------------------------
