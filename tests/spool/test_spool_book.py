@@ -12,7 +12,6 @@ from support.spool import (
     Calls,
     begin,
     book,
-    child,
     deliver,
     done,
     keep,
@@ -21,7 +20,6 @@ from support.spool import (
     look,
     segments,
     spool,
-    usage,
     verdict,
     waiting,
     window,
@@ -93,27 +91,6 @@ def test_attempts_are_absolute_and_outlive_reading_twice_and_compaction(
     assert waiting(place) == ["b", "a"]
 
 
-CRASH = """
-target = spool(directory)
-assert target.claim()
-record = next(iter(target.waiting(())))
-assert target.try_(record)
-os.kill(os.getpid(), 9)
-"""
-
-
-def test_a_record_that_was_under_way_when_its_process_died_goes_last_and_counts_once(
-    place: Path, target: Spool
-) -> None:
-    keep(target, "a", "b")
-    child(CRASH, directory=place).communicate(timeout=30)
-    for _ in range(3):
-        assert state(place, "a") == (0, 0, True, 1)
-    assert waiting(place) == ["b", "a"]
-    assert attempt(spool(place), "a") == "a"
-    assert state(place, "a") == (1, 0, False, 0)
-
-
 @pytest.mark.parametrize("locks", [True, False])
 def test_an_attempt_of_our_own_run_or_of_one_that_may_live_is_not_held_against_its_record(
     place: Path, target: Spool, monkeypatch: pytest.MonkeyPatch, locks: bool
@@ -130,15 +107,6 @@ def test_an_attempt_of_our_own_run_or_of_one_that_may_live_is_not_held_against_i
         other.release()
 
 
-def test_what_failed_goes_last_while_its_endpoint_is_doubted(place: Path, target: Spool) -> None:
-    keep(target, "a", "b", "c")
-    attempt(target, "a")
-    assert target.claim()
-    assert [record.id for record in target.waiting(["server"])] == ["b", "c", "a"]
-    assert [record.id for record in target.waiting(["other"])] == ["a", "b", "c"]
-    target.release()
-
-
 def test_a_record_is_loaded_again_when_its_turn_comes(place: Path, target: Spool) -> None:
     """Another process may have evicted, delivered or replaced it meanwhile."""
     path = write_segment(place, [line("a"), line("b"), line("c")])
@@ -153,15 +121,6 @@ def test_a_record_is_loaded_again_when_its_turn_comes(place: Path, target: Spool
 
 
 # --- settled ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("outcome", ["delivered", "flagged"])
-def test_what_is_settled_stays_so_in_a_segment_that_stays(place: Path, outcome: str) -> None:
-    write_segment(place, [line("a"), NEWER, line("b")])
-    assert deliver(spool(place), outcome=outcome) == ["a", "b"]
-    for _ in range(2):
-        compacted(place)
-        assert deliver(spool(place)) == [] and waiting(place) == []
 
 
 def test_a_writer_that_died_in_a_line_swallows_no_later_entry(place: Path) -> None:
@@ -238,28 +197,6 @@ def test_what_can_neither_be_written_nor_removed_is_not_sent(
 # --- dead, aged and exported --------------------------------------------------------------------
 
 
-def test_a_dead_letter_keeps_its_place_and_its_reason_and_may_come_back(
-    place: Path, target: Spool
-) -> None:
-    keep(target, "a", "b")
-    for _ in range(3):
-        attempt(target, "a", counted=1)
-        assert deliver(target, outcome="rejected") == ["b", "a"]
-        assert waiting(place) == [] and waiting(place, dead=True) == ["b", "a"]
-        census = look(place).census()
-        assert (census["pending"], census["dead"]) == ({}, 2)
-        compacted(place)
-        assert sorted(waiting(place, dead=True)) == ["a", "b"]
-        assert target.claim() and target.revive() == 2
-        target.release()
-        assert waiting(place) == ["a", "b"] and state(place, "a") == (0, 0, False, 0)
-    assert sorted(deliver(spool(place))) == ["a", "b"]
-    target.seal()
-    deliver(target)
-    assert waiting(place, dead=True) == [] and segments(place) == []
-    assert look(place).history(99)[-1]["verdict"] == "delivered"
-
-
 def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
     place: Path, target: Spool, calls: Calls
 ) -> None:
@@ -283,40 +220,7 @@ def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
 # --- memory -------------------------------------------------------------------------------------
 
 
-def test_records_in_memory_are_moved_to_the_disk_once_and_in_order(
-    place: Path, target: Spool, calls: Calls
-) -> None:
-    keep(target, "a")
-    calls.fail("write", 28)
-    assert [target.record(licence(id), sync=True) for id in "bcd"] == [MEMORY] * 3
-    assert target.census()["pending"] == {"server": 4}
-    assert deliver(target, limit=0) == [] and len(target.memory) == 3
-    calls.heal()
-    for _ in range(2):
-        assert deliver(target, limit=0) == []
-    assert target.memory == [] and waiting(place) == ["a", "b", "c", "d"]
-    assert sum(path.read_bytes().count(b'"id"') for path in segments(place)) == 4
-    assert deliver(target) == ["a", "b", "c", "d"]
-
-
 # --- facts --------------------------------------------------------------------------------------
-
-
-def test_facts_are_known_to_every_process_and_the_last_one_counts(
-    place: Path, target: Spool
-) -> None:
-    other = spool(place)
-    keep(target, "a")
-    target.note_fact("lane", "tag", failures=1)
-    target.note_fact("floor", "tag", floor=7)
-    other.refresh_facts()
-    assert other.fact("lane", "tag")["failures"] == 1 and other.fact("floor", "tag")["floor"] == 7
-    other.note_fact("lane", "tag", failures=2)
-    size = (place / "agent.book").stat().st_size
-    other.note_fact("lane", "tag", failures=2)
-    assert (place / "agent.book").stat().st_size == size
-    target.refresh_facts()
-    assert target.fact("lane", "tag")["failures"] == 2 and target.fact("lane", "none") == {}
 
 
 def test_facts_that_cannot_be_written_are_remembered(place: Path, target: Spool) -> None:
@@ -429,16 +333,3 @@ def test_history_tells_answers_in_order_and_survives_compaction_bounded(
             "errors": {"a": ["b"]},
         }
     assert target.history(0) == [] and len(target.history(9999)) == books.ANSWERS
-
-
-def test_no_text_of_a_usage_server_is_kept(place: Path, target: Spool) -> None:
-    target.record(usage("u", target.consent.ensure()), sync=True)
-    assert target.claim()
-    (record,) = target.waiting(())
-    target.told(record, verdict("retry", reason="CANARY", errors={"CANARY": ["x"]}), START)
-    target.answer(record, verdict("rejected", reason="CANARY"), START)
-    target.release()
-    assert [answer["verdict"] for answer in target.history(9)] == ["retry", "rejected"]
-    assert b"CANARY" not in (place / "agent.book").read_bytes()
-    target.refuse_usage()
-    assert target.history(9) == [] and look(place).history(9) == []
