@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 from fuzz import engine, mutate, strict, target as targets
-from fuzz.__main__ import main
 
 pytestmark = pytest.mark.once
 
@@ -77,12 +75,6 @@ def test_a_seed_repeats_a_run() -> None:
     assert runs[0] == runs[1]
 
 
-def test_what_is_kept_is_as_small_as_it_may_be(tmp_path: Path) -> None:
-    target = targets.make("envelope")
-    engine.keep(target, [b"{ }", b"{}", b"x" * 5000], tmp_path)
-    assert [data for _, data in engine.kept("envelope", tmp_path)] == [b"{}"]
-
-
 def test_the_second_reader_is_strict() -> None:
     text = '{"a":1,"a":{"b":[1.5e3]}}'
     assert strict.as_dict(strict.read(text.encode()), once=False) == json.loads(text)
@@ -91,13 +83,3 @@ def test_the_second_reader_is_strict() -> None:
     for other in ("NaN", "-Infinity", "[" * 401 + "]" * 401, "[" * 5000, "\ufeff1", "[] 1"):
         with pytest.raises(ValueError):
             strict.read(other.encode())
-
-
-def test_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["book", "--seconds", "0.1", "--seed", "1"]) == 0
-    assert "book " in capfd.readouterr().out
-    assert main(["envelope", "--input", "e30="]) == 0
-    assert capfd.readouterr().out.startswith("EnvelopeMalformed")
-    with pytest.raises(SystemExit) as raised:
-        main(["nothing"])
-    assert raised.value.code == 2
