@@ -42,19 +42,22 @@ def test_a_file_in_its_place(at: Desk) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such modes there")
-@pytest.mark.parametrize("words", ["belongs to another user", "is shared with other users"])
-def test_a_directory_that_is_not_the_user_s_alone(at: Desk, words: str) -> None:
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777, 0o1770, 0o3777])
+def test_a_directory_that_is_not_the_user_s_alone(at: Desk, mode: int) -> None:
     """As under ``sudo``, which keeps HOME: no file of root's may lock the user out. Or like /tmp."""
     at.state_dir.mkdir()
-    if "shared" in words:
-        at.state_dir.chmod(0o1777)
-    elif os.geteuid():
-        pytest.skip("only root can give files away")
-    else:
-        os.chown(at.state_dir, 12345, 12345)
-    before = at.state_dir.stat()
-    goes_on(at, words, usage="shared" not in words)
-    assert snapshot(at.state_dir) == {} and at.state_dir.stat().st_mode == before.st_mode
+    if not mode & 0o1000:  # open to all is shared once somebody used it
+        theirs = at.state_dir / "of somebody" if mode == 0o777 else at.state_dir
+        theirs.touch()
+        if os.geteuid():
+            pytest.skip("only root can give files away")
+        os.chown(theirs, 12345, 12345)
+    at.state_dir.chmod(mode)
+    before, names = at.state_dir.stat(), os.listdir(at.state_dir)
+    shared = mode != 0o755
+    words = "is shared with other users" if shared else "belongs to another user"
+    goes_on(at, words, usage=not shared)
+    assert os.listdir(at.state_dir) == names and at.state_dir.stat().st_mode == before.st_mode
 
 
 def test_a_link_in_its_place(at: Desk, tmp_path: Path) -> None:

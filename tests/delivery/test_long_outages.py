@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 from support.agent import Desk, endpoint, pass_, work_until
-
-from agent.transport import HttpTransport
-from agent.values import Response
 
 pytestmark = pytest.mark.once
 
@@ -70,39 +66,6 @@ def test_a_product_started_daily_for_three_weeks_behind_a_portal(at: Desk) -> No
         assert (status["pending"], status["dead"]) == (0, 0)
     assert at.seen() == 4 * days
     assert sorted(at.texts()) == ["%02d" % day for day in range(days)] + ["CALL HOME"] * days
-
-
-class Poisoned(HttpTransport):
-    """The network, with a server at its end that fails over one record for ever."""
-
-    tried = 0
-
-    def send(self, request: Any, *, timeout_s: float) -> Response:
-        if b"POISON" in request.body:
-            self.tried += 1
-            return Response(500, {}, b"", True)
-        return super().send(request, timeout_s=timeout_s)
-
-
-def test_a_poison_record_blocks_nobody_and_dies_in_the_end(at: Desk) -> None:
-    network = Poisoned()
-    told: list[Any] = []
-    with at.agent(only="licence", transport=network, on_outcome=told.append) as product:
-        product.record_text("a", data_group="g")
-        poison = product.record_text("POISON", data_group="g")
-        for number in range(20):
-            product.record_text("b%02d" % number, data_group="g")
-        # One backoff, and it goes last.
-        work_until(product, at.clock, at.clock.at + 100)
-        assert at.texts() == ["a"] + ["b%02d" % number for number in range(20)]
-        assert product.status()["pending"] == 1 and product.status()["dead"] == 0
-        for number in range(30):
-            product.record_text("c%02d" % number, data_group="g")
-            work_until(product, at.clock, at.clock.at + 7 * HOUR_S)
-        status = product.status()
-        assert (status["pending"], status["dead"], len(at.texts())) == (0, 1, 51)
-        assert network.tried >= 12
-        assert [o.verdict for o in told if o.event_id == poison] == ["rejected"]
 
 
 # -- age -----------------------------------------------------------------------------------------

@@ -154,24 +154,6 @@ def test_whatever_lies_in_the_place_of_a_file_costs_only_that_file(
     keep(spool(place), "c")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("mode", [0o1777, 0o1770, 0o3777, 0o777])
-def test_a_directory_that_others_use_too_is_refused_and_left_as_it_is(
-    place: Path, mode: int
-) -> None:
-    place.mkdir()
-    if not mode & 0o1000:
-        (place / "of somebody").touch()
-        os.chown(place / "of somebody", 12345, 12345)
-    place.chmod(mode)
-    before = os.listdir(place)
-    target = spool(place)
-    assert target.record(licence("a"), sync=True) == MEMORY
-    assert "shared" in target.trouble["write"]
-    assert deliver(target) == ["a"]
-    assert place.stat().st_mode & 0o7777 == mode and os.listdir(place) == before
-
-
 def test_what_others_may_read_or_write_is_closed_to_them(place: Path) -> None:
     place.mkdir()
     place.chmod(0o777)
