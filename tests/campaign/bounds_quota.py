@@ -73,12 +73,13 @@ def _quota(kind: tuple[Any, ...], records: int, place: Path) -> report.Row:
 
 
 def _order(chance: random.Random, place: Path) -> report.Row:
-    """Counters, usage, licence; each with a report of what went."""
+    """Counters, usage, licence, oldest first, beside an idle deliverer; each with a report of what went."""
     classes = list(EVICTION * 5)
     chance.shuffle(classes)
     for at, class_ in enumerate(classes):
         fill(place, 20, segments=1, at=1000.0 + at, text="x" * 700, class_=class_)
-    reports = Dropped()
+    reports, idle = Dropped(), spool(place)
+    assert idle.claim()
     target = spool(place, max_bytes=300_000, power=False, report=reports)
     row = report.Row("eviction order", rounds=1, recorded=300)
     left = {path.name for path in place.glob("*.seg")}
@@ -90,8 +91,8 @@ def _order(chance: random.Random, place: Path) -> report.Row:
         gone += sorted(left - now, key=lambda name: (EVICTION.index(name[0]), name[2:]))
         left &= now
     order = "".join(name[0] for name in gone)
-    if order != "".join(sorted(order, key=EVICTION.index)):
-        row.broken.append("wrong order: " + order)
+    if gone != sorted(gone, key=lambda name: (EVICTION.index(name[0]), name[2:])):
+        row.broken.append("wrong order: %s" % gone)
     row.delivered = 20 * len(gone)
     row.lost = 300 - row.delivered
     row.note = "%d segments went in the order %s, in %d reports" % (len(gone), order, len(reports))

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from support.spool import (
-    START,
     Calls,
     Dropped,
     FakeClock,
@@ -33,7 +32,7 @@ from support.spool import (
 )
 
 from agent import files, lines
-from agent.spool.record import DROPPED, Record
+from agent.spool.record import DROPPED
 from agent.spool.store import DISK, FULL, MEMORY
 
 pytestmark = pytest.mark.once
@@ -141,23 +140,6 @@ def test_the_deliverer_keeps_a_part_free_so_that_others_need_not_evict(place: Pa
     dropped = Dropped()
     fill(spool(place, max_bytes=200_000, report=dropped), 7)
     assert dropped == []
-
-
-def test_eviction_needs_no_deliverer_and_the_oldest_usage_goes_before_licence(place: Path) -> None:
-    epoch = spool(place).consent.ensure()
-    order = []
-    for ms, class_ in enumerate("luc" * 2):
-        kind = {"l": "licence", "u": "usage", "c": "aggregate"}[class_]
-        one = Record(kind, "server", "", START, {"pad": "x" * 200}, epoch=epoch).to_json()
-        content = [lines.encode({**one, "id": "%d-%d" % (ms, n)}) for n in range(120)]
-        order.append(("cul".index(class_), write_segment(place, content, class_=class_, ms=ms)))
-    assert spool(place).claim()  # and does nothing more
-    gone: list[Path] = []
-    target = spool(place, power=False, max_bytes=400_000)
-    for n in range(500):
-        target.record(licence("new-%d" % n, "x" * 2000), sync=False)
-        gone += [path for _, path in order if not path.exists() and path not in gone]
-    assert gone == [path for _, path in sorted(order, key=lambda entry: entry[0])]
 
 
 def fill(target: Any, count: int, name: str = "new") -> None:

@@ -9,7 +9,6 @@ import pytest
 from support.spool import (
     Calls,
     begin,
-    child,
     deliver,
     done,
     keep,
@@ -150,33 +149,6 @@ def test_refusals_at_the_same_time_each_begin_an_epoch_of_their_own(place: Path)
     for process in begin(REFUSE, 4, directory=place):
         done(process)
     assert consent(place).current() == before + 400
-
-
-CAPTURE = """
-target = spool(directory)
-print("ready", flush=True)
-n = 0
-while os.path.exists(directory + ".go"):
-    epoch = target.consent.ensure()
-    n += 1
-    assert target.record(usage("%d-%d" % (epoch, n), epoch), sync=False) in ("disk", "memory")
-"""
-
-
-def test_usage_captured_before_a_refusal_is_never_seen_again(place: Path, target: Spool) -> None:
-    go = Path(str(place) + ".go")
-    go.touch()
-    children = [child(CAPTURE, directory=place) for _ in range(2)]
-    for process in children:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for _ in range(40):
-        target.refuse_usage()
-        now = target.consent.current()
-        assert all(int(id.split("-")[0]) >= now for id in waiting(place))
-    assert target.trouble == {}
-    go.unlink()
-    for process in children:
-        done(process)
 
 
 @pytest.mark.parametrize("how", ["write", "fsync", "open"])
