@@ -7,6 +7,7 @@ interpreter's C encoder without loading ``re`` (8 ms of a cold start); so does S
 
 from __future__ import annotations
 
+import sys
 from binascii import crc32
 
 TYPE_CHECKING = False
@@ -99,10 +100,11 @@ def decode(line: bytes) -> Any:
 def sha256(data: bytes) -> Any:
     """A hash object over ``data``, from the interpreter's own C module where it has one."""
     try:
-        from _sha2 import sha256 as new  # type: ignore[import-not-found]  # Python 3.12 and newer
+        # By its version: an import that fails looks through the whole path, each time.
+        if sys.version_info >= (3, 12):
+            from _sha2 import sha256 as new
+        else:
+            from _sha256 import sha256 as new  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        try:
-            from _sha256 import sha256 as new  # type: ignore[import-not-found]
-        except ImportError:
-            from hashlib import sha256 as new
+        from hashlib import sha256 as new
     return new(data)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 # How long a thread is given to notice that its socket was shut, before it counts as left behind.
 _GRACE_S = 0.1
-_CHUNK_BYTES = 1024  # what is packed into it is decoded at once: a megabyte at most
 _SHUT_RDWR, _HTTPS_PORT = 2, 443
+# What goes out beside the headers of a request.
+_HEADERS = b"host content-length accept-encoding proxy-authorization".split()
 # What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
 # logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
@@ -54,23 +55,23 @@ class HttpTransport:
 
     ::
 
-        who asks                                   the line to that server
+        who asks                                   the line to that server: a thread, and its connection
         send(request)
-          start_thread(line.run) ----------------> urllib3: connect, ask whether to go on, write, read
+          line.ask(...)        ------------------> urllib3: connect, ask whether to go on, write, read
           sleeps for timeout_s at most
-            done: the answer    <----------------- wakes it
-            late, interrupted: line.stop() ------> its socket is shut; it ends, and the connection with it
+            done: the answer    <----------------- wakes it, and waits for the next request
+            late, interrupted: line.end() -------> its socket is shut; it ends, and the connection with it
               not within _GRACE_S                  inside a system call: is left behind, and until it has
                                                    come back no other request to that server begins
+        rest()                                     ends them all: a line lives for one pass
     """
 
     def __init__(
         self,
-        *,
+        environ: Optional[Mapping[str, str]] = None,
         proxy: Optional[str] = None,
         proxy_auth: Optional[str] = None,
-        ca_bundle: Optional[str] = None,
-        environ: Optional[Mapping[str, str]] = None,
+        ca_bundle: Any = None,
     ) -> None:
         """``proxy``: None asks environment and system, "" and "direct" mean none. ``environ``: None: the process's."""
         self.proxy, self.proxy_auth, self.ca_bundle = proxy, proxy_auth, ca_bundle
@@ -82,8 +83,7 @@ class HttpTransport:
     @classmethod
     def of(cls, config: Config, environ: Mapping[str, str]) -> HttpTransport:
         """The one that a configuration describes."""
-        how: Any = {name: getattr(config, name) for name in ("proxy", "proxy_auth", "ca_bundle")}
-        return cls(environ=environ, **how)
+        return cls(environ, config.proxy, config.proxy_auth, config.ca_bundle)
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """The answer to ``request``; raises ``Unreachable`` within ``timeout_s`` seconds of wall-clock time."""
@@ -98,29 +98,30 @@ class HttpTransport:
     def _run(self, server: object, call: Callable[[_Line], Any], timeout_s: float) -> Any:
         if self._pid != os.getpid():  # a fork that nobody told of
             self.after_fork()
-        line = self._lines.setdefault(server, _Line(self))
-        if not line.busy.acquire(True, _GRACE_S):
-            raise _unreachable("does not answer (an earlier request hangs)", line.stage)
-        interrupted = begun = False
+        line, said = self._lines.get(server) or _Line(self), None
+        if line.over or line.said is None:  # or a Ctrl-C came to whoever waited
+            if not line.end():
+                raise _unreachable("does not answer (an earlier request hangs)", line.stage)
+            line = _Line(self)
         try:
-            self._woken = line.begin(timeout_s)
+            self._woken = line.begin(call, timeout_s)
             if self.closed:
                 raise RuntimeError("the transport is closed")
-            start_thread(line.run, call)
-            begun = True
-            interrupted = line.woken.acquire(True, line.timeout_s)  # by no clock of the host
+            if self._lines.get(server) is not line:
+                start_thread(line.serve)
+                self._lines[server] = line
+            line.asked.release()
+            interrupted = self._woken.acquire(True, line.timeout_s)  # by no clock of the host
+            late = _unreachable("no answer within %g s" % line.timeout_s, line.stage)
+            said = line.said or (Unreachable("interrupted") if interrupted else late)
         except RuntimeError as error:
-            line.said = Unreachable(str(error))
-            line.busy.release()
+            said = line.said = Unreachable(str(error))
         finally:
             self._woken = None
-            if not begun:  # a Ctrl-C: no thread would ever let go of it
-                self._lines.pop(server, line).close()
-            if line.busy.locked():
-                line.stop(interrupted)
+            if said is None or line.said is None:
+                line.end()
             if self.closed:
                 self.rest()
-        said = line.over or line.said
         if isinstance(said, Unreachable):
             raise said
         return said
@@ -128,9 +129,8 @@ class HttpTransport:
     def rest(self) -> None:
         """Close idle connections; CA certificates and proxy settings are read again by the next send."""
         for server, line in list(self._lines.items()):
-            if not line.busy.locked():
+            if line.end(0.0 if line.over else _GRACE_S):
                 self._lines.pop(server, None)
-                line.close()
 
     def close(self) -> None:
         """Break off what runs and close everything; from any thread, any number of times."""
@@ -153,108 +153,119 @@ class HttpTransport:
 
 
 class _Line:
-    """The way to one server: its kept connection, and the request that is on it.
+    """The way to one server: a thread, its connection, and the request that is on it.
 
     Who waits sets ``over`` and then shuts ``handle``; the thread sets ``handle`` and then looks at ``over``. One of
-    both is in time, so a thread that was left behind sends nothing late.
+    both is in time, so a thread that was left behind sends nothing late. One that is over is never used again.
     """
 
+    over, stage = False, ""
+    said: Any = "nothing"  # what the thread came to; None while it is asked
+
     def __init__(self, owner: HttpTransport) -> None:
-        self.owner, self.busy = owner, _thread.allocate_lock()  # held while a thread is here
-        self._manager: Any = None
-        self.connection: Any = None
-        self.said: Any = None  # what the thread came to
-        self.over: Any = None  # why nobody waits for it
+        self.owner, self._pid = owner, os.getpid()
+        none: Any = None
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
         # thread writes in that moment would leave in clear text.
-        self.handle: Any = None
-        self._sock: Any = None
-        self._lock = _thread.allocate_lock()  # nobody shuts it while it is closed
+        self.handle = self.connection = self._pool = none
+        self._lock = _thread.allocate_lock()  # nobody shuts the handle while it is closed
+        self.asked, self._alive = _thread.allocate_lock(), _thread.allocate_lock()
+        self.asked.acquire()
+        self._alive.acquire()
 
-    def begin(self, timeout_s: float) -> Any:
+    def begin(self, call: Callable[[_Line], Any], timeout_s: float) -> Any:
         """Forget the last request; returns the lock whose release ends the wait for this one."""
-        self.timeout_s, self._pid = max(0.01, timeout_s), os.getpid()
-        self._ends_at, self.stage = monotonic() + self.timeout_s, ""
-        self.spoilt, self.said, self.over = False, None, None
-        self.woken = _thread.allocate_lock()
-        self.woken.acquire()
-        return self.woken
+        self.said, self.stage, self._call = None, "", call
+        self.timeout_s = max(0.01, timeout_s)
+        self._ends_at = monotonic() + self.timeout_s
+        self._woken = _thread.allocate_lock()
+        self._woken.acquire()
+        return self._woken
 
-    def run(self, call: Callable[[_Line], Any]) -> None:
+    def serve(self) -> None:
         """All that happens on the thread."""
         inside.request = True
-        try:
-            self.said = call(self)
-        except BaseException as error:  # noqa: B036 - the host may have hooked anything
-            self.spoilt, root = True, root_of(error)
-            if self.stage == "name resolution" and type(root).__name__ != "gaierror":
-                self.stage = "connection"
-            # Made anew: the frames in a traceback hold headers and body.
-            why = in_words(root)
-            held = isinstance(root, Withheld)
-            self.said = Withheld("withheld") if held else _unreachable(why, self.stage)
-        finally:
-            if self.over or self.spoilt:
-                self.close()  # what is still to come would pass for the next answer
-            self._hold(None)
-            self._sock, inside.request = None, False
-            self.busy.release()
-            with suppress(RuntimeError):
-                self.woken.release()
+        while not self.over:
+            self.asked.acquire()
+            if self.over:
+                break
+            try:
+                said = self._call(self)
+            except BaseException as error:  # noqa: B036 - the host may have hooked anything
+                self.over, said = True, self._why(root_of(error))
+            self.said = said
+            with suppress(RuntimeError):  # who waits is awake
+                self._woken.release()
+        with suppress(Exception):  # there is none, or nothing is left of it
+            self.connection.close()
+        self.hold(None)
+        # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
+        self._pool = self.connection = None
+        inside.request = False
+        self._alive.release()
 
-    def stop(self, interrupted: bool) -> None:
-        """Send nothing more, and notice at once; waits a moment until that is done."""
-        late = _unreachable("no answer within %g s" % self.timeout_s, self.stage)
-        self.over = Unreachable("interrupted") if interrupted else late
-        with self._lock, suppress(OSError):  # is not connected any more
-            if self.handle is not None:
-                self.handle.shutdown(_SHUT_RDWR)
-        if self.busy.acquire(True, _GRACE_S):
-            self.busy.release()
+    def _why(self, root: BaseException) -> Unreachable:
+        """``root`` made anew: the frames in its traceback hold headers and body."""
+        if isinstance(root, Withheld):
+            return Withheld("withheld")
+        if self.stage == "name resolution" and type(root).__name__ != "gaierror":
+            self.stage = "connection"
+        return _unreachable(in_words(root), self.stage)
+
+    def end(self, patience_s: float = _GRACE_S) -> bool:
+        """Send nothing more, and notice at once; from any thread. Whether that has come to its end by then."""
+        self.over = True
+        with suppress(RuntimeError):  # it knows already
+            self.asked.release()
+        with self._lock, suppress(AttributeError, OSError):  # there is none any more
+            self.handle.shutdown(_SHUT_RDWR)
+        ended = self._alive.acquire(True, patience_s)
+        if ended:
+            self._alive.release()
+        return ended
 
     def left_s(self) -> float:
         """How long one system call may take: by this ends a thread that nothing wakes."""
         return max(0.0, min(self._ends_at - monotonic(), self.timeout_s)) + _GRACE_S
 
-    def begin_on(self, sock: Any) -> None:
-        """From here on ``stop`` ends what happens on ``sock``; raises ``Unreachable`` where nobody waits any more."""
+    def hold(self, sock: Any) -> None:
+        """From here on ``end`` ends what happens on ``sock``; None: there is no connection any more."""
         import _socket
 
-        self._sock = sock
-        self._hold(_socket.socket(fileno=_socket.dup(sock.fileno())))
-        sock.settimeout(self.left_s())
-        if self.over or self._pid != os.getpid():
-            raise Unreachable("is over")
-
-    def _hold(self, handle: Any) -> None:
+        handle = sock and _socket.socket(fileno=_socket.dup(sock.fileno()))
         # There is none, or the host closed it: some close all descriptors that they do not know.
         with self._lock, suppress(AttributeError, OSError):
             before, self.handle = self.handle, handle
             before.close()
 
+    def go_on(self, sock: Any) -> None:
+        """Raise ``Unreachable`` where nobody waits any more."""
+        sock.settimeout(self.left_s())
+        if self.over or self._pid != os.getpid():
+            raise Unreachable("is over")
+
     def exchange(self, request: Request) -> Response:
         """One request and its answer."""
-        self.request = request
-        self._manager = self._manager or self._make_manager(request.url)
+        url, self.request = request.url, request
+        self._pool = self._pool or self._make_pool(url)
+        how: Any = {"retries": False, "redirect": False, "assert_same_host": False}
+        how.update(preload_content=False, decode_content=False, timeout=self.left_s())
+        place = url if self._absolute else "/" + url.split("/", 3)[3]
         headers = {**request.headers, "Accept-Encoding": "identity"}
-        how: Any = {"retries": False, "redirect": False, "preload_content": False}
-        how.update(decode_content=False, enforce_content_length=True, timeout=self.left_s())
-        how.update(body=request.body, headers=headers)
-        answer = self._manager.urlopen(request.method, request.url, **how)
-        body, more = b"", b"more"
-        with suppress(Exception):  # broken off: what came is returned as incomplete
-            while more and len(body) <= MAX_ANSWER_BYTES:
-                more = answer.read(_CHUNK_BYTES, decode_content=False)
-                body += more
+        answer = self._pool.urlopen(request.method, place, request.body, headers, **how)
+        body, whole = b"", False
+        with suppress(Exception):  # broken off
+            body = answer.read(MAX_ANSWER_BYTES + 1, decode_content=False)
+            whole = not answer.length_remaining
         # What TLS has read beyond the answer shows to nobody; of anything else urllib3 sees that it waits.
-        if more or getattr(self.connection.sock, "pending", int)():
+        if not (whole and answer.closed) or getattr(self.connection.sock, "pending", int)():
             answer.close()
-            self.spoilt = True
+            self.over = True
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
-        body, whole = unpacked(body, headers.get("content-encoding", ""))
-        return Response(answer.status, headers, body, whole and not more)
+        body, unpacked_whole = unpacked(body, headers.get("content-encoding", ""))
+        return Response(answer.status, headers, body, whole and unpacked_whole)
 
-    def _make_manager(self, url: str) -> Any:
+    def _make_pool(self, url: str) -> Any:
         for name in _NATIVE:
             # It may not be in this build of Python, or under another name.
             with suppress(ModuleNotFoundError):
@@ -268,8 +279,8 @@ class _Line:
         seen.proxy, (user, _, password) = self.proxy, who.partition(":")
         manager: Any = PoolManager()
         if self.proxy[:4] == "http":
-            who = "%s:%s" % (user, password) if who else ""
-            auth = make_headers(proxy_basic_auth=who.encode().decode("latin-1"))  # back to UTF-8
+            basic = ("%s:%s" % (user, password)).encode().decode("latin-1")  # back to UTF-8
+            auth = make_headers(proxy_basic_auth=basic) if who else None
             manager = ProxyManager(self.proxy, proxy_headers=auth)
         elif self.proxy:
             __import__("socks")  # first: urllib3 would warn on stderr
@@ -283,23 +294,15 @@ class _Line:
         answer = type("Answer", (_Answer, HTTPResponse), {"line": self})
         ours = {"line": self, "response_class": answer}
         pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), ours)
-        return manager
+        self._absolute = self.proxy[:4] == "http" and url[:5] == "http:"
+        return pool
 
     def forked(self) -> None:
         """In the child: let go of the parent's sockets, which a thread may hold that is not here."""
         sock: Any
-        for sock in (self.handle, self._sock, getattr(self.connection, "sock", None)):
+        for sock in (self.handle, getattr(self.connection, "sock", None)):
             with suppress(Exception):
                 os.close(sock.detach())
-
-    def close(self) -> None:
-        """Close the connection; not beside the thread."""
-        with suppress(Exception):  # there is none, or nothing is left of it
-            self.connection.close()
-        with suppress(Exception):  # one that a proxy refused Python 3.9 leaves open
-            os.close(self._sock.detach())
-        # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
-        self._manager = self.connection = None
 
 
 _Base: Any = object  # urllib3's and http.client's own come in with the first request
@@ -318,13 +321,14 @@ class _Connection(_Base):  # type: ignore[misc]
         line.connection, line.stage = self, "proxy" if line.proxy else "name resolution"
         self.timeout = line.left_s() / 3  # a dead address leaves the next its turn
         self.sock = self._new_conn()
-        line.begin_on(self.sock)
+        line.hold(self.sock)
+        line.go_on(self.sock)
         line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
         if host:
             if line.proxy[:6] == "https:":
                 self._start_tls(self.host)
             self._tunnel()
-            line.begin_on(self.sock)
+            line.go_on(self.sock)
         if self.default_port == _HTTPS_PORT:
             line.stage = "TLS" if host or line.proxy[:4] != "http" else "proxy"
             self._start_tls(host or self.host)
@@ -342,23 +346,22 @@ class _Connection(_Base):  # type: ignore[misc]
         if not seen.tls:  # of one that was reset already the ssl module makes a socket without TLS
             raise Unreachable("the connection was lost before the handshake")
 
-    def putheader(self, header: str, *values: Any) -> None:
-        """Our own names and no others, whatever instruments the host."""
-        ours = {"Host", "Content-Length", "Accept-Encoding", *self.line.request.headers}
-        if header in ours or (header == "proxy-authorization" and self.line.proxy):
-            super().putheader(header, *values)
-
     def send(self, data: bytes) -> None:
         """Write, if that is still wanted and allowed; head and body together."""
         line, tunnel = self.line, data[:8] == b"CONNECT "
         if self.sock is None:
             self.connect()
-        if line.request.body and data[-4:] == b"\r\n\r\n" and not (tunnel or self._held):
-            self._held = data
-            return
+        if not tunnel and not self._held:
+            # Our own names and no others, whatever instruments the host.
+            ours = {*_HEADERS, *(name.lower().encode() for name in line.request.headers)}
+            start, *fields = data[:-4].split(b"\r\n")
+            fields = [one for one in fields if one.partition(b":")[0].lower() in ours]
+            data, self._held = b"", b"\r\n".join([start, *fields, b"", b""])
+            if line.request.body:
+                return
         data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
-        line.begin_on(self.sock)
+        line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")
         super().send(data)

@@ -110,7 +110,7 @@ def test_a_host_that_closes_our_socket_is_told_nothing_and_the_server_is_asked_a
         def close() -> None:
             assert server.seen.wait(20)
             line = next(iter(transport._lines.values()))
-            for sock in (line.handle, line._sock):
+            for sock in (line.handle, line.connection.sock):
                 os.close(sock.fileno())
 
         other = threading.Thread(target=close)
