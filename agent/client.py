@@ -18,7 +18,7 @@ from .delivery import Delivery
 from .errors import EventError, mistake, part
 from .spool.record import Record
 from .spool.store import DISK, FULL, Spool
-from .values import Capture, Core, DeliveryReport, inside
+from .values import Capture, Core, DeliveryReport, here, inside
 from .worker import Worker
 
 TYPE_CHECKING = False
@@ -192,7 +192,7 @@ class Agent:
 
     def _ignored(self, adapters: list[Any], what: str) -> bool:
         """Whether nothing may be recorded now; counted."""
-        if inside and inside.request:
+        if inside and here() in inside:
             self._lost("inside our own request")  # by an instrumented host
         elif self._worker.closed:
             self._lost("closed")

@@ -13,7 +13,7 @@ from time import monotonic
 from . import verdicts
 from .errors import debug
 from .lanes import Lane
-from .values import Outcome, Unreachable, Verdict, Withheld, inside
+from .values import Outcome, Unreachable, Verdict, Withheld, here, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,11 +209,11 @@ class Delivery:
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
             if trust is not None and not lane.wait:
-                inside.request = True
+                inside.add(here())
                 try:
                     trust.ask(self._ready(), lane, self._limit_s(ends_at))
                 finally:
-                    inside.request = False
+                    inside.discard(here())
         self.skip = ()
 
     def _lane(self, record: Record) -> Lane | None:
@@ -303,7 +303,7 @@ class Delivery:
             return Verdict(verdicts.WITHHELD)
         self.sent += 1
         secret = str(record.body.get("license_key") or "")
-        inside.request = True
+        inside.add(here())
         try:
             response = self._ready().send(request, timeout_s=limit_s)
             now, ticks = self._clock.time(), self._clock.monotonic()
@@ -318,7 +318,7 @@ class Delivery:
         except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
             return Verdict(verdicts.OFFLINE, reason="transport: " + type(error).__name__)
         finally:
-            inside.request = False
+            inside.discard(here())
 
     def _settle(self, record: Record, lane: Lane, verdict: Verdict) -> bool:
         """Write down what a verdict means for the record and for its endpoint; whether the record ended."""

@@ -266,11 +266,8 @@ if sys.platform == "win32":
         import ctypes
 
         # An instance of our own: ctypes.windll is the host's too. A pointer to the SID, and room for it behind that.
-        advapi, found, text = (
-            ctypes.WinDLL("advapi32"),
-            (ctypes.c_void_p * 32)(),
-            ctypes.c_wchar_p(),
-        )
+        advapi, text = ctypes.WinDLL("advapi32"), ctypes.c_wchar_p()
+        found = (ctypes.c_void_p * 32)()
         # winnt.h: GetCurrentProcessToken() is the handle -4, which nobody closes; TokenUser is 1.
         token, size = ctypes.c_void_p(-4), ctypes.c_ulong(ctypes.sizeof(found))
         if advapi.GetTokenInformation(token, 1, found, size, ctypes.byref(size)):

@@ -16,7 +16,7 @@ from time import monotonic
 
 from .clock import start_thread
 from .errors import in_words, root_of
-from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, inside, unpacked
+from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, here, inside, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class HttpTransport:
                 self._lines[server] = line
             line.asked.release()
             interrupted = self._woken.acquire(True, line.timeout_s)  # by no clock of the host
-            late = _unreachable("no answer within %g s" % line.timeout_s, line.stage)
-            said = line.said or (Unreachable("interrupted") if interrupted else late)
+            said = line.said or (Unreachable("interrupted") if interrupted else None)
+            said = said or _unreachable("no answer within %g s" % line.timeout_s, line.stage)
         except RuntimeError as error:
             said = line.said = Unreachable(str(error))
         finally:
@@ -184,7 +184,7 @@ class _Line:
 
     def serve(self) -> None:
         """All that happens on the thread."""
-        inside.request = True
+        inside.add(here())
         while not self.over:
             self.asked.acquire()
             if self.over:
@@ -201,7 +201,7 @@ class _Line:
         self.hold(None)
         # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
         self._pool = self.connection = None
-        inside.request = False
+        inside.discard(here())
         self._alive.release()
 
     def _why(self, root: BaseException) -> Unreachable:
@@ -353,7 +353,7 @@ class _Connection(_Base):  # type: ignore[misc]
             self.connect()
         if not tunnel and not self._held:
             # Our own names and no others, whatever instruments the host.
-            ours = {*_HEADERS, *(name.lower().encode() for name in line.request.headers)}
+            ours = _HEADERS + [name.lower().encode() for name in line.request.headers]
             start, *fields = data[:-4].split(b"\r\n")
             fields = [one for one in fields if one.partition(b":")[0].lower() in ours]
             data, self._held = b"", b"\r\n".join([start, *fields, b"", b""])

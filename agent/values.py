@@ -50,25 +50,13 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 65_536  # an answer is under 2 KB; a portal's page may be of any size
 
 
-class Inside(set[tuple[int, int]]):
-    """``inside.request`` is set while this thread runs a request of ours.
-
-    What an instrumented host records of it is no event. By greenlet where those stand for threads: with a thread's own
-    variable all others of that thread were taken to be inside, and what they recorded was dropped.
-    """
-
-    @property
-    def request(self) -> bool:
-        # By process too: a forked child has none of these threads.
-        return (os.getpid(), _thread.get_ident()) in self
-
-    @request.setter
-    def request(self, is_inside: bool) -> None:
-        change = self.add if is_inside else self.discard
-        change((os.getpid(), _thread.get_ident()))
+# Where a request of ours runs: what an instrumented host records there of it is no event.
+inside: set[tuple[int, int]] = set()
 
 
-inside = Inside()
+def here() -> tuple[int, int]:
+    """This process, for a forked child has none of the threads; and this thread, or greenlet where those stand for it."""
+    return os.getpid(), _thread.get_ident()
 
 
 class Request:

@@ -31,13 +31,9 @@ class ReoAdapter(Adapter):
 
     def __init__(self, endpoint: Reo, config: Config) -> None:
         super().__init__(endpoint, config)
-        self._source, self._ip_addr, self._asked = (
-            endpoint.source,
-            endpoint.ip_addr,
-            endpoint.domain,
-        )
+        self._source, self._environment = endpoint.source, endpoint.environment
+        self._ip_addr, self._asked = endpoint.ip_addr, endpoint.domain
         self._domain = None if callable(endpoint.domain) else endpoint.domain  # as far as known
-        self._environment = endpoint.environment
         self._agent = "%s/%s" % (config.product_name, config.product_version)
 
     def track(self, source: Capture, activity_type: str, **given: Any) -> dict[str, Any]:

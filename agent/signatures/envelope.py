@@ -32,14 +32,8 @@ class Receipt(Frozen):
     __slots__ = ("code", "message", "errors", "timestamp", "key_name")
 
     def __init__(self, code: int, message: str, errors: Errors, timestamp: int, key: str) -> None:
-        for name, fact in zip(self.__slots__, (code, message, errors, timestamp, key)):
-            object.__setattr__(self, name, fact)
-
-    code: int
-    message: str
-    errors: Errors
-    timestamp: int
-    key_name: str
+        self.code, self.message, self.errors = code, message, errors
+        self.timestamp, self.key_name = timestamp, key
 
 
 def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = None) -> Receipt:

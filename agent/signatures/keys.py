@@ -173,26 +173,21 @@ def _fits_ed25519(key: bytes, message: bytes, signature: bytes) -> bool:
     Missing cryptography is never a valid signature, and not a forged one either. Small-order keys and unreduced scalars
     are refused by libsodium.
     """
-    if len(signature) != 64:
-        return False
     known, signed = _KNOWN[:32], _KNOWN[32:]
-    answers = []
     try:
-        from nacl.bindings import crypto_sign_open
-        from nacl.exceptions import BadSignatureError
-
-        for who, what in (
-            (known, signed + b"r"),
-            (known, signed + b"s"),
-            (key, signature + message),
-        ):
-            try:
-                answers.append(crypto_sign_open(what, who) == what[64:])
-            except BadSignatureError:
-                answers.append(False)
-        if answers[:2] != [True, False]:
+        if not _opens(known, signed + b"r") or _opens(known, signed + b"s"):
             raise ValueError("a wrong answer")
+        return len(signature) == 64 and _opens(key, signature + message)
     except Exception as error:  # a bundle without its C library, a subinterpreter, a broken file
         kind = type(error).__name__
         raise Unverifiable("PyNaCl fails (%s): Ed25519 cannot be checked here" % kind) from None
-    return answers[2]
+
+
+def _opens(key: bytes, signed: bytes) -> bool:
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import BadSignatureError
+
+    try:
+        return bool(crypto_sign_open(signed, key) == signed[64:])
+    except BadSignatureError:
+        return False
