@@ -83,7 +83,7 @@ def _flag(value: Any) -> object:
 
 
 def _flag_or_call(value: Any) -> object:
-    return value if type(value) is bool or callable(value) else None
+    return value if callable(value) else _flag(value)
 
 
 def _host_or_call(value: Any) -> object:
@@ -169,11 +169,8 @@ _LOGIN = _text("None or USER:PASSWORD", lambda text: _is_line(text) and text.fin
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-_REQUIRED = object()
-
-
-def setting(kind: Kind, *, default: Any = _REQUIRED) -> Any:
-    """One line of a table; None is allowed where it is the default."""
+def setting(kind: Kind, **default: Any) -> Any:
+    """One line of a table, required without ``default``; None is allowed where it is the default."""
     return (*kind, default)
 
 
@@ -182,9 +179,9 @@ class _Signature:
 
     def __get__(self, _: object, table: type[Settings]) -> Any:
         inspect: Any = sys.modules["inspect"]
-        empty, kind = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
-        told = {n: empty if one[2] is _REQUIRED else one[2] for n, one in table.fields.items()}
-        return inspect.Signature([inspect.Parameter(n, kind, default=told[n]) for n in told])
+        make, kind = inspect.Parameter, inspect.Parameter.KEYWORD_ONLY
+        told = [make(name, kind, **one[2]) for name, one in table.fields.items()]
+        return inspect.Signature(told)
 
 
 if TYPE_CHECKING:
@@ -200,7 +197,7 @@ else:
 class Settings(Table):
     """Values that are checked when they are made and never change; compared by value, shown without secrets."""
 
-    fields: ClassVar[dict[str, Any]]  # name -> (check, what is allowed, default)
+    fields: ClassVar[dict[str, Any]]  # name -> (check, what is allowed, {"default": ...} or {})
     __signature__ = _Signature()
 
     def __init_subclass__(cls) -> None:
@@ -212,10 +209,10 @@ class Settings(Table):
             if name not in self.fields:
                 raise unknown_name(type(self).__name__, name, self.fields)
         for name, (check, allowed, default) in self.fields.items():
-            value = given.get(name, default)
-            if value is _REQUIRED:
+            if not default and name not in given:
                 raise ConfigError("%s: %s is missing" % (type(self).__name__, name), name)
-            omitted = value is None and default is None
+            value = given.get(name, default.get("default"))
+            omitted = value is None and None in default.values()
             self.__dict__[name] = None if omitted else kept(name, value, check, allowed)
         self._agree(given)
 

@@ -55,7 +55,7 @@ inside: set[tuple[int, int]] = set()
 
 
 def here() -> tuple[int, int]:
-    """This process, for a forked child has none of the threads; and this thread, or greenlet where those stand for it."""
+    """This process, for a forked child has no other's threads; and this thread, or the greenlet in its place."""
     return os.getpid(), _thread.get_ident()
 
 
