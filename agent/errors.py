@@ -125,24 +125,20 @@ def debug(text: str, *args: object) -> None:
     or configured for it: the logger is called like this package, where the host has ``logging``.
     """
     logging: Any = sys.modules.get("logging")
-    # ``shutdown`` comes last in it: another thread may be loading the rest.
-    logger: Any = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
     try:
-        logged = logger is not None and logger.isEnabledFor(10)
-        if logged or os.environ.get("AGENT_DEBUG", "") not in ("", "0"):
-            line = ascii(text % args)[1:500]
-            logger.debug("%s", line) if logged else _print(line)
+        # ``shutdown`` comes last in it: another thread may be loading the rest.
+        logger = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
+        if logger is not None and logger.isEnabledFor(10):
+            logger.debug("%s", ascii(text % args)[1:500])
+        elif os.environ.get("AGENT_DEBUG", "") not in ("", "0"):
+            from time import strftime
+
+            told = strftime("%H:%M:%S"), __package__, os.getpid(), ascii(text % args)[1:500]
+            stream: Any = sys.stderr  # None in a program without a console
+            # Not through its buffer: an exit that finds a background thread holding its lock aborts.
+            os.write(stream.fileno(), ("%s %s[%d] %s\n" % told).encode())
     except (Exception, SystemExit):  # a handler is the host's code
         pass
-
-
-def _print(line: str) -> None:
-    """Not through the stream's buffer: an exit that finds a background thread holding its lock aborts."""
-    from time import strftime
-
-    line = "%s %s[%d] %s\n" % (strftime("%H:%M:%S"), __package__, os.getpid(), line)
-    stream: Any = sys.stderr  # None in a program without a console
-    os.write(stream.fileno(), line.encode())
 
 
 _HTTP = "http.client"  # by name: loading it may be what failed

@@ -89,21 +89,18 @@ class Response:
 
 
 def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
-    """``body`` without gzip, deflate and BOM, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole."""
-    whole = len(body) <= MAX_ANSWER_BYTES
-    if coding.strip().lower() in ("gzip", "x-gzip", "deflate"):
-        import zlib
+    """``body`` without gzip and deflate, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole."""
+    if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return body[:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
+    import zlib
 
-        whole = False
-        for bits in (47, -15):  # with the head of gzip or zlib, or without any
-            unpack = zlib.decompressobj(bits)
-            try:
-                body, whole = unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
-                break
-            except zlib.error:
-                pass
-    start = 3 if body[:3] == b"\xef\xbb\xbf" else 0
-    return body[start:MAX_ANSWER_BYTES], whole
+    for bits in (47, -15):  # with the head of gzip or zlib, or without any
+        unpack = zlib.decompressobj(bits)
+        try:
+            return unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
+        except zlib.error:
+            pass
+    return b"", False
 
 
 class Unreachable(AgentError):

@@ -199,13 +199,6 @@ def test_a_packed_body_is_read_as_far_as_the_limit(
         assert not transport.send(post(server.port), timeout_s=5).complete
 
 
-def test_a_byte_order_mark_is_no_part_of_a_body(transport: HttpTransport) -> None:
-    packed = ok(gzip.compress(b"\xef\xbb\xbf{}"), b"Content-Encoding: gzip")
-    for answer in (ok(b"\xef\xbb\xbf{}"), packed):
-        with Server(answers(answer)) as server:
-            assert transport.send(post(server.port), timeout_s=5).body == b"{}"
-
-
 def test_the_limit_is_exact(transport: HttpTransport) -> None:
     for size in (MAX_ANSWER_BYTES, MAX_ANSWER_BYTES + 1):
         with Server(answers(ok(b"x" * size))) as server:
