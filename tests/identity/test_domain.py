@@ -6,11 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from support import machine as machines
 from support.agent import Desk, endpoint, pass_
 
 import agent
@@ -205,34 +203,3 @@ def test_a_silent_resolver_holds_up_neither_the_rest_of_a_pass_nor_the_next(
         machine.canonical = "pc7.acme.com"
         machine.speaks.set()
         assert product.flush().pending == 0
-
-
-# --- on a machine of its own ----------------------------------------------------------------------
-
-
-@pytest.mark.once
-def test_on_a_real_machine_hosts_then_dns_then_nobody(tmp_path: Path) -> None:
-    if why := machines.why_not():
-        pytest.skip(why)
-    (tmp_path / "etc").mkdir()
-    code = """
-import agent
-machine.is_called("pc7", "127.0.1.1 pc7.eng.acme.com pc7\\n")
-assert agent.dns_domain() == "eng.acme.com" and machine.asked == []
-machine.is_called("pc7", "127.0.1.1 pc7\\n")
-assert agent.dns_domain() is None and machine.asked == []
-machine.is_called("pc7", search="fritz.box")
-machine.names["pc7.fritz.box"] = ["192.168.178.2"]
-assert agent.dns_domain() is None and ("pc7.fritz.box", 1) in machine.asked
-machine.is_called("pc7", search="acme.com")
-machine.names["pc7.acme.com"] = ["10.1.2.3"]
-assert agent.dns_domain() == "acme.com"
-machine.is_called("pc7.acme.co.uk")
-assert agent.dns_domain() == "acme.co.uk"
-machine.is_called("acme.co.uk")
-assert agent.dns_domain() is None
-assert not [one for one in machine.asked if one[1] == 12 or "arpa" in one[0]], machine.asked
-print("well")
-"""
-    done = machines.run(code, tmp_path / "etc")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")

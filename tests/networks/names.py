@@ -18,7 +18,6 @@ class NameServer:
 
     def __init__(self, sock: socket.socket, hosts: Mapping[str, Sequence[str]]) -> None:
         self.hosts, self.code, self.silent = dict(hosts), 0, False
-        self.asked: list[tuple[str, int]] = []  # name, type
         self._socket = sock
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -51,7 +50,6 @@ class NameServer:
         question = query[12 : at + 5]
         (kind,) = struct.unpack("!H", query[at + 1 : at + 3])
         name = ".".join(labels).lower()
-        self.asked.append((name, kind))
         found = [ipaddress.ip_address(text) for text in self.hosts.get(name, ())]
         wanted = {_A: 4, _AAAA: 6}.get(kind)
         records = [one.packed for one in found if one.version == wanted and not self.code]
