@@ -30,8 +30,6 @@ def main(argv: list[str]) -> int:
             for pynacl in (True,) if args.only_pynacl else (True, False):
                 results.append(_case(Path(top), screen, name, args, pynacl=pynacl))
                 print(json.dumps(results[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     return int(any(said != "ok" for one in results for said in one["seen"].values()))
 
 
@@ -41,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--packager", action="append", choices=list(builds.PACKAGERS), help="default: all")
     add("--python", default="", metavar="X.Y", help="or a path; default: this one")
     add("--only-pynacl", action="store_true", help="not without PyNaCl")
-    add("--blank", action="store_true", help="also build without the agent, for the size")
     add("--with", dest="parts", default="none", help="parts of the copy, as for vendor")
-    add("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser
 
 
@@ -56,15 +52,9 @@ def _case(
     out = Path(tempfile.mkdtemp(prefix=name + "-", dir=top)) / "build"
     began = time.monotonic()
     recipe = builds.options(packager.recipe, pynacl=pynacl)
-    tree = builds.product(top, agent=True, parts=args.parts)
-    program = builds.build(packager, interpreter, tree, out, recipe)
+    program = builds.build(packager, interpreter, builds.product(top, args.parts), out, recipe)
     result = {"packager": name, "pynacl": pynacl, "build_s": round(time.monotonic() - began)}
     result.update(_size(packager, program))
-    if args.blank and not pynacl:
-        interpreter = builds.environment(top, args.python, packager, ())
-        nothing = builds.product(top, agent=False)
-        empty = builds.build(packager, interpreter, nothing, out.with_name("without-agent"), [])
-        result["bytes_without_agent"] = _size(packager, empty)["bytes"]
     detached = "detached" in args.parts
     homes = out.with_name("homes")
     return {**result, **_drive(program, homes, screen, pynacl=pynacl, detached=detached)}

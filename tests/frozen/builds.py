@@ -17,17 +17,6 @@ PRODUCT = ROOT / "vendor_notes" / "sample_product"
 RECIPES = ROOT / "vendor_notes" / "packagers"
 TELEMETRY = Path("studio", "_vendor", "telemetry")
 
-# The product with its agent taken out, to see what the agent adds to a build.
-NO_AGENT = """
-class Nothing:
-    def __init__(self, *args, **settings): pass
-    def __getattr__(self, name): return lambda *args, **named: {}
-    def __enter__(self): return self
-    def __exit__(self, *error): pass
-Agent = Config = GetKeyManager = Reo = PublicKey = Nothing
-"""
-
-
 Command = Callable[[Path, list[str]], list[str]]
 
 
@@ -93,17 +82,13 @@ def find_python(wanted: str) -> str:
     return found
 
 
-def product(top: Path, *, agent: bool, parts: str = "none") -> Path:
-    """A fresh tree of the product, with or without a copy of the agent in it, with these parts of it."""
-    tree = top / ("product" if agent else "product-without-agent")
+def product(top: Path, parts: str) -> Path:
+    """A fresh tree of the product, with these parts of the agent in its copy."""
+    tree = top / "product"
     if not tree.exists():
         shutil.copytree(PRODUCT, tree, ignore=shutil.ignore_patterns("telemetry", "__pycache__"))
-        if agent:
-            vendor = [sys.executable, "-m", "agent", "vendor", "--with", parts]
-            _run(*vendor, str(tree / TELEMETRY), cwd=ROOT)
-        else:
-            (tree / TELEMETRY).mkdir()
-            (tree / TELEMETRY / "__init__.py").write_text(NO_AGENT)
+        vendor = [sys.executable, "-m", "agent", "vendor", "--with", parts]
+        _run(*vendor, str(tree / TELEMETRY), cwd=ROOT)
     return tree
 
 
