@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography.exceptions import InvalidSignature
 from support.collector import (
     PATH_OF,
     post,
@@ -157,18 +156,6 @@ def test_a_refusal_is_signed_where_answers_are_signed(collector: Collector, name
     assert reply.json["response"] == signed
     reply = post_usage(collector)
     assert (reply.status, reply.json) == (status, AUTHENTICATION_FAILURE)
-
-
-def test_wrong_key_is_a_right_answer_by_a_key_that_nobody_published(collector: Collector) -> None:
-    collector.fault("wrong-key")
-    envelope = post_licence(collector).json
-    for key in collector.keys:
-        with pytest.raises(InvalidSignature):
-            verified(envelope, key)
-    assert envelope["response"]["code"] == 830
-    assert len(envelope["signature"]) == 344
-    collector.fault(None)
-    assert verified(post_licence(collector).json, collector.keys[0])
 
 
 def test_an_answer_that_is_odd_only_in_its_size_or_of_another_call(collector: Collector) -> None:

@@ -1,13 +1,16 @@
-"""The collector as a server: started and closed again, and its control API."""
+"""The collector as a server: started and closed again, its keys, and its control API."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from support.collector import USAGE, Reply, ask, post_licence, post_usage, usage_payload
+from cryptography.hazmat.primitives import serialization
+from support.collector import USAGE, ask, post_licence, post_usage, usage_payload
 
 from agent.collector import ENDPOINTS, FAULTS, Collector
+from agent.signatures.keys import PublicKey
 
 
 def test_close_and_start_keep_the_port_and_what_was_received() -> None:
@@ -47,22 +50,26 @@ def test_the_control_api_shows_and_forgets() -> None:
         assert ask(collector, "GET", "/_collector/nothing").status == 404
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"fault": "503"}',
-        '{"fault": "500", "endpoint": "reo"}',
-        '{"fault": "500", "count": 0}',
-        '{"fault": "500", "times": 3}',
-        '{"count": 3}',
-        "[]",
-        "fault=500",
-    ],
-)
-def test_a_mistake_over_http_names_what_is_known(body: str) -> None:
+def test_a_mistake_over_http_names_what_is_known() -> None:
+    wrong: list[Any] = [{"fault": "503"}, {"fault": "500", "endpoint": "reo"}, {"count": 3}, []]
+    wrong += [{"fault": "500", "count": 0}, {"fault": "500", "times": 3}]
     with Collector() as collector:
-        reply: Reply = ask(collector, "POST", "/_collector/fault", body)
-        assert (reply.status, post_usage(collector).status) == (400, 200)
-        assert reply.json["error"]
-        assert reply.json["faults"] == list(FAULTS)
-        assert reply.json["endpoints"] == list(ENDPOINTS)
+        for body in (*map(json.dumps, wrong), "fault=500"):
+            reply = ask(collector, "POST", "/_collector/fault", body)
+            assert (reply.status, post_usage(collector).status) == (400, 200)
+            assert reply.json["error"] and reply.json["faults"] == list(FAULTS)
+            assert reply.json["endpoints"] == list(ENDPOINTS)
+
+
+def test_keys_have_the_shape_of_the_contract() -> None:
+    for algorithm, kind in (("rsa", "rsa-pkcs1v15-sha256"), ("ed25519", "ed25519")):
+        keys = Collector(algorithm=algorithm).keys
+        assert [key["name"] for key in keys] == ["global", "global-next"]
+        for key in keys:
+            assert list(key) == ["name", "algorithm", "public_key"] and key["algorithm"] == kind
+            public = serialization.load_pem_public_key(key["public_key"].encode())
+            # The same text that a well-kept encoder writes, to the last byte.
+            form = serialization.PublicFormat.SubjectPublicKeyInfo
+            pem = public.public_bytes(serialization.Encoding.PEM, form)
+            assert pem.decode() == key["public_key"]
+            assert PublicKey.from_pem(pem).algorithm == kind
