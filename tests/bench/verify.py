@@ -6,12 +6,11 @@ Raw ``pow()`` is the arithmetic alone: the rest of ours is SHA-256 and comparing
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from .measure import ROOT, Context, Result, Table
+from .measure import Context, Result, Table
 
 # An answer's base64 text has about this length.
 MESSAGE = b"eyJjb2RlIjo4MzAs" * 12
@@ -26,7 +25,6 @@ Rows = dict[str, tuple[str, Callable[[], object]]]  # name: what it is compared 
 
 def rows() -> Rows:
     """What is measured; each call verifies one good signature."""
-    sys.path.insert(0, str(ROOT / "tests"))
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding, rsa
     from nacl.signing import VerifyKey

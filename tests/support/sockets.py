@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 from unittest import mock
@@ -144,6 +144,21 @@ def silent(connection: socket.socket, server: Server) -> None:
     while connection.recv(65536):
         server.seen.set()
     server.gone.set()
+
+
+@contextmanager
+def full_queue() -> Iterator[int]:
+    """A port at which connecting ends in nothing: the kernel drops what knocks, as a firewall does."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with suppress(OSError):
+            while True:
+                knocking = stack.enter_context(socket.socket())
+                knocking.settimeout(0.1)
+                knocking.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def relay(one: socket.socket, two: socket.socket) -> None:

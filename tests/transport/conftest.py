@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
-from support.sockets import Authority
+from support.sockets import Authority, full_queue
 
 from agent.transport import HttpTransport
 
@@ -28,16 +26,6 @@ def transport(authority: Authority) -> Iterator[HttpTransport]:
 
 @pytest.fixture
 def full_port() -> Iterator[int]:
-    """A port whose queue is full: the kernel drops what knocks, as a firewall does."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    knocking = []
-    with suppress(OSError):
-        while True:
-            knocking.append(socket.socket())
-            knocking[-1].settimeout(0.1)
-            knocking[-1].connect(listener.getsockname())
-    yield listener.getsockname()[1]
-    for sock in [*knocking, listener]:
-        sock.close()
+    """A port at which connecting ends in nothing."""
+    with full_queue() as port:
+        yield port
