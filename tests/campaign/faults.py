@@ -406,7 +406,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     rows = {kind: report.Row(kind + " fails") for kind in CALLS}
     with desk(work / "state", FakeClock()) as at:
         # Unsigned: this is about the disk, and signatures cost time.
-        signed = at.config
+        signed, at.durability = at.config, "power"
         at.config = lambda **more: signed(**{"keys": (), **more})  # type: ignore[method-assign]
         bench = Bench(at, work)
         plan = [one for name in SCENARIOS for one in bench.faults(name)]

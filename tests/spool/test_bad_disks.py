@@ -1,6 +1,6 @@
 """Real file systems in a bad state: full, out of inodes, read-only, gone, somebody else's, with odd names.
 
-``test_agent_trouble`` has what needs no file system of its own, ``test_campaign_faults`` system calls that fail.
+``test_agent_trouble`` has what needs no file system of its own, ``test_campaigns`` system calls that fail.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name == "nt", reason="need
 def at(tmp_path: Path) -> Iterator[Desk]:
     # Children know only the system's clock.
     with desk(tmp_path / "state", FakeClock(time.time())) as found:
+        found.durability = "power"
         yield found
 
 

@@ -55,11 +55,13 @@ def config(url: str, keys: Any, state_dir: Any, **changes: Any) -> agent.Config:
 class Desk:
     """A collector, a state directory and a clock."""
 
+    durability = "process"  # syncs take most of a test's time; the power goes in few of them
+
     def __init__(self, collector: Collector, state_dir: Path, clock: FakeClock) -> None:
         self.collector, self.state_dir, self.clock = collector, state_dir, clock
 
     def config(self, **changes: Any) -> agent.Config:
-        changes.setdefault("state_dir", self.state_dir)
+        changes = {"state_dir": self.state_dir, "durability": self.durability, **changes}
         keys = changes.pop("keys", self.collector.public_keys)
         return config(self.collector.url, keys, **changes)
 
