@@ -47,44 +47,33 @@ class Notes:
         os.write(self._fd, (" ".join(map(str, words)) + "\n").encode("ascii"))
 
 
-class Watched:
+class Watched(HttpTransport):
     """The usual transport, which tells in each request whose it is and in which pass, and notes where passes begin
     and end: both while the deliverer's lock is held, so the order of the notes is that of the passes.
     """
 
     def __init__(self, notes: Notes) -> None:
-        self._notes = notes
-        self._name = os.urandom(4).hex()
-        self._pid = self._passes = 0
-        self._inside = False
-        self._mine()
+        super().__init__(proxy="direct")
+        self._notes, self._name = notes, os.urandom(4).hex()
+        self._passes, self._inside = 0, False
 
-    def _mine(self) -> None:
-        if self._pid != os.getpid():  # connections are their process's
-            self._pid, self._passes, self._inside = os.getpid(), 0, False
-            self._inner = HttpTransport(proxy="direct")
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._passes, self._inside = 0, False
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
-        self._mine()
         if not self._inside:
             self._inside, self._passes = True, self._passes + 1
-            self._notes.add("begin", self._pid)
-        headers = {**request.headers, HEADER: "%d-%s-%d" % (self._pid, self._name, self._passes)}
-        own = Request(request.method, request.url, headers, request.body)
-        return self._inner.send(own, timeout_s=timeout_s)
+            self._notes.add("begin", os.getpid())
+        told = "%d-%s-%d" % (os.getpid(), self._name, self._passes)
+        own = Request(request.method, request.url, {**request.headers, HEADER: told}, request.body)
+        return super().send(own, timeout_s=timeout_s)
 
     def rest(self) -> None:
-        self._mine()
-        self._inner.rest()
+        super().rest()
         if self._inside:
             self._inside = False
-            self._notes.add("end", self._pid)
-
-    def interrupt(self) -> None:
-        self._inner.interrupt()
-
-    def close(self) -> None:
-        self._inner.close()
+            self._notes.add("end", os.getpid())
 
 
 class Member:

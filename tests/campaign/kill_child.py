@@ -80,24 +80,21 @@ class Log:
         os.write(self._fd, json.dumps(entry).encode() + b"\n")
 
 
-class Traced:
+class Traced(HttpTransport):
     """The real transport; its requests are numbered, and what became of each is in the log.
 
     ``over`` says that the deliverer has gone on: whatever it wanted to write down about the answer is written.
     """
 
     def __init__(self, log: Log) -> None:
-        self._log, self._pid, self._open = log, -1, ""
-        self._real: Any = None
+        super().__init__(proxy="direct")
+        self._log, self._open = log, ""
 
-    def _transport(self) -> Any:
-        if self._pid != os.getpid():  # connections are the parent's
-            self._pid, self._open = os.getpid(), ""
-            self._real = HttpTransport(proxy="direct")
-        return self._real
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._open = ""
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
-        real = self._transport()
         self._over()
         number = self._log.number()
         began_at = time.monotonic()
@@ -107,7 +104,7 @@ class Traced:
         numbered = Request(request.method, request.url, headers, request.body)
         numbered.may_send = request.may_send
         try:
-            response: Response = real.send(numbered, timeout_s=timeout_s)
+            response = super().send(numbered, timeout_s=timeout_s)
         except Unreachable as error:
             late = time.monotonic() - began_at >= timeout_s
             self._log("unreachable", number, late, error.reason)
@@ -121,23 +118,15 @@ class Traced:
             self._log("over", number)
 
     def rest(self) -> None:
-        real = self._transport()
         self._over()
-        real.rest()
-
-    def close(self) -> None:
-        self._transport().close()
-
-    def interrupt(self) -> None:
-        self._transport().interrupt()
+        super().rest()
 
 
 def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str]) -> agent.Agent:
     licence = lambda: ("demo-license-key", marker_of())  # noqa: E731 - asked once per record
     keys = tuple(agent.PublicKey.from_pem(key["public_key"]) for key in spec["keys"])
     given = config(spec["url"], keys, spec["state"], **spec["settings"])
-    traced: Any = Traced(log)
-    return agent.Agent(given, licence, transport=traced)
+    return agent.Agent(given, licence, transport=Traced(log))
 
 
 # -- writers ------------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""Bounds, in the short form of ``python -m tests.campaign bounds``, and single cases of it."""
+"""Bounds: single cases beside those of ``python -m tests.campaign bounds``."""
 
 from __future__ import annotations
 
-import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,11 @@ import agent
 
 pytest.importorskip("fcntl")
 
-from campaign import bounds, bounds_curve, bounds_life, bounds_quota, report  # noqa: E402 - flock
 from campaign.bounds_spool import Network, fill  # noqa: E402
 
 pytestmark = pytest.mark.once
 
 DAY_S = 86400.0
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize("part", [bounds_quota, bounds_curve, bounds_life])
-def test_the_short_form_of_the_campaign_holds(tmp_path: Path, part: Any) -> None:
-    rows = part.run(bounds.SHORT_ROUNDS, random.Random(3), report.Progress(quiet=True), tmp_path)
-    assert not [row for row in rows if not row.ok]
-    assert len(rows) >= 2 and any(row.recorded for row in rows)
 
 
 def product_at(place: Path, network: Any, clock: Any = None, **changes: Any) -> agent.Agent:
@@ -38,12 +28,12 @@ def product_at(place: Path, network: Any, clock: Any = None, **changes: Any) -> 
 
 
 def peak_of(product: agent.Agent) -> int:
-    """Bytes that passes need at most on top of what was there."""
+    """Bytes that a pass needs at most on top of what was there."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         product._delivery.skip = ("backoff",)
-        pass_(product)
+        product._delivery.run()
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()

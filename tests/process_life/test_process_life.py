@@ -7,10 +7,8 @@ import gc
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from support.product import (
     quiet,
     says,
 )
+from support.sockets import full_queue
 
 import agent
 from agent.clock import Clock
@@ -34,41 +33,25 @@ from agent.clock import Clock
 # -- exit ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def never_accepts() -> Iterator[str]:
-    """A socket that listens, with a full queue: connecting ends in nothing."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        port = listening.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(("127.0.0.1", port))
-        yield "http://127.0.0.1:%d" % port
-        for client in waiting:
-            client.close()
-
-
 @pytest.mark.parametrize("server", ["up", "refuse", "blackhole", "drip-headers", "500", "backlog"])
-def test_exit_is_silent_in_time_and_unchanged(at: Desk, never_accepts: str, server: str) -> None:
-    url = never_accepts if server == "backlog" else ""
+def test_exit_is_silent_in_time_and_unchanged(at: Desk, server: str) -> None:
     if server not in ("up", "backlog"):
         at.collector.fault(server)
     waits = UNDER_WAY if server in ("blackhole", "drip-headers", "backlog") else ""
     code = "t.call_home(); t.track('EXPORT'); t.count('RENDER')\n" + waits + SAYS_HOW_LONG
-    for status, limit_s in ((0, 0.25), (3, 0)):
-        ends = code + "sys.exit(%d)" % status
-        given: Any = {"status": status, "url": url, "start_delay_s": 0}
-        # The promise; the rest is the interpreter's own end on a busy machine.
-        assert says(at, ends, exit_timeout_s=limit_s, **given) < limit_s + 1.0
+    with full_queue() as port:
+        url = "http://127.0.0.1:%d" % port if server == "backlog" else ""
+        for status, limit_s in ((0, 0.25), (3, 0)):
+            ends = code + "sys.exit(%d)" % status
+            given: Any = {"status": status, "url": url, "start_delay_s": 0}
+            # The promise; the rest is the interpreter's own end on a busy machine.
+            assert says(at, ends, exit_timeout_s=limit_s, **given) < limit_s + 1.0
     with at.agent() as product:
         assert product.status()["pending"] <= 8 and product.status()["damaged"] == 0
 
 
 def test_a_resolver_that_never_answers_keeps_no_exit(at: Desk) -> None:
     code = """
-import socket
 from agent.transport import HttpTransport
 asked = threading.Event()
 def hang(*given, **more):
@@ -468,3 +451,70 @@ print(json.dumps([counted, len(handled)]))
     arrived_texts = ["MAIN"] * counted + ["HANDLER"] * handled
     arrived(at, *arrived_texts, sums={"MAIN": counted, "HANDLER": handled})
     assert len(at.collector.records()) == 2 * len(arrived_texts) + 2
+
+
+# -- event loops -------------------------------------------------------------------------------------
+
+
+def test_recording_on_a_loop_costs_it_one_sync_and_no_network(at: Desk) -> None:
+    """Beside a delivery that is under way all the time."""
+    code = """
+import asyncio
+me, fsync, synced = threading.get_ident(), os.fsync, []
+def counting(fd):
+    if threading.get_ident() == me:
+        synced.append(fd)
+    fsync(fd)
+os.fsync = counting
+recording = []
+sys.addaudithook(lambda event, args: event.startswith(("socket.", "subprocess.")) and recording
+                 and threading.get_ident() == me and os._exit(9))
+costs = {}
+def cost(name, call, *arguments, **more):
+    synced.clear()
+    recording.append(True)
+    call(*arguments, **more)
+    recording.clear()
+    costs[name] = max(costs.get(name, 0), len(synced))
+async def main():
+    t.call_home()
+    flush = asyncio.ensure_future(asyncio.to_thread(t.flush, 20))
+    for _ in range(10):
+        cost("value", t.record_value, 1, data_group="g")
+        cost("home", t.call_home)
+        cost("track", t.track, "EXPORT")
+        cost("count", t.count, "RENDER")
+        await asyncio.sleep(0)
+    await flush
+    assert (await asyncio.to_thread(t.flush, 20)).drained
+    await asyncio.to_thread(t.close)
+asyncio.run(main(), debug=False)
+print(json.dumps(costs))
+"""
+    costs = says(at, code, start_delay_s=0)
+    assert (costs["track"], costs["count"]) == (0, 0)
+    assert costs["value"] <= 1 and costs["home"] <= 1
+
+
+@pytest.mark.parametrize("deliver", ["thread", "manual"])
+def test_a_cancelled_flush_keeps_neither_the_loop_nor_a_record(at: Desk, deliver: str) -> None:
+    """The thread cannot be cancelled; closing ends its wait, or the loop would wait a minute for it."""
+    at.collector.fault("blackhole")
+    code = """
+import asyncio
+async def main():
+    t.record_text("before", data_group="g")
+    flush = asyncio.ensure_future(asyncio.to_thread(t.flush, 60))
+    while not t._delivery.in_flight:
+        await asyncio.sleep(0.005)
+    flush.cancel()
+    try:
+        await flush
+    except asyncio.CancelledError:
+        pass
+    t.record_text("after", data_group="g")
+    await asyncio.to_thread(t.close)
+asyncio.run(main())
+"""
+    assert quiet(at, code, start_delay_s=0, deliver=deliver, request_timeout_s=60) < 20
+    arrived(at, "after", "before")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import spool as support
 from support.spool import (
     START,
     Calls,
@@ -20,6 +22,7 @@ from support.spool import (
     look,
     segments,
     spool,
+    usage,
     verdict,
     waiting,
     window,
@@ -28,7 +31,8 @@ from support.spool import (
 
 from agent import files, lines
 from agent.spool import book as books
-from agent.spool.store import MEMORY, Spool
+from agent.spool.segment import Reading
+from agent.spool.store import DISK, MEMORY, Spool
 
 # A line that is never removed, and so is its segment.
 NEWER = lines.encode({"v": 9, "k": "licence"})
@@ -333,3 +337,99 @@ def test_history_tells_answers_in_order_and_survives_compaction_bounded(
             "errors": {"a": ["b"]},
         }
     assert target.history(0) == [] and len(target.history(9999)) == books.ANSWERS
+
+
+# -- beside who looks, and records that are gone -----------------------------------------------------
+
+
+def test_who_looks_beside_a_compaction_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = spool(tmp_path / "state")
+    keep(target, *map(str, range(20)))
+    assert target.claim()
+    target.note_fact("home", "", id="1")
+    target._book._compact_bytes = 0
+    winners, looked = target._backlog.winners, threading.Event()
+
+    def winners_beside_a_look() -> Any:
+        """The other thread has read the segments' names and is about to read the book."""
+        looks.start()
+        assert looked.wait(10)
+        return winners()
+
+    reads = target._book.refresh
+
+    def refresh() -> None:
+        if threading.current_thread() is looks:
+            looked.set()
+        reads()
+
+    monkeypatch.setattr(target._book, "refresh", refresh)
+    looks = threading.Thread(target=target.count, daemon=True)
+    ends = threading.Thread(target=lambda: target._book.compact(winners_beside_a_look), daemon=True)
+    ends.start()
+    ends.join(10)
+    looks.join(10)
+    assert not ends.is_alive() and not looks.is_alive()
+
+
+def test_an_empty_consent_file_is_replaced_where_no_open_file_can_be_unlinked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = spool(tmp_path / "state")
+    assert target.consent.ensure()
+    path = tmp_path / "state" / "agent.consent"
+    path.write_bytes(b"")
+    remove = files.remove
+
+    def as_on_windows(path: str) -> bool:
+        return not any(file.path == path for file in support.open_now) and remove(path)
+
+    monkeypatch.setattr(files, "remove", as_on_windows)
+    monkeypatch.setattr(files, "WINDOWS", True)
+    monkeypatch.setattr(files.File, "lock", lambda self: setattr(self, "held", None))
+    assert target.consent.ensure()
+
+
+# -- gone --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["refused", "removed"])
+def test_an_attempt_that_was_left_open_at_a_record_that_is_gone_slows_no_later_start(
+    tmp_path: Path, how: str
+) -> None:
+    """Each start took it for one more product that ended before an answer came."""
+    killed = spool(tmp_path / "state")
+    killed.record(usage("one", killed.consent.ensure()), sync=True)
+    killed.record(licence("two"), sync=True)
+    assert killed.claim()
+    assert all(killed.try_(record) for record in killed.waiting(()))
+    killed._book.close()
+    killed._let_go()
+    killed.seal()
+
+    later = look(tmp_path / "state")
+    if how == "refused":
+        later.refuse_usage()
+    else:
+        segments(tmp_path / "state", "u")[0].unlink()
+    assert later.claim()
+    assert not later.left_open("reo") and later.left_open("server")
+    later.release()
+    assert waiting(tmp_path / "state") == ["two"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs files with holes")
+def test_a_file_of_any_size_in_a_segments_place_holds_up_nobody(tmp_path: Path) -> None:
+    """20 GB, as a damaged disk may say, were read for 100 s on the thread that recorded."""
+    target = spool(tmp_path / "state")
+    assert target.record(licence("one"), sync=True) == DISK
+    planted = tmp_path / "state" / "l-000000000001-0000000000000001.seg"
+    planted.touch(0o600)
+    os.truncate(planted, 20 << 30)
+    reading = Reading(str(planted))
+    reading.refresh()
+    assert reading.cursor < 1 << 28
+    assert target.record(licence("two"), sync=True) == DISK
+    assert waiting(tmp_path / "state") == ["one", "two"]

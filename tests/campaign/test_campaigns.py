@@ -1,0 +1,264 @@
+"""The campaigns in short, as ``python -m tests.campaign all --short`` runs them; and that verdicts can be bad ones."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fcntl")
+
+from campaign import (  # noqa: E402 - they need flock, and fork
+    bounds_curve,
+    bounds_life,
+    bounds_quota,
+    crowd,
+    damage,
+    damage_spool as spools,
+    faults,
+    kill,
+    kill_account as accounts,
+    model,
+    report,
+)
+from campaign.kill_child import content  # noqa: E402
+
+pytestmark = pytest.mark.once
+QUIET = report.Progress(quiet=True)
+
+
+def short(campaign: Any, place: Path, seed: int = 3, **more: Any) -> list[report.Row]:
+    """The rows of the short form, in which every promise held."""
+    work = place / "work"
+    work.mkdir()
+    given = {"rounds": campaign.SHORT_ROUNDS, "seed": seed, "progress": QUIET, "work": work, **more}
+    rows: list[report.Row] = campaign.run(**given)
+    assert [(row.treatment, row.broken) for row in rows if not row.ok] == []
+    assert all(row.rounds and row.recorded and row.delivered for row in rows)
+    return rows
+
+
+@pytest.mark.campaign
+def test_histories_against_a_model(tmp_path: Path) -> None:
+    """Others than those of ``test_spool_model``."""
+    (row,) = short(model, tmp_path, seed=1)
+    assert row.rounds == model.SHORT_ROUNDS and row.recorded > row.delivered
+    assert "kill in a call" in row.note and "power cut" in row.note
+
+
+# Several seconds each, of what others below do too.
+IN_FULL = ("locks fail: EOPNOTSUPP", "multiprocessing: fork", "multiprocessing: forkserver")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("what", [what for what in crowd.CROWDS if what not in IN_FULL])
+def test_a_crowd(tmp_path: Path, what: str) -> None:
+    (row,) = short(crowd, tmp_path, seed=1, only=(what,))
+    assert row.rounds == 1 and row.recorded == row.delivered
+    if what == "deliverer killed":
+        assert "%d kills" % crowd.SHORT.kills in row.note and "went on after" in row.note
+    if what.startswith("locks fail"):
+        assert row.duplicated > 0
+    if what == "reaper beside writers":
+        assert int(row.note.split()[0]) > 60  # segments
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", [bounds_quota, bounds_curve, bounds_life])
+def test_bounds(tmp_path: Path, part: Any) -> None:
+    rows = part.run(1, random.Random(3), QUIET, tmp_path)
+    assert not [row for row in rows if not row.ok]
+    assert len(rows) >= 2 and any(row.recorded for row in rows)
+
+
+@pytest.mark.campaign
+def test_system_calls_that_fail(tmp_path: Path) -> None:
+    rows = short(faults, tmp_path)
+    assert sum(row.rounds for row in rows) == faults.SHORT_ROUNDS
+    assert sum(row.recorded for row in rows) > 5 * faults.SHORT_ROUNDS
+    assert sum(row.total("hit") for row in rows) > 0.9 * faults.SHORT_ROUNDS
+    assert {"open fails", "write fails", "stat fails"} < {row.treatment for row in rows}
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.campaign
+def test_damaged_files(tmp_path: Path) -> None:
+    rows = short(damage, tmp_path)
+    assert sum(row.delivered for row in rows) < sum(row.recorded for row in rows)
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> spools.Oracle:
+    return spools.Oracle(spools.build(tmp_path_factory.mktemp("made") / "state", 60))
+
+
+def judged(oracle: spools.Oracle, sent: list[Any], state: Any = None) -> list[str]:
+    row = damage.judge(oracle, oracle.expect(state or dict(oracle.files)), sent)
+    return [what.partition(":")[0] for what in row.broken]
+
+
+def test_each_broken_promise_is_named(oracle: spools.Oracle) -> None:
+    expected = oracle.before
+    whole = [(key, True) for key in expected.must]
+    settled = next(key for key, known in oracle.known.items() if known.settled)
+    assert len(expected.must) > 60 and len(expected.dead) > 2
+    assert judged(oracle, whole) == []
+    assert judged(oracle, whole[1:]) == ["lost"]
+    assert judged(oracle, [*whole[1:], (whole[0][0], False)]) == ["wrong"]
+    assert judged(oracle, whole + whole[:1]) == ["delivered again"]
+    assert judged(oracle, [*whole, (settled, True)]) == ["delivered again"]
+    dead = [(key, True) for key in sorted(expected.dead)[:1]]
+    assert "a dead letter was delivered" in judged(oracle, whole + dead)
+    without = {name: data for name, data in oracle.files.items() if name != spools.CONSENT}
+    assert judged(oracle, whole, without) == ["usage was sent without its consent"]
+
+
+def test_what_the_book_no_longer_says_may_be_sent_again(oracle: spools.Oracle) -> None:
+    state: spools.State = {**oracle.files, spools.BOOK: b""}
+    expected = oracle.expect(state)
+    assert expected.again and not expected.dead
+    sent = [(key, True) for key in expected.must | expected.again]
+    row = damage.judge(oracle, expected, sent)
+    assert row.ok and row.causes == {damage.SETTLEMENT: len(expected.again)}
+
+
+def test_a_counter_may_be_sent_with_its_greatest_undamaged_total(oracle: spools.Oracle) -> None:
+    expected = oracle.before
+    totals = {
+        key: sorted(oracle.known[key].values.values(), key=spools._total) for key in expected.values
+    }
+    key = next(key for key, found in totals.items() if len(set(map(spools._total, found))) > 1)
+    assert oracle.is_right(key, totals[key][-1], expected)
+    assert not oracle.is_right(key, totals[key][0], expected)
+
+
+# --- kills --------------------------------------------------------------------------------------
+
+
+@pytest.mark.campaign
+def test_nothing_is_lost_when_writers_deliverers_and_the_collector_are_killed(
+    tmp_path: Path,
+) -> None:
+    (row,) = short(kill, tmp_path)
+    assert row.rounds == kill.SHORT_ROUNDS and row.recorded == row.delivered > 100
+    killed, collectors = [int(n) for n in re.findall("[0-9]+", row.note)][:2]
+    assert killed > 10 and collectors > 2 * row.rounds
+    # Answers are lost in every run; that senders are killed at the moment is a matter of luck.
+    assert row.causes
+
+
+class Logs:
+    """Logs of one round, as processes would leave them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.statuses: list[list[int]] = []
+
+    def add(self, pid: int, role: str, *entries: list[Any], status: int = 0) -> None:
+        lines = [["process", pid, role, ""], *entries]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self._directory / ("%d-%d.log" % (pid, pid))).write_text(text, encoding="utf-8")
+        self.statuses.append([pid, status])
+
+    def account(self) -> accounts.Account:
+        account = accounts.Account()
+        found = account.read(self._directory, self.statuses)
+        assert account.add(found.arrived) == []
+        return account
+
+
+def text(marker: str) -> dict[str, Any]:
+    return {"activation_identifier": marker, **content(marker, "text")}
+
+
+WRITTEN = (["try", "m", "text"], ["recorded", "m", "text", "id"])
+SENT_1, SENT_2 = ["sent", "a-1", 1.0], ["sent", "b-1", 2.0]
+FIRST = ["accepted", "a-1", "getkeymanager", None, 830, text("m")]
+AGAIN = ["accepted", "b-1", "getkeymanager", None, 830, text("m")]
+GAVE = ["gave", "a-1"]
+ANSWERED, OVER = ["answered", "a-1", 200, True], ["over", "a-1"]
+
+
+def test_a_record_that_did_not_arrive_is_told(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    logs.add(1, "write", *WRITTEN, ["try", "n", "value"])
+    assert logs.account().lost() == [("getkeymanager", "m")]
+
+
+@pytest.mark.parametrize(
+    "sender, collector, status, cause",
+    [
+        ([ANSWERED, OVER], [FIRST, GAVE], 0, accounts.UNEXPLAINED),
+        # Settled, and killed afterwards.
+        ([ANSWERED, OVER], [FIRST, GAVE], -9, accounts.UNEXPLAINED),
+        ([ANSWERED], [FIRST, GAVE], -9, accounts.KILLED),
+        ([], [FIRST], -9, accounts.KILLED),
+        ([ANSWERED], [FIRST, GAVE], 0, accounts.ENDED),
+        ([["unreachable", "a-1", False, "gone"], OVER], [FIRST], 0, accounts.LOST),
+        ([["unreachable", "a-1", False, "gone"], OVER], [FIRST, GAVE], 0, accounts.UNEXPLAINED),
+        ([["unreachable", "a-1", True, "timed out"], OVER], [FIRST, GAVE], 0, accounts.LATE),
+        ([["unreachable", "a-1", False, "interrupted"], OVER], [FIRST, GAVE], 0, accounts.ENDED),
+        ([ANSWERED, OVER], [[*FIRST[:3], "not-json", *FIRST[4:]], GAVE], 0, accounts.SPOILT),
+    ],
+)
+def test_a_duplicate_has_the_cause_that_the_logs_show(
+    tmp_path: Path, sender: Any, collector: Any, status: int, cause: str
+) -> None:
+    logs = Logs(tmp_path)
+    logs.add(1, "write", *WRITTEN)
+    logs.add(2, "deliver", SENT_1, *sender, status=status)
+    logs.add(3, "deliver", SENT_2, ["answered", "b-1", 200, True], ["over", "b-1"])
+    # Whichever the collector took in first.
+    logs.add(4, "collect", AGAIN, *collector, status=-signal.SIGKILL)
+    account = logs.account()
+    assert list(account.duplicates()) == [(("getkeymanager", "m"), "a-1", cause)]
+    assert account.lost() == [] and not list(account.duplicates())
+
+
+def test_content_that_nobody_recorded_is_told(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    logs.add(1, "write", *WRITTEN)
+    account = logs.account()
+    arrival = accounts.Arrival("a-1", None, {**text("m"), "text_data": "another"})
+    account.requests["a-1"] = accounts.Request(1, 1.0)
+    assert "nobody recorded" in account.add([("getkeymanager", 830, arrival)])[0]
+
+
+@pytest.mark.parametrize(
+    "end, sums, wrong",
+    [
+        ([["complete"]], [5], 0),
+        ([["complete"]], [4], 1),
+        ([], [3], 0),
+        ([], [2], 1),
+        ([], [3, 3], 1),
+    ],
+)
+def test_sums_are_held_to_what_was_counted_and_kept(
+    tmp_path: Path, end: Any, sums: list[int], wrong: int
+) -> None:
+    logs = Logs(tmp_path)
+    counts: list[list[Any]] = [
+        ["counting", "C", 3],
+        ["kept", "C"],
+        ["counting", "C", 2],
+    ]
+    logs.add(1, "write", *counts, *end)
+    arrived = [
+        ["accepted", "a-1", "reo-aggregate", None, 200, aggregate(str(number), count)]
+        for number, count in enumerate(sums)
+    ]
+    logs.add(2, "deliver", SENT_1)
+    logs.add(3, "collect", *arrived)
+    assert len(logs.account().miscounted()) == wrong
+
+
+def aggregate(id: str, count: int) -> dict[str, Any]:
+    return {"event_id": id, "activity_type": "C", "count": count}
