@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from support.agent import Desk, endpoint, pass_, work_until
 
@@ -195,23 +193,3 @@ def test_backoff_grows_between_its_bounds(at: Desk) -> None:
         product.call_home()
         product.flush()
         assert 30 <= endpoint(product)["retry_in_s"] <= 60
-
-
-class Raising:
-    """A vendor's transport that breaks its promises, and lacks what it should have."""
-
-    def __init__(self, what: BaseException) -> None:
-        self.what = what
-
-    def send(self, request: Any, *, timeout_s: float) -> Any:
-        raise self.what
-
-
-@pytest.mark.parametrize("what", [OSError("x"), ValueError("canary"), KeyError("y"), SystemExit(3)])
-def test_a_transport_that_raises_anything_is_weather(at: Desk, what: BaseException) -> None:
-    with at.agent(only="licence", transport=Raising(what)) as product:
-        product.call_home()
-        assert product.flush().pending == 1
-        assert endpoint(product)["reason"] == "offline: transport: " + type(what).__name__
-    with at.agent(only="licence") as product:
-        assert product.flush().delivered == 1

@@ -28,7 +28,7 @@ from agent.transport import HttpTransport
 from agent.values import Unreachable, inside
 
 
-@pytest.mark.parametrize("what", [RuntimeError, SystemExit])
+@pytest.mark.parametrize("what", [RuntimeError, OSError, KeyError, SystemExit])
 @pytest.mark.parametrize("verb", ["send", "rest", "interrupt", "close"])
 def test_a_vendors_transport_that_raises_costs_no_record(
     at: Desk, verb: str, what: type[BaseException]
@@ -38,6 +38,8 @@ def test_a_vendors_transport_that_raises_costs_no_record(
     with at.agent(only="licence", transport=rude) as product:
         product.record_text("kept", data_group="g")
         assert product.flush().pending == 1
+        said = "transport: " + what.__name__ if verb == "send" else "off"
+        assert product.status()["endpoints"][0]["reason"] == "offline: " + said
         product._delivery.quietly("interrupt")
     with at.agent(only="licence") as product:
         assert product.flush().drained
