@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,14 +74,6 @@ def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -
     assert os.listdir(place) == [] and support.open_now <= before
 
 
-def test_a_file_that_is_linked_is_seen_whole_and_never_replaces_another(place: Path) -> None:
-    path = str(place / "file")
-    files.link_new(path, b"first")
-    with pytest.raises(FileExistsError):
-        files.link_new(path, b"second")
-    assert files.read(path, 99) == b"first" and os.listdir(place) == ["file"]
-
-
 # --- locks ----------------------------------------------------------------------------------------
 
 
@@ -106,22 +96,6 @@ def test_a_lock_on_a_file_that_lost_its_name_is_no_lock(place: Path) -> None:
             if successor:
                 files.create(path).close()
             assert file.hold() is False
-
-
-def test_who_waits_for_a_lock_gets_it_or_gives_up(place: Path) -> None:
-    path = str(place / "file")
-    holder = files.locked(path)
-    assert holder.held is True
-    began = time.monotonic()
-    with files.locked(path) as late:
-        assert late.held is False and 0.15 < time.monotonic() - began < 5
-    timer = threading.Timer(0.05, holder.close)
-    timer.start()
-    with files.locked(path) as next_one:
-        assert next_one.held is True
-    timer.join()
-    with pytest.raises(FileNotFoundError):
-        files.locked(str(place / "none"), missing_ok=False)
 
 
 # --- where state lies -----------------------------------------------------------------------------

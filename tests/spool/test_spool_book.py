@@ -32,7 +32,7 @@ from support.spool import (
 from agent import files, lines
 from agent.spool import book as books
 from agent.spool.segment import Reading
-from agent.spool.store import DISK, MEMORY, Spool
+from agent.spool.store import DISK, Spool
 
 # A line that is never removed, and so is its segment.
 NEWER = lines.encode({"v": 9, "k": "licence"})
@@ -127,19 +127,6 @@ def test_a_record_is_loaded_again_when_its_turn_comes(place: Path, target: Spool
 # --- settled ------------------------------------------------------------------------------------
 
 
-def test_a_writer_that_died_in_a_line_swallows_no_later_entry(place: Path) -> None:
-    write_segment(place, [line(id) for id in "abc"])
-    for id in "abc":
-        assert deliver(spool(place), limit=1) == [id]
-        with open(place / "agent.book", "ab") as file:
-            file.write(b'0badc0de ["answer","server","b"')
-        spool(place).note_fact("fact", id)
-        fresh = look(place)
-        fresh.refresh_facts()
-        assert fresh.fact("fact", id)
-    assert segments(place) == []
-
-
 def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> None:
     """Two inodes alternate on a quiet ext4: 657 records were delivered twice."""
     write_segment(place, [line("a"), line("b"), NEWER])
@@ -188,17 +175,7 @@ def test_a_book_that_cannot_be_written_is_known_in_memory_until_it_can(
     assert deliver(target) == ["c"] and segments(place) == []
 
 
-def test_what_can_neither_be_written_nor_removed_is_not_sent(
-    place: Path, target: Spool, calls: Calls
-) -> None:
-    write_segment(place, [line("a")])
-    calls.fail("open", 30, lambda path, flags, *_: flags & (os.O_RDWR | os.O_CREAT))
-    assert target.record(licence("b"), sync=True) == MEMORY
-    assert deliver(target) == ["b"]  # what is in memory is
-    assert "ead-only" in target.trouble["write"] and "lock" in target.trouble
-
-
-# --- dead, aged and exported --------------------------------------------------------------------
+# --- aged --------------------------------------------------------------------------------------
 
 
 def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
@@ -219,9 +196,6 @@ def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
     assert target.drop(list(target.records()), why="export") == 2
     target.release()
     assert waiting(place) == []
-
-
-# --- memory -------------------------------------------------------------------------------------
 
 
 # --- facts --------------------------------------------------------------------------------------
@@ -267,19 +241,6 @@ def test_compaction_keeps_the_newest_lanes_what_it_does_not_know_open_attempts_a
     assert fresh.fact("import", "0123456789abcdef") and fresh.fact("lane", "tag-9")["failures"] == 9
     assert found["sum"].body["domain"] == "acme.example"
     assert state(place, "a") == (0, 0, True, 1)
-
-
-def test_a_book_that_was_compacted_grows_to_twice_its_size_before_the_next(place: Path) -> None:
-    write_segment(place, [line("id-%05d" % n) for n in range(4000)] + [NEWER])
-    assert len(deliver(spool(place))) == 4000
-    sizes, heads = [], set()
-    for n in range(6):
-        spool(place).note_fact("filler", "x", n="%d" % n * 60_000)
-        deliver(spool(place))
-        sizes.append((place / "agent.book").stat().st_size)
-        heads.add(book(place)[0]["tag"])
-    assert len(heads) <= 3 and max(sizes) < 1_200_000
-    assert waiting(place) == []
 
 
 TWO = """

@@ -63,23 +63,6 @@ def test_every_record_is_on_disk_or_in_the_count_of_a_report(place: Path, max_re
             assert there <= max_records and len(waiting(place)) <= max_records + 1
 
 
-@pytest.mark.parametrize("max_bytes", [40_000, 400_000])
-def test_the_directory_never_exceeds_its_bytes_by_more_than_a_record(
-    place: Path, max_bytes: int
-) -> None:
-    target = spool(place, power=False, max_bytes=max_bytes)
-    size = 1000
-    for n in range(2 * max_bytes // size):
-        target.record(licence("id-%d" % n, "x" * size), sync=False)
-        if not n % 10:
-            assert size_of(place) <= max_bytes + 2 * size
-    there, lost = counted(place)
-    assert there + lost == 2 * max_bytes // size and there * size > max_bytes * 0.7
-    # What is kept is the newest.
-    kept = [int(id[3:]) for id in waiting(place) if id.startswith("id-")]
-    assert sorted(kept) == list(range(2 * max_bytes // size - there, 2 * max_bytes // size))
-
-
 def test_of_many_that_find_it_full_at_once_one_makes_room(place: Path, calls: Calls) -> None:
     """16 processes evicted 16 segments, 15 of licence, where one would do."""
     for ms in range(4):

@@ -16,7 +16,6 @@ from support.spool import (
     ROOT,
     START,
     Calls,
-    child,
     deliver,
     keep,
     licence,
@@ -31,7 +30,7 @@ from support.spool import (
 
 from agent import lines
 from agent.spool import record as records, segment
-from agent.spool.store import DISK, MEMORY
+from agent.spool.store import MEMORY
 
 # --- lines --------------------------------------------------------------------------------------
 
@@ -47,12 +46,6 @@ def test_a_line_of_the_notes_checks_and_is_known_and_every_kind_is_shown() -> No
             assert isinstance(records.parse(value), records.Record)
     expected = {"licence", "usage", "aggregate", "export", "book", "lane", "floor", "home"}
     assert expected | {"try", "end", "answer", "origin", "revive", "is", "import"} <= kinds
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_a_number_that_could_not_be_written_again_is_damage(number: str) -> None:
-    text = b'{"v":1,"at":%s}' % number.encode()
-    assert lines.decode(b"%08x %b" % (lines.crc32(text), text)) is None
 
 
 @pytest.mark.parametrize(
@@ -85,27 +78,6 @@ def test_a_torn_tail_is_left_to_its_writer_and_goes_without_one(place: Path) -> 
     append(path, b"0000")
     target.seal()
     assert deliver(other) == [] and segments(place) == []
-
-
-SHORT = """
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-target = spool(directory)
-keep(target, "a")
-size = segments(directory)[0].stat().st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
-print(target.record(licence("b"), sync=True), target.record(licence("c", "x" * 1000), sync=True))
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(target.record(licence("d"), sync=True), len(target.memory))
-os.kill(os.getpid(), 9)
-"""
-
-
-def test_a_short_write_tears_no_line_and_swallows_no_neighbour(place: Path) -> None:
-    out, _ = child(SHORT, directory=place).communicate(timeout=30)
-    # The second fits into a segment of its own; the third into none.
-    assert out.split() == [DISK, MEMORY, DISK, "1"]
-    assert sorted(waiting(place)) == ["a", "b", "d"]
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
@@ -146,14 +118,6 @@ def test_a_record_whose_disk_refuses_twice_stays_in_memory_and_is_sent_once(
     assert deliver(target) == ["a"] and not target.memory
     target.seal()
     assert deliver(spool(place)) == [] and segments(place) == []
-
-
-def test_a_disk_that_refuses_is_left_without_empty_files(place: Path, calls: Calls) -> None:
-    target = spool(place)
-    calls.fail("write", 28)
-    for n in range(10):
-        assert target.record(licence("id-%d" % n), sync=True) == MEMORY
-    assert segments(place) == [] and "No space" in target.trouble["write"]
 
 
 def test_a_file_system_that_cannot_sync_a_directory_is_no_trouble(
@@ -221,29 +185,6 @@ def sent(target: Any) -> dict[str, int]:
     found = {record.id: record.body["count"] for record in target.waiting(())}
     target.release()
     return found
-
-
-def test_a_window_grows_in_place_and_is_closed_by_its_end_or_its_writer_s(place: Path) -> None:
-    target, other = spool(place), spool(place)
-    epoch = target.consent.ensure()
-    a, b = [window("a", n, epoch) for n in (1, 5)], window("b", 3, epoch, ended_at=START)
-    assert target.keep_counters([a[0]], [a[0]])
-    assert target.keep_counters([a[1], b], [a[1]])
-    assert sent(other) == {"b": 3} and len(segments(place, "c")) == 1
-    assert other.census()["pending"] == {"reo": 2}
-    target.seal()  # or its process was killed
-    assert sent(other) == {"a": 5, "b": 3}
-    last = window("c", 1, epoch)
-    assert other.keep_counters([last], [last])  # never into another's segment
-    assert len(segments(place, "c")) == 2
-
-
-def test_the_last_total_wins_whatever_the_order_of_its_lines(place: Path) -> None:
-    epoch = spool(place).consent.ensure()
-    values = [window("a", n, epoch).to_json() for n in (1, 5, 12, 9)]
-    write_segment(place, list(map(lines.encode, values)), class_="c", ms=2)
-    write_segment(place, [lines.encode(values[1])], class_="c", ms=9)
-    assert sent(spool(place)) == {"a": 12}
 
 
 def test_a_full_segment_is_let_go_only_after_its_successor_holds_every_window(
@@ -318,31 +259,6 @@ def test_counters_whose_segment_is_gone_are_written_whole_elsewhere(
     assert sent(other) == {"a": 9, "b": 6}
 
 
-def test_the_first_try_of_an_aggregate_fixes_its_origin(place: Path, calls: Calls) -> None:
-    target = spool(place)
-    one = window("a", 3, target.consent.ensure(), ended_at=START)
-    assert target.keep_counters([one], [])
-    assert target.census()["strays"] == {"reo"}
-    assert target.claim()
-    (record,) = target.waiting(())
-    calls.fail("write", 28)
-    assert not target.try_(record, sync=True), "it might be another sum the next time"
-    calls.heal()
-    for domain in ("first.example", "second.example"):
-        assert target.claim()
-        (record,) = target.waiting(())
-        record.body["domain"] = domain
-        assert target.try_(record, sync=True)
-        target.end(record, failed=True, counted=0)
-        target.release()
-        (again,) = look(place).records()
-        assert again.body["domain"] == "first.example"
-        assert not look(place).census()["strays"]
-
-
-# --- forks --------------------------------------------------------------------------------------
-
-
 # --- what goes, and what stays ------------------------------------------------------------------
 
 
@@ -354,24 +270,6 @@ def test_what_is_settled_leaves_the_disk_also_where_its_writer_lives(place: Path
     assert [path.read_bytes().count(b'"id":"b"') for path in segments(place)] == [1]
     other.seal()
     deliver(target)
-    assert segments(place) == []
-
-
-def test_a_truncated_file_that_keeps_its_name_is_gone(place: Path, calls: Calls) -> None:
-    target = spool(place)
-    keep(target, "a")
-    target.seal()
-    calls.fail("unlink", 13, times=4)
-    other = spool(place)
-    assert deliver(other) == ["a"]
-    (path,) = segments(place)
-    assert path.stat().st_size == 0
-    keep(target, "b")  # not into that
-    assert path.stat().st_size == 0 and waiting(place) == ["b"]
-    target.seal()
-    assert deliver(other) == ["b"]
-    for _ in range(3):
-        deliver(other)
     assert segments(place) == []
 
 
