@@ -1,9 +1,8 @@
 """The vendor's settings as immutable values: ``Config`` and its endpoints ``GetKeyManager`` and ``Reo``.
 
-Each is a table with one line per setting: its type, its kind (a check, and what an error says is allowed), its default;
-one without a default is required. A mistake raises ``ConfigError`` that names the field, and never shows a secret. Of
-addresses only what every HTTP library reads alike is accepted, so nothing here can be taken for one host and connected
-to another. Nothing is opened or resolved; what a setting does is up to other floors.
+Each is a table with one line per setting: its type, its kind (a check, and what is allowed), its default. A mistake
+raises ``ConfigError`` that names the field and shows no secret. Of addresses only what every HTTP library reads alike
+is accepted, so none can be taken for one host and connected to another. Nothing is opened or resolved.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What may be recorded: each function takes one argument of a recording call and returns what is kept of it.
 
 *Mistakes raise, content does not*: a wrong type, an unknown name or a missing argument is an ``EventError`` that names
-the field and repeats nothing that may be a secret; content that cannot be sent (NaN, an empty text, an address that is
-none) gives None, and the caller counts it. Here is also the licence as the vendor gives it: whatever comes, a record is
-made with it. Types are asked for by ``type()``: an object may raise when it is asked for its ``__class__``.
+the field; content that cannot be sent (NaN, an empty text, an address that is none) gives None, and is counted. Here is
+also the licence: whatever comes, a record is made. Types are asked for by ``type()``: ``__class__`` may raise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Every exception that this package raises on purpose.
+"""Every exception that this package raises on purpose, how a part that a copy may lack is asked for, and ``debug``.
 
-They carry facts as attributes, never a secret, and survive pickling: all facts travel in ``args``.
-The lowest floor: it imports nothing but, by name, a part that a vendor may leave out. Here is also what everybody may
-need and nobody should notice: ``debug``, a line for somebody who watches.
+Errors carry facts as attributes, never a secret, and survive pickling: all facts travel in ``args``.
 """
 
 from __future__ import annotations
@@ -84,7 +82,7 @@ def mistake(field: str, value: Any, allowed: str, error: Any = ConfigError) -> A
 
 
 def part(name: str, needs: str) -> Any:
-    """The module of ``extras`` (or ``cli``) that is called ``name``; ``needs`` names the setting that asks for it.
+    """The module ``name`` of ``extras``, or ``cli``; ``needs`` names what asks for it.
 
     A copy may lack it: raises ``ConfigError`` that names the part and the option that brings it.
     """
@@ -119,10 +117,9 @@ class Missing:
 
 
 def debug(text: str, *args: object) -> None:
-    """Tell the host's DEBUG log, or stderr where ``AGENT_DEBUG`` is set; only under no lock of ours.
+    """Tell the host's DEBUG log, where it has ``logging``, or stderr where ``AGENT_DEBUG`` is set.
 
-    ``text`` is one of a fixed set and ``args`` hold no secret; the line is cut and printable ASCII. Nothing is loaded
-    or configured for it: the logger is called like this package, where the host has ``logging``.
+    Under no lock of ours; ``text`` is one of a fixed set, ``args`` hold no secret; the line is cut, printable ASCII.
     """
     logging: Any = sys.modules.get("logging")
     try:
@@ -158,8 +155,8 @@ def root_of(error: BaseException) -> BaseException:
 def in_words(error: BaseException) -> str:
     """Why there was no answer, in words that are safe to show.
 
-    Exceptions of HTTP libraries quote what they choked on: URLs, header values, the server's bytes. Only texts made
-    here or by the operating system, and the fixed vocabulary of TLS, are passed on.
+    HTTP libraries quote what they choked on: URLs, headers, the server's bytes. Only our own texts, the operating
+    system's and the fixed vocabulary of TLS are passed on.
     """
     said, name = str(getattr(error, "reason", "") or ""), type(error).__name__
     if isinstance(error, AgentError):

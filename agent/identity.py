@@ -1,8 +1,8 @@
 """The user identifier: derived from the machine, stored once, and from then on the same for ever.
 
-A raw machine id never leaves this module, not even to the disk, and no problem quotes what was found. Nothing here
-raises into the host. Processes that start at once agree on one identity: it takes its name by a hard link, which only
-the first can make; a damaged one is replaced under a lock. With an intact file a start does not read the machine id.
+A raw machine id never leaves this module, and no problem quotes it. Nothing here raises into the host. Processes that
+start at once agree: the file takes its name by a hard link, which only the first can make; a damaged one is replaced
+under a lock. With an intact file a start does not read the machine id.
 
     stored               | a machine id (strong or weak)             | no machine id
     ---------------------+-------------------------------------------+----------------------------------
@@ -52,8 +52,7 @@ class Identity:
 def resolve(system: System, state_dir: str | None, reset: bool = False, **names: Any) -> Identity:
     """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing.
 
-    ``names``: vendor, product_name, identity_name. ``reset`` forgets what is stored, derives anew, stores that; a file
-    of a newer format stays, and decides.
+    ``names``: vendor, product_name, identity_name. ``reset`` derives and stores anew, but beside a file of a newer format.
     """
     about, note = context(system.user(), **names), "no state directory"
     if reset:
@@ -211,8 +210,7 @@ class System:
         return bool(named or marked or self.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
-# Docker, Podman, the file in which systemd notes its own container (readable by all, unlike /proc/1/environ), and what
-# Kubernetes mounts into every pod.
+# Docker, Podman, systemd's note of its own container (readable by all), what Kubernetes mounts into every pod.
 _MARKS = "/.dockerenv /run/.containerenv /run/systemd/container /run/secrets/kubernetes.io".split()
 # What scripts write that hash an absent serial number.
 _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
@@ -223,8 +221,8 @@ def judge(text: str) -> tuple[str, str]:
     text = text.strip().strip("{}").replace("-", "").lower()
     if len(text) != 32 or text.strip(_HEX):  # "uninitialized", or nothing
         return text, "not 32 hexadecimal digits"
-    # Placeholders of firmware makers (00020003-0004-..., osquery pull request 4374, oshi issue 2417, systemd pull
-    # request 11137), all zero, deadbeef...: one in 10**10 of those made at random has so many zeros or repeats itself.
+    # Placeholders of firmware makers (00020003-0004-..., osquery#4374, oshi#2417, systemd#11137), all zero, deadbeef...:
+    # one in 10**10 of those made at random has so many zeros or repeats itself.
     shared = text.count("0") >= 16 or text[:16] == text[16:] or text == _MD5_OF_NOTHING
     return text, "known to be shared by many machines" * shared
 

@@ -1,9 +1,9 @@
 """One request, one answer, one wall-clock limit: urllib3 with everything clever switched off, on a thread of its own.
 
-Looking a name up, a proxy, a handshake, an answer that drips: each blocks for as long as it likes, so a request runs on
-a daemon thread that may be left behind. Who waits for it holds the time, shuts the socket down when that is over, and
-goes on, whatever the host did to its clock, ``socket`` or ``ssl``. Nothing is followed, resent or believed here; no
-text of a server gets into a reason; a proxy's password goes to that proxy alone.
+Names, proxies, handshakes, dripping answers block for as long as they like, so a request runs on a daemon thread that
+may be left behind. Who waits holds the time, shuts the socket down when that is over, and goes on, whatever the host
+did to its clock, ``socket`` or ``ssl``. Nothing is followed, resent or believed here; no text of a server gets into a
+reason; a proxy's password goes to that proxy alone.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _GRACE_S = 0.1
 _SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What goes out beside the headers of a request.
 _HEADERS = b"host content-length accept-encoding proxy-authorization".split()
-# What the libraries below do without where it cannot be loaded, which may be for want of a descriptor just now: hashlib
-# logs a traceback into the host's stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
+# Where one of these cannot be loaded, for want of a descriptor just now, hashlib logs a traceback into the host's
+# stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
-# Where BSD and macOS, Debian, Fedora, SUSE have theirs, below /etc: a frozen program's OpenSSL looks where its build
-# machine kept it (pyinstaller#5450).
+# Of BSD and macOS, Debian, Fedora, SUSE, below /etc: a frozen program's OpenSSL looks where its build machine had it
+# (pyinstaller#5450).
 _BUNDLES = (
     "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
 )
@@ -165,8 +165,8 @@ class _Line:
     def __init__(self, owner: HttpTransport) -> None:
         self.owner, self._pid = owner, os.getpid()
         none: Any = None
-        # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what the
-        # thread writes in that moment would leave in clear text.
+        # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what is
+        # written in that moment leaves in clear text.
         self.handle = self.connection = self._pool = none
         self._lock = _thread.allocate_lock()  # nobody shuts the handle while it is closed
         self.asked, self._alive = _thread.allocate_lock(), _thread.allocate_lock()
@@ -185,24 +185,26 @@ class _Line:
     def serve(self) -> None:
         """All that happens on the thread."""
         inside.add(here())
-        while not self.over:
-            self.asked.acquire()
-            if self.over:
-                break
-            try:
-                said = self._call(self)
-            except BaseException as error:  # noqa: B036 - the host may have hooked anything
-                self.over, said = True, self._why(root_of(error))
-            self.said = said
-            with suppress(RuntimeError):  # who waits is awake
-                self._woken.release()
-        with suppress(Exception):  # there is none, or nothing is left of it
-            self.connection.close()
-        self.hold(None)
-        # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
-        self._pool = self.connection = None
-        inside.discard(here())
-        self._alive.release()
+        try:
+            while self.asked.acquire() and not self.over:
+                woken = self._woken  # from ``said`` on there may be another's
+                try:
+                    said = self._call(self)
+                except BaseException as error:  # noqa: B036 - the host may have hooked anything
+                    self.over, said = True, self._why(root_of(error))
+                self.said = said
+                with suppress(RuntimeError):  # who waits is awake
+                    woken.release()
+                if self.over:
+                    break
+        finally:
+            with suppress(Exception):  # there is none, or nothing is left of it
+                self.connection.close()
+            self.hold(None)
+            # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
+            self._pool = self.connection = None
+            inside.discard(here())
+            self._alive.release()
 
     def _why(self, root: BaseException) -> Unreachable:
         """``root`` made anew: the frames in its traceback hold headers and body."""
@@ -228,11 +230,8 @@ class _Line:
         """How long one system call may take: by this ends a thread that nothing wakes."""
         return max(0.0, min(self._ends_at - monotonic(), self.timeout_s)) + _GRACE_S
 
-    def hold(self, sock: Any) -> None:
-        """From here on ``end`` ends what happens on ``sock``; None: there is no connection any more."""
-        import _socket
-
-        handle = sock and _socket.socket(fileno=_socket.dup(sock.fileno()))
+    def hold(self, handle: Any) -> None:
+        """From here on ``end`` shuts this one."""
         # There is none, or the host closed it: some close all descriptors that they do not know.
         with self._lock, suppress(AttributeError, OSError):
             before, self.handle = self.handle, handle
@@ -316,12 +315,14 @@ class _Connection(_Base):  # type: ignore[misc]
     _held = b""
 
     def connect(self) -> None:
-        """Connected, through proxy and TLS. urllib3's own warns on stderr of an early clock, and changes contexts."""
+        """Through proxy and TLS. urllib3's own warns on stderr of an early clock, and changes contexts."""
+        import _socket
+
         line, host = self.line, self._tunnel_host
         line.connection, line.stage = self, "proxy" if line.proxy else "name resolution"
         self.timeout = line.left_s() / 3  # a dead address leaves the next its turn
         self.sock = self._new_conn()
-        line.hold(self.sock)
+        line.hold(_socket.socket(fileno=_socket.dup(self.sock.fileno())))
         line.go_on(self.sock)
         line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
         if host:
@@ -389,9 +390,8 @@ class _Answer(_Base):  # type: ignore[misc]
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
     """Address ("" for none), user name with password, and where that is written. May look names up, on Windows.
 
-    The given one wins; "" and "direct" mean none. Else by the rules of ``urllib.request``: the environment's or, where
-    that names none, the system's; ``all_proxy`` is for what no other names. What goes in clear text is for this machine
-    alone (``config``), and nobody else is asked for it.
+    The given one wins. Else by the rules of ``urllib.request``: the environment's or, where that names none, the
+    system's; ``all_proxy`` is for what no other names. What goes in clear text is for this machine, and asks none.
     """
     from urllib import request
     from urllib.parse import unquote, urlsplit
@@ -422,19 +422,18 @@ def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
 
 
 def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tuple[Any, str]:
-    """A context that trusts the first of these that is there, and its name; raises ``Unreachable`` where none is.
+    """A context that trusts the first of these that is there, and its name; raises where none is.
 
-    ``ca_bundle`` (a PEM file, or a directory as ``openssl rehash`` makes it; if a file holds revocation lists, they are
-    obeyed); SSL_CERT_FILE (of a pipe there would be no end); the system's store; the ``certifi`` package. Certificates
-    and host names are always checked, TLS is 1.2 or newer, and no setting turns that off.
+    ``ca_bundle`` (a PEM file whose revocation lists are obeyed, or a directory as ``openssl rehash`` makes it);
+    SSL_CERT_FILE (of a pipe there would be no end); the system's store; ``certifi``. Certificates and host names are
+    always checked, TLS is 1.2 or newer.
     """
     import ssl
 
     path, store = ca_bundle or "", "ca_bundle"
     if not path and os.path.isfile(environ.get("SSL_CERT_FILE", "")):
         path, store = environ["SSL_CERT_FILE"], "SSL_CERT_FILE"
-    # The system's own verifier knows more than the files that OpenSSL can read. Elsewhere there are only those files,
-    # and truststore would read them again for every connection.
+    # The system's own verifier knows more than the files that OpenSSL reads; elsewhere there are only those files.
     if not path and sys.platform in ("win32", "darwin"):
         with suppress(ImportError):
             from truststore import SSLContext  # type: ignore[import-not-found, unused-ignore]

@@ -1,7 +1,6 @@
 """What the floors hand to each other: requests and answers, verdicts and outcomes, and what a transport must keep.
 
-Requests carry keys and records: no ``repr`` here shows a header, a body or a query. The rules that every transport
-must keep are written at ``Transport``, for those who pass their own. Nothing here does anything.
+No ``repr`` here shows a header, a body or a query. Who passes a transport of their own: see ``Transport``.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     class Transport(Protocol):
         """What ``Agent(transport=...)`` takes. Used by one thread at a time, but for ``interrupt`` and ``close``.
 
-        A forked child goes on with the same object, and must not with the parent's connections: it would read the
-        answers to the parent's requests.
+        A forked child goes on with the same object, and must not use the parent's connections.
         """
 
         def send(self, request: Request, *, timeout_s: float) -> Response:
@@ -137,9 +135,9 @@ class _Facts:
 class Verdict(_Facts):
     """What one answer means: ``outcome`` is one of the closed set in ``verdicts``.
 
-    ``reason`` is short text for people, without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's;
-    ``errors`` are field -> messages, bounded; ``retry_after_s`` comes with "throttled"; ``proven`` says that the answer
-    was signed, trusted and fresh; ``status`` is HTTP's, 0 where no answer came.
+    ``reason`` is short text without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's; ``errors``
+    are field -> messages, bounded; ``retry_after_s`` comes with "throttled"; ``proven``: signed, trusted and fresh;
+    ``status`` is HTTP's, 0 where no answer came.
     """
 
     outcome: str

@@ -1,8 +1,8 @@
 """What one answer means, out of a closed set; what answers hint at that prove nothing; and what all endpoints share.
 
 The table is in ``vendor_notes``. Each endpoint reaches one of these outcomes for any answer whatever and never raises:
-everything read here is hostile input, and any bytes give a bounded, printable value that repeats no secret. What is
-done about a verdict (settle, pause, back off, dead letter) belongs to delivery.
+what is read is hostile, and gives a bounded, printable value that repeats no secret. What is done about it is
+delivery's.
 """
 
 from __future__ import annotations

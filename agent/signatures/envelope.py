@@ -1,8 +1,8 @@
 """``verify``: from the bytes of an answer to a ``Receipt``, or to the one reason why it proves nothing.
 
-The signature covers the ASCII bytes of ``response_base64`` as they stand and is checked before they are decoded; the
-outer ``response`` and ``private_key_used`` are unsigned and are not looked at. What decides (code, timestamp) has one
-reading; what only explains (errors, message) may have any shape. No I/O, no clock, and nothing here returns a bool.
+The signature covers the ASCII bytes of ``response_base64`` as they stand and is checked before they are decoded; what
+is outside is unsigned and not looked at. What decides (code, timestamp) has one reading; what only explains (errors,
+message) may have any shape. No I/O, no clock, and nothing here returns a bool.
 """
 
 from __future__ import annotations

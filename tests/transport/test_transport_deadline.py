@@ -326,7 +326,7 @@ transport = HttpTransport(environ={})
 try:
     transport.send(Request("POST", "http://keys.example/", {}, b""), timeout_s=1)
 except Unreachable as error:
-    print(error, bool(inside), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    print(error, here() in inside, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 transport.close()
 """
 
