@@ -52,7 +52,8 @@ class Identity:
 def resolve(system: System, state_dir: str | None, reset: bool = False, **names: Any) -> Identity:
     """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing.
 
-    ``names``: vendor, product_name, identity_name. ``reset`` derives and stores anew, but beside a file of a newer format.
+    ``names``: vendor, product_name, identity_name. ``reset`` derives and stores anew, unless the file is of a newer
+    format.
     """
     about, note = context(system.user(), **names), "no state directory"
     if reset:
@@ -221,7 +222,7 @@ def judge(text: str) -> tuple[str, str]:
     text = text.strip().strip("{}").replace("-", "").lower()
     if len(text) != 32 or text.strip(_HEX):  # "uninitialized", or nothing
         return text, "not 32 hexadecimal digits"
-    # Placeholders of firmware makers (00020003-0004-..., osquery#4374, oshi#2417, systemd#11137), all zero, deadbeef...:
+    # Placeholders of firmware makers (00020003-0004-..., osquery#4374, oshi#2417, systemd#11137), all zero, deadbeef:
     # one in 10**10 of those made at random has so many zeros or repeats itself.
     shared = text.count("0") >= 16 or text[:16] == text[16:] or text == _MD5_OF_NOTHING
     return text, "known to be shared by many machines" * shared
