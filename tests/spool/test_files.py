@@ -13,7 +13,7 @@ import pytest
 from support import spool as support
 from support.spool import Calls
 
-from agent import files
+from agent import files, lines
 
 
 @pytest.fixture
@@ -141,3 +141,16 @@ def test_a_path_that_cannot_be_encoded_is_no_directory_and_says_why() -> None:
     for path in ("/tmp/\x00", "/tmp/\ud800"):
         found, trouble = directory({}, state_dir=path)
         assert found is None and "encoded" in trouble
+
+
+def test_sha256_is_the_interpreters_own_and_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import hashlib
+
+    for data in (b"", b"x" * 1000):
+        assert lines.sha256(data).hexdigest() == hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr(
+        sys, "meta_path", [None]
+    )  # an import that fails goes through the whole path
+    lines.sha256(b"")

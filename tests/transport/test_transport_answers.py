@@ -19,7 +19,7 @@ from support.requests import CANARY, post, refused
 from support.sockets import Authority, Behaviour, Server, answers, floods, ok
 
 from agent.transport import HttpTransport
-from agent.values import MAX_ANSWER_BYTES, Request, Unreachable, Withheld
+from agent.values import MAX_ANSWER_BYTES, Request, Unreachable, Withheld, here, inside
 
 
 def each(server: Server, transport: HttpTransport) -> list[bytes]:
@@ -47,11 +47,24 @@ def test_a_request_goes_out_as_given_and_the_answer_comes_back(transport: HttpTr
     ]
 
 
-def test_each_address_keeps_one_connection_for_many_requests(transport: HttpTransport) -> None:
+def test_each_address_keeps_one_connection_and_one_thread_for_many_requests(
+    transport: HttpTransport,
+) -> None:
     with Server(answers(ok(b"1"))) as one, Server(answers(ok(b"2"))) as two:
-        bodies = [transport.send(post(s.port), timeout_s=5).body for s in [one, two] * 10]
-        assert bodies == [b"1", b"2"] * 10
+        asked: list[tuple[int, int]] = []
+
+        def may_send() -> bool:
+            asked.append(here())
+            return here() in inside
+
+        for server in [one, two] * 10:
+            request = post(server.port)
+            request.may_send = may_send
+            assert transport.send(request, timeout_s=5).body == (b"1" if server is one else b"2")
         assert (one.accepted, two.accepted, len(one.requests)) == (1, 1, 10)
+        assert asked[:2] * 10 == asked and len(set(asked)) == 2 and not {here()} & inside
+        transport.rest()
+        assert not inside
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
