@@ -50,8 +50,8 @@ class Delivery:
     run()
       spool.claim()                          the one deliverer of this directory; memory -> disk
       for record in spool.waiting(doubted):
-        _attempt(record, lane)               gate, request, book "try", send, judge
-        _settle(record, lane, verdict)       book "answer" or "end"; the lane is proven or waits
+        _attempt(record, lane)               gate, request, note who tries it, send, judge
+        _settle(record, lane, verdict)       note what came of it; the lane is proven or waits
       spool.release()                        reap, compact, let go
       on_outcome(...)                        after the release: a dialog in it holds up nobody else
 
@@ -331,7 +331,7 @@ class Delivery:
         if outcome == verdicts.OFFLINE and self.stopping:
             return False  # broken off: the next run sees that this one came to no end of it
         if outcome == verdicts.WITHHELD:
-            spool.end(record, failed=False, counted=0)
+            spool.answer(record, verdict, now)
             return False
         counted = lane.evidence(verdict)
         if counted and spool.attempts(record).counted + counted >= DEAD_AT:
@@ -342,13 +342,10 @@ class Delivery:
             lane.settle(outcome, verdict, now)
         for name in {outcome, verdict.outcome}:
             self.totals[name] = self.totals.get(name, 0) + 1
-        if verdict.outcome in verdicts.ENDED:
-            spool.answer(record, verdict, now)
-            return True
         patient = outcome in (verdicts.HELD, verdicts.THROTTLED)
-        spool.end(record, failed=not patient, counted=counted)
-        if outcome != verdicts.OFFLINE:
-            spool.told(record, verdict, now)
+        spool.answer(record, verdict, now, failed=not patient, counted=counted)
+        if verdict.outcome in verdicts.ENDED:
+            return True
         lane.keep(spool)
         return False
 

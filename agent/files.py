@@ -140,18 +140,22 @@ class File:
 
     def is_named(self) -> bool:
         """Whether its path leads to it."""
-        return _identity(os.lstat, self.path) == self._identity
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
 
     def close(self) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
-            self.stat()
-            # On Windows nothing is inherited, and closing frees.
-            if self.held is not None and not WINDOWS:
+            found = os.fstat(self._fd)
+            ours = (found.st_dev, found.st_ino) == self._identity
+            if ours and self.held is not None and not WINDOWS:  # nothing is inherited there
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
-            ours = error.errno != errno.EBADF
+            ours = ours and error.errno != errno.EBADF
         try:
             if ours:
                 os.close(self._fd)
@@ -231,27 +235,26 @@ def write_new(path: str, data: bytes) -> None:
 
 def link_new(path: str, data: bytes) -> None:
     """The same, but nobody sees less than the whole of it."""
-    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
-    write_new(temporary, data)
     try:
-        os.link(temporary, path)
+        _put(path, data, "link")
     except FileExistsError:
         raise
     except (OSError, AttributeError):  # a file system without links
         write_new(path, data)
-    finally:
-        remove(temporary)
 
 
 def replace(path: str, data: bytes) -> None:
     """Give ``path`` new content in one step."""
+    _put(path, data, "replace")
+
+
+def _put(path: str, data: bytes, how: str) -> None:
     temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
     write_new(temporary, data)
     try:
-        os.replace(temporary, path)
-    except BaseException:
+        getattr(os, how)(temporary, path)
+    finally:
         remove(temporary)
-        raise
 
 
 def remove(path: str) -> bool:
@@ -292,12 +295,8 @@ def sync_directory(path: str) -> None:
 # -- directories ---------------------------------------------------------------------------------
 
 
-def _user(found: Any = None) -> int:
-    """Whose a file is; for None, who we are."""
-    if not hasattr(os, "geteuid"):
-        return 0
-    user: int = os.geteuid() if found is None else found.st_uid
-    return user
+def _is_ours(found: os.stat_result) -> bool:
+    return WINDOWS or found.st_uid == os.geteuid()
 
 
 def ensure_directory(path: str) -> None:
@@ -310,15 +309,16 @@ def ensure_directory(path: str) -> None:
     while not os.path.lexists(above) and os.path.dirname(above) != above:
         missing.append(above)
         above = os.path.dirname(above)
-    if missing and _user(os.stat(above)) not in (_user(), 0):
+    base = os.stat(above)
+    if missing and not _is_ours(base) and base.st_uid != 0:
         raise PermissionError(errno.EPERM, "belongs to another user", above)
     for level in reversed(missing):
         try:
             os.mkdir(level, 0o700)
             os.chmod(level, 0o700)  # whatever the umask of the host took away
-        except FileExistsError:
-            pass  # another process won; checked all the same
-        except PermissionError:
+        except (
+            OSError
+        ):  # another process won, or the file system knows no modes; checked all the same
             if not os.path.isdir(level):
                 raise
     check_directory(path)
@@ -334,7 +334,7 @@ def check_directory(path: str) -> None:
     found = os.lstat(path)
     if found.st_mode & 0o170000 != 0o040000:
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path)
-    if _user(found) != _user():
+    if not _is_ours(found):
         raise PermissionError(errno.EPERM, "belongs to another user", path)
     if found.st_mode & 0o022 and not WINDOWS:
         if is_shared(path):  # root's /tmp, say: others would be locked out of what they use
@@ -347,7 +347,7 @@ def is_shared(path: str) -> bool:
     mode = os.stat(path).st_mode
     if not mode & 0o022 or mode & 0o1000:
         return bool(mode & 0o022)
-    return any(_user(os.lstat(os.path.join(path, n))) != _user() for n in os.listdir(path))
+    return not all(_is_ours(os.lstat(os.path.join(path, name))) for name in os.listdir(path))
 
 
 # The product keeps state of its own in its directory, and our names are common ones: `history`, `lock`.
@@ -382,7 +382,7 @@ def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[str | None
         return None, "the path of the state directory cannot be encoded"
     if found.st_mode & 0o170000 == 0o120000:
         return None, "%s is a link" % directory
-    if _user(found) != _user():
+    if not _is_ours(found):
         return None, "%s belongs to another user" % directory
     return directory, ""
 

@@ -173,10 +173,10 @@ class Worker:
         """What is left of ``start_delay_s``; old records, and those of a product that ends early, do not wait."""
         now = self._clock.monotonic()
         if self._not_before is None:
-            oldest_at = self._spool.oldest_at()
-            soon = oldest_at is not None and self._clock.time() - oldest_at > OLD_S
             lanes = self._delivery.lanes.items()
-            soon = soon or any(lane.broken or self._spool.left_open(name) for name, lane in lanes)
+            soon = any([lane.broken or self._spool.left_open(name) for name, lane in lanes])
+            oldest_at = self._spool.oldest_at()
+            soon = soon or (oldest_at is not None and self._clock.time() - oldest_at > OLD_S)
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)
 

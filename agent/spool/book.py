@@ -1,16 +1,15 @@
 """The book: what the deliverer knows of records and lanes. One file, appended to under the deliverer's lock.
 
-    {"v":1,"k":"book","tag":GENERATION,"size":SIZE}            the first line; the size that a compaction left
-    ["try", endpoint, id, run, FAILED, COUNTED]                before the first byte is sent
-    ["end", endpoint, id, FAILED, COUNTED]                     no verdict on the record
-    ["answer", endpoint, id, outcome, at, code, reason, errors, kind, epoch]
-    ["origin", endpoint, id, {...}]                            of an aggregate, as first sent
-    ["revive", endpoint, id]                                   numbers begin anew, a dead letter waits
-    ["is", endpoint, id, outcome]                              what compaction leaves of an answer
-    {"v":1,"k":"lane","tag":...}                               a fact: the last one counts
+    {"v":1,"k":"book","tag":GENERATION,"size":SIZE}      the first line; the size that a compaction left
+    {"v":1,"k":"record","e":...,"id":...,"run":...}      before the first byte is sent: who tries it
+    {"v":1,"k":"record","e":...,"id":...,"failed":1}     no verdict on it: how often so far
+    {"v":1,"k":"record","e":...,"id":...,"outcome":...}  settled, or a dead letter
+    {"v":1,"k":"lane","tag":...}                         a fact
 
-Numbers are absolute and the greatest counts, so that a line that is read twice changes nothing. Written without a sync:
-a power cut may repeat a delivery, and loses none. Readers that find another generation forget and read from the start.
+One rule: of all lines about one thing the last counts, and says all that is known of it; so a line that is read twice
+changes nothing. But what is settled stays so. A record's line that has a ``verdict`` is an answer, for the history.
+Written without a sync: a power cut may repeat a delivery, and loses none. Readers that find another generation forget
+and read from the start.
 """
 
 from __future__ import annotations
@@ -33,49 +32,40 @@ if TYPE_CHECKING:
 COMPACT_BYTES = 256 << 10
 # Larger than any book of ours: nothing is read behind it. Longer than any first line.
 MOST_BYTES, HEAD_BYTES = 64 << 20, 100
-# Kept of what would grow without end: answers for the history, lanes, lines that the disk refused, unknown lines.
-ANSWERS, LANES, UNWRITTEN, UNKNOWN = 256, 64, 4000, 1000
+# Kept of what would grow without end: answers for the history, lanes, facts, lines that the disk refused.
+ANSWERS, LANES, FACTS, UNWRITTEN = 256, 64, 1000, 4000
 SETTLED, REJECTED, DROPPED = ("delivered", "flagged", "dropped"), "rejected", "dropped"
-
-ENTRIES = ("try", "end", "answer", "origin", "revive", "is")
 
 
 class State:
-    """What happened to one record so far."""
+    """What happened to one record so far, as its last line says."""
 
-    failed = 0  # attempts without a verdict on the record
-    counted = 0  # those that speak against the record, and not against its endpoint
-    run = ""  # that began an attempt and did not end it
-    left_open = False  # by another run than ours, which may have ended with it
-    outcome = ""  # settled, or a dead letter
-    origin: Optional[dict[str, Any]] = None
+    left_open = False  # by another run than ours, which may have ended in the middle of an attempt
 
-    @property
-    def settled(self) -> bool:
-        """Whether the record needs nothing more."""
-        return self.outcome in SETTLED
-
-    @property
-    def dead(self) -> bool:
-        """Whether the record is a dead letter."""
-        return self.outcome == REJECTED
+    def __init__(self, line: dict[str, Any]) -> None:
+        self.failed = int(line.get("failed", 0))  # attempts without a verdict on the record
+        self.counted = int(
+            line.get("counted", 0)
+        )  # those that speak against it, and not against its endpoint
+        self.run = str(line.get("run", ""))  # that began an attempt and did not end it
+        self.origin = dict(line.get("origin", ()))  # of an aggregate, as it was first sent
+        self.outcome = str(line.get("outcome", ""))
+        # It needs nothing more; it is a dead letter.
+        self.settled, self.dead = self.outcome in SETTLED, self.outcome == REJECTED
 
     @property
     def suspicion(self) -> int:
         """How late its turn comes."""
         return self.counted + self.left_open
 
-    def lines(self, key: Key) -> list[Any]:
-        """All of it, as entries."""
-        found: list[Any] = [] if self.origin is None else [["origin", *key, self.origin]]
-        if self.outcome:
-            return [*found, ["is", *key, self.outcome]]
-        numbers = [self.failed, self.counted]
-        last = ["try", *key, self.run, *numbers] if self.run else ["end", *key, *numbers]
-        return [*found, ["revive", *key], last]  # an answer in the history may say that it died
+    def line(self, key: Key) -> dict[str, Any]:
+        """All of it."""
+        names = ("failed", "counted", "run", "origin", "outcome")
+        said = {name: vars(self)[name] for name in names if vars(self)[name]}
+        return {"v": 1, "k": "record", "e": key[0], "id": key[1], **said}
 
 
-_UNTRIED = State()
+_UNTRIED = State({})
 
 
 class Book:
@@ -94,25 +84,12 @@ class Book:
     def _forget(self, head: bytes) -> None:
         self._head, self._cursor, self._size = head, 0, 0
         self._states: dict[Key, State] = {}
-        self._facts: dict[tuple[str, str], Any] = {}
-        self.answers: dict[tuple[Any, ...], list[Any]] = {}  # by all that tells one from another
-        self._unknown: list[Any] = []
+        self._facts: dict[Any, Any] = {}  # by kind and tag; what we do not know by its text
+        self.answers: dict[Any, dict[str, Any]] = {}  # by all that tells one from another
 
     def state(self, key: Key) -> State:
         """What is known of a record; not to be changed."""
         return self._states.get(key, _UNTRIED)
-
-    def left_open(self, endpoint: str) -> bool:
-        """Whether another run began to send a record there, and did not come to an end of it."""
-        return any(s.left_open for key, s in list(self._states.items()) if key[0] == endpoint)
-
-    def close_tries(self, keys: Callable[[], Collection[Key]]) -> None:
-        """Records that are gone, refused or evicted, have no attempt that is left open."""
-        tried = [found for found in list(self._states.items()) if found[1].left_open]
-        known = keys() if tried else ()
-        for key, state in tried:
-            if key not in known:
-                self.write(["end", *key, state.failed, state.counted])
 
     def fact(self, kind: str, tag: str) -> dict[str, Any]:
         """The last line of this kind about ``tag``, {} for none."""
@@ -137,50 +114,38 @@ class Book:
                 data = file.read(self._cursor, MOST_BYTES - self._cursor)
             data = data[: data.rfind(b"\n") + 1]
             self._cursor += len(data)
-            for line in data.split(b"\n") + self._unwritten * anew:  # the latter are newer
+            for line in data.splitlines() + self._unwritten * anew:  # the latter are newer
                 self._apply(lines.decode(line))
 
     def _apply(self, value: Any) -> None:
         try:
-            if type(value) is list and value[0] in ENTRIES:
-                self._take(*value)
-            elif type(value) is dict and value.get("v") == 1 and {"k", "tag"} < value.keys():
-                slot = (value["k"], value["tag"])
+            known = type(value) is dict and value.get("v") == 1
+            if known and value.get("k") == "record":
+                self._take(value)
+            elif value is not None and not (known and value.get("k") == "book"):
+                named = known and {"k", "tag"} < value.keys()
+                slot = (value["k"], value["tag"]) if named else lines.dumps(value)
                 self._facts.pop(slot, None)  # the newest last
-                if slot[0] != "book":
+                if len(self._facts) < FACTS:
                     self._facts[slot] = value
-            elif value is not None and len(self._unknown) < UNKNOWN:
-                self._unknown.append(value)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             pass  # it checks, and nobody of ours wrote it
 
-    def _take(self, kind: str, endpoint: str, id: str, *rest: Any) -> None:
-        state = self._states.setdefault((endpoint, id), State())
-        if kind == "origin":
-            state.origin = state.origin or dict(rest[0])
-            return
-        state.run, state.left_open = "", False
-        if kind == "try":
-            state.run, rest = rest[0], rest[1:]
-            state.left_open = self.alone and state.run != self._run
-        if kind in ("try", "end"):
-            state.failed, state.counted = max(state.failed, rest[0]), max(state.counted, rest[1])
-        elif kind == "revive":
-            state.failed = state.counted = 0
-            state.outcome = "" if state.dead else state.outcome
-        elif not state.settled and (rest[0] in SETTLED or rest[0] == REJECTED):
-            state.outcome = rest[0]
-        if kind == "answer":
-            self.answers[(endpoint, id) + rest[:2]] = [kind, endpoint, id, *rest]
+    def _take(self, line: dict[str, Any]) -> None:
+        key, state = (line["e"], line["id"]), State(line)
+        state.left_open = self.alone and state.run not in ("", self._run)
+        if state.settled or not self.state(key).settled:
+            self._states[key] = state
+        if "verdict" in line:
+            self.answers[key + (line["verdict"], line["at"])] = line
             if len(self.answers) > ANSWERS:
                 del self.answers[next(iter(self.answers))]
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def begin(self, key: Key) -> list[Any]:
-        """The entry that says that this run begins an attempt."""
-        state = self.state(key)
-        return ["try", *key, self._run, state.failed, state.counted]
+    def change(self, key: Key, *, sync: bool = False, **changes: Any) -> bool:
+        """Write what is known of a record, and this; False where the disk refuses."""
+        return self.write({**self.state(key).line(key), **changes}, sync=sync)
 
     def write(self, *values: Any, sync: bool = False) -> bool:
         """Know these from now on, and put them on disk; False where it refuses."""
@@ -209,14 +174,14 @@ class Book:
             if self._file is None:
                 self._file = files.open_append(self._path or "")
                 data = b"\n" + data  # whatever the last writer left
-            size = self._file.stat().st_size
-            if size == 0:
-                self._head, self._cursor = _head(0), 0
-                data = self._head + b"\n" + data
+                if self._file.stat().st_size == 0:
+                    self._head, self._cursor = _head(0), 0
+                    data = self._head + data
             if data:
                 self._file.write(data)
-            if self._cursor == size:
-                self._cursor += len(data)  # our own lines need not be read
+            size = self._file.stat().st_size
+            if self._cursor == size - len(data):
+                self._cursor = size  # our own lines need not be read
             if self._file.is_named():
                 self._unwritten = []
                 return
@@ -246,9 +211,8 @@ class Book:
             lanes = [slot for slot in self._facts if slot[0] == "lane"]
             for slot in lanes[:-LANES]:
                 del self._facts[slot]
-            values = [*self._unknown, *self._facts.values(), *self.answers.values()]
-            for key in known:
-                values += self._states[key].lines(key) if key in self._states else []
+            values = [*self._facts.values(), *self.answers.values()]
+            values += [self._states[key].line(key) for key in known if key in self._states]
             data = b"".join(map(lines.encode, values))
             self.close()
             files.replace(self._path or "", _head(len(data)) + b"\n" + data)

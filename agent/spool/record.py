@@ -127,24 +127,14 @@ class Consent:
         if self._path is not None and self.look() == 0 and not self.blocked:
             try:
                 files.ensure_directory(os.path.dirname(self._path))
-                self._remove_empty(self._path)
-                files.link_new(self._path, b"." * (os.urandom(1)[0] or 1))
+                with files.locked(self._path) as file:
+                    if file.stat().st_size == 0:  # new, or what a power cut left
+                        file.write(b"." * (os.urandom(1)[0] or 1))
+                        file.sync()
                 files.sync_directory(os.path.dirname(self._path))
             except OSError:
                 pass  # somebody else's, perhaps
         return self.current()
-
-    @staticmethod
-    def _remove_empty(path: str) -> None:
-        """An empty file is what a power cut left, and no epoch. Under its lock, or somebody's new one might go."""
-        try:
-            with files.open_append(path, missing_ok=False) as file:
-                if file.hold() is not False and file.stat().st_size == 0:
-                    if files.WINDOWS:  # unlinks no open file
-                        file.close()
-                    files.remove(path)
-        except FileNotFoundError:
-            pass
 
     def refuse(self) -> None:
         """Begin the next epoch, where there is one; ``blocked`` says that this failed."""

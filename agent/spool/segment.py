@@ -110,10 +110,9 @@ class Segment:
     def __init__(self, file: File, size: int = 0, count: int = 0) -> None:
         self.name, self._file = os.path.basename(file.path), file
         self.size, self.count = size, count
-        # A write or a sync was refused: the next sync of this file proves nothing.
+        # A write or a sync was refused, or broken off: the next sync of this file proves nothing.
         self.failed = False
-        self.lockless = file.held is None
-        self._synced_bytes, self._unsynced_name = -1, True
+        self._synced = -1  # so far; below 0 its name is not yet either, new or adopted
 
     def append(self, data: bytes, *, sync: bool) -> None:
         """Put whole lines into it; raise ``OSError`` where they may not survive."""
@@ -127,19 +126,18 @@ class Segment:
             # Purged, evicted or erased by another process: what was written went with it.
             if found.st_size != self.size or (found.st_nlink == 0 and not files.WINDOWS):
                 raise FileNotFoundError(errno.ENOENT, "the segment was removed", self.name)
-        except OSError:
+        except BaseException:
             self.failed = True
             raise
 
     def sync(self) -> None:
-        """Make what was appended survive a power cut, and its name, new or adopted."""
-        size = self.size  # of now: a signal handler may append during the sync, or close it, synced
-        if self._synced_bytes != size:
+        """Make what was appended survive a power cut."""
+        size = self.size  # of now: a signal handler may append during the sync
+        if self._synced < size:
             self._file.sync()
-            self._synced_bytes = size
-            if self._unsynced_name:
+            if self._synced < 0:
                 files.sync_directory(os.path.dirname(self._file.path))
-                self._unsynced_name = False
+            self._synced = size
 
     def close(self, *, sync: bool) -> None:
         """Let go of it, synced where a power cut counts: nobody can do that later. An empty one goes."""
@@ -154,44 +152,6 @@ class Segment:
             self._file.close()
 
 
-def begin(directory: str, class_: str, ms: int) -> Segment:
-    """A new segment of ours alone."""
-    for _ in range(8):
-        name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
-        file = files.create(os.path.join(directory, name))
-        if file.hold() is not False:
-            return Segment(file)
-        file.close()  # somebody took it for an abandoned one, and removes it
-    raise OSError(errno.EAGAIN, "no segment could be claimed", directory)
-
-
-def adopt(
-    directory: str, class_: str, after_ms: int, most_bytes: int, most_lines: int
-) -> Optional[Segment]:
-    """Go on with a segment that an ended process left unfilled, if one of the newest is free.
-
-    A program that starts, records once and ends would leave a file each time. Nothing that is empty (it may be
-    somebody's truncated one), damaged, or of a newer format is taken.
-    """
-    found = [n for n in listing(directory) if n[0] == class_ and created_ms(n) > after_ms]
-    for name in found[: -ADOPTIONS - 1 : -1]:
-        try:
-            file = files.open_append(os.path.join(directory, name), missing_ok=False)
-        except OSError:
-            continue
-        try:
-            data = file.read(0, most_bytes) if file.hold() else b""
-            texts = [line for line in data.split(b"\n") if line]
-            whole = all(line[8:].startswith(OPENING) for line in texts)
-            if whole and 0 < len(data) < most_bytes and 0 < len(texts) < most_lines:
-                file.write(b"\n")  # a power cut may have left a line without its end
-                return Segment(file, len(data) + 1, len(texts))
-        except OSError:
-            pass
-        file.close()
-    return None
-
-
 class Writer:
     """The open segments of one process, one of each class; ``lease(size, anew)`` makes sure that there is room."""
 
@@ -204,80 +164,92 @@ class Writer:
         self._adopting = True
         self.lockless = False
 
-    def names(self) -> list[tuple[str, str]]:
-        """(class, name) of what is open."""
-        return [(class_, target.name) for class_, target in list(self._open.items())]
+    def write(
+        self, class_: str, data: bytes, sync: bool, lease: Optional[Lease], opening: bytes = b""
+    ) -> None:
+        """Lines into the open segment of a class, or behind ``opening`` into a new one; once more where that fails.
 
-    def write(self, class_: str, data: bytes, sync: bool, lease: Optional[Lease]) -> None:
-        """Lines into the open segment of a class; once more into a new one where that refuses them.
-
-        A signal handler may interrupt us and write: it finds no open segment, and begins its own. Raises ``OSError``.
+        Counters' last one is let go of only after its successor holds them: a window between two was taken for closed,
+        and sent with 5 of 40. A signal handler may interrupt us and write: it finds no open segment, and begins its
+        own. Raises ``OSError``.
         """
-        target = None
         for again in (False, True):
+            known = self._open.get(class_)
+            fits = known is not None and not (
+                known.failed
+                or known.size + len(data) > self._most_bytes
+                or known.count >= self._most_lines
+            )
+            if not fits and class_ != COUNTERS:
+                self.seal((class_,))  # it may be evicted
+            if lease is not None:
+                lease(len(data) + len(opening) * (not fits), not fits)
+            old, target = self._open.pop(class_, None), None
+            kept = old if class_ == COUNTERS else None
             try:
-                known = self._open.get(class_)
-                if known is not None and (
-                    known.failed
-                    or known.size + len(data) > self._most_bytes
-                    or known.count >= self._most_lines
-                ):
-                    self.seal((class_,))
-                if lease is not None:
-                    lease(len(data), class_ not in self._open)
-                target = self._open.pop(class_, None) or self._new(class_)
-                target.append(data, sync=sync and self._power)
-                known = self._open.get(class_)  # of who interrupted us
-                if known is None or known.name < target.name:
-                    self._open[class_], target = target, known
+                # A report of what was evicted may have begun one.
+                target = old if fits or class_ != COUNTERS else None
+                text = data if target is not None else opening + data
+                target = target or self._new(class_)
+                target.append(text, sync=sync and self._power)
+                kept = target
                 return
-            except OSError as error:
-                if again or isinstance(error, QuotaFull):
-                    raise
-                self._adopting = False
-            finally:  # whatever interrupted us, nobody knows how far we came
-                if target is not None:
-                    target.close(sync=self._power)
-
-    def write_counters(self, changed: bytes, open_: bytes, lease: Lease) -> None:
-        """The changed windows into the open segment, or with ``open_``, all that go on, into its successor.
-
-        A full one is let go only after that holds every open window, synced: a window between two segments was taken
-        for closed, and sent with 5 of 40. Raises ``OSError``.
-        """
-        old = self._open.get(COUNTERS)
-        if old is not None and self._fits(old, len(changed)):
-            lease(len(changed), False)
-            try:
-                return old.append(changed, sync=self._power)
             except OSError:
                 self._adopting = False
-        self._open.pop(COUNTERS, None)
-        try:
-            self.write(COUNTERS, open_ + changed, True, lease)
-        except BaseException:
-            if old is not None:
-                self._open[COUNTERS] = old  # its lock says that its windows go on
-            raise
-        if old is not None:
-            old.close(sync=self._power)
-
-    def _fits(self, target: Segment, size: int) -> bool:
-        more = target.size + size <= self._most_bytes and target.count < self._most_lines
-        return more and not target.failed
+                if again:
+                    raise
+            finally:
+                theirs = self._open.get(class_)  # of who interrupted us
+                if kept is not None and (theirs is None or theirs.name < kept.name):
+                    self._open[class_] = kept
+                for one in (old, target, theirs):
+                    if one is not None and one is not self._open.get(class_):
+                        one.close(sync=self._power)
 
     def _new(self, class_: str) -> Segment:
         found, last_ms = None, self._last_ms.get(class_, -1)
         if self._adopting and class_ != COUNTERS:
-            most = self._most_bytes // 2, self._most_lines
-            found = adopt(self._directory, class_, last_ms, *most)
+            found = self._adopt(class_, last_ms)
         if found is None:
-            ms = max(int(self._clock.time() * 1000), last_ms + 1)
-            found = begin(self._directory, class_, ms)
-            self.lockless |= found.lockless
+            found = self._begin(class_, max(int(self._clock.time() * 1000), last_ms + 1))
         # Within a run the order of names is the order of records, whatever the clock does.
         self._last_ms[class_] = created_ms(found.name)
         return found
+
+    def _begin(self, class_: str, ms: int) -> Segment:
+        for _ in range(8):
+            name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
+            file = files.create(os.path.join(self._directory, name))
+            if file.hold() is not False:
+                self.lockless |= file.held is None
+                return Segment(file)
+            file.close()  # somebody took it for an abandoned one, and removes it
+        raise OSError(errno.EAGAIN, "no segment could be claimed", self._directory)
+
+    def _adopt(self, class_: str, after_ms: int) -> Optional[Segment]:
+        """Go on with a segment that an ended process left unfilled, if one of the newest is free.
+
+        A program that starts, records once and ends would leave a file each time. Nothing that is empty (it may be
+        somebody's truncated one), damaged, or of a newer format is taken.
+        """
+        names = [n for n in listing(self._directory) if n[0] == class_ and created_ms(n) > after_ms]
+        most = self._most_bytes // 2
+        for name in names[: -ADOPTIONS - 1 : -1]:
+            try:
+                file = files.open_append(os.path.join(self._directory, name), missing_ok=False)
+            except OSError:
+                continue
+            try:
+                data = file.read(0, most) if file.hold() else b""
+                texts = [line for line in data.split(b"\n") if line]
+                whole = all(line[8:].startswith(OPENING) for line in texts)
+                if whole and 0 < len(data) < most and 0 < len(texts) < self._most_lines:
+                    file.write(b"\n")  # a power cut may have left a line without its end
+                    return Segment(file, len(data) + 1, len(texts))
+            except OSError:
+                pass
+            file.close()
+        return None
 
     def sync(self) -> Optional[OSError]:
         """Make everything appended so far survive a power cut; what went wrong."""
@@ -289,11 +261,10 @@ class Writer:
                 failure, target.failed, self._adopting = error, True, False
         return failure
 
-    def seal(self, classes: Collection[str]) -> None:
-        """End the open segments of these classes."""
-        for class_ in classes:
-            target = self._open.get(class_)
-            if target is not None:
+    def seal(self, which: Collection[str]) -> None:
+        """End the open segments of these classes, or names."""
+        for class_, target in list(self._open.items()):
+            if class_ in which or target.name in which:
                 target.close(sync=self._power)
                 self._open.pop(class_, None)
 
@@ -348,20 +319,6 @@ class Reading:
         self.cursor -= 1  # behind the last one there is no newline
 
 
-def load(directory: str, stub: Record) -> Optional[Record]:
-    """The record that stands at a stub's place; None where that is gone, or says something else by now."""
-    name, at, length = stub.place
-    try:
-        line = files.read(os.path.join(directory, name), length, at)
-    except OSError:
-        return None
-    found = parse(lines.decode(line))
-    if not isinstance(found, Record) or found.key != stub.key:
-        return None
-    found.place = stub.place
-    return found
-
-
 # -- the end -------------------------------------------------------------------------------------
 
 
@@ -389,12 +346,11 @@ def seize(path: str) -> Optional[File]:
 def destroy(file: File) -> bool:
     """End a segment that was opened for this, and let go of it; False where it stays as it is.
 
-    Truncated first: a name that cannot be unlinked must hold nothing. Windows unlinks no open file.
+    Truncated first: a name that cannot be unlinked must hold nothing. Closed first: Windows unlinks no open file.
     """
     try:
         file.cut()
-        if files.WINDOWS:
-            file.close()
+        file.close()
         files.remove(file.path)
         return True
     except OSError:

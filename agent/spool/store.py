@@ -12,8 +12,8 @@ from _thread import RLock
 from .. import files, lines
 from . import segment
 from .backlog import Backlog, Quota
-from .book import DROPPED, Book, State
-from .record import Consent
+from .book import DROPPED, REJECTED, SETTLED, Book, State
+from .record import DROPPED as REPORT, Consent
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
 TYPE_CHECKING = False
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .record import Record
 
 DISK, MEMORY, FULL = "disk", "memory", "full"
+# Outcomes that no server said.
+NO_ANSWER = ("offline", "withheld")
 # Records held while the disk refuses; 64 KB each at the very most.
 MEMORY_RECORDS = 1000
 # So much of the quota the deliverer keeps free, so that a host's thread seldom evicts.
@@ -40,7 +42,7 @@ class Spool:
     claim()                              the lock; memory -> disk; read what is new
       for record in waiting(doubted):
         try_(record)                     before the first byte
-        answer(record, verdict, at)      or end(record, ...)
+        answer(record, verdict, at)      what came of it
     release()                            reap, compact, let go
     """
 
@@ -65,7 +67,7 @@ class Spool:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
         self.dropped = 0  # by this process
-        self.claimed = self._exists = False  # there was a directory when it was claimed
+        self.claimed = False
         self._lock = RLock()
         self._claim: Optional[File] = None
         self._book = Book(self.directory, self.run, self._bounds[0])
@@ -110,43 +112,49 @@ class Spool:
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
         data, class_ = lines.encode(record.to_json()), USAGE if record.usage else LICENCE
-        lease = self._quota.lease if bounded else None
-        return self._try("write", self._writer.write, class_, data, sync, lease)
+        return self._write("write", class_, data, sync, self._quota.lease if bounded else None)
 
-    def _try(self, what: str, write: Callable[..., None], *given: Any) -> str:
-        """What becomes of what ``write`` writes."""
+    def _write(self, what: str, *given: Any) -> str:
+        """What becomes of what is ``given`` to the writer."""
         try:
             if self.directory is None:
                 return MEMORY
             with self._lock:
-                write(*given)
+                self._writer.write(*given)
         except QuotaFull as error:
             self.note("quota", error)
             return FULL
         except Exception as error:  # the host may have hooked what is called here
             self.note(what, error)
             return MEMORY
-        if self.trouble and not self.memory:  # else some do not survive, though this one does
-            self.note("quota")
-            self.note(what)
+        if not self.memory:  # else some do not survive, though this one does
+            self.trouble.pop(what, None)
         return DISK
 
-    def _tell_dropped(self, count: int, id: str, told: int = 0) -> None:
-        """Have on disk that so many records go, ``told`` of them by reports that go too; raises ``OSError``."""
+    def _tell_dropped(
+        self, gone: Collection[Record], newer: int = 0, names: Collection[str] = ()
+    ) -> None:
+        """Have on disk that these records go, and so many lines of a newer format; raises ``OSError``.
+
+        A report that goes hands its count on. What is told again after a crash has the same id.
+        """
+        count = newer + sum(record.weight for record in gone)
+        drawn = lines.encode([*names, *sorted(record.key for record in gone)])
+        id = "%s%s-%d" % (REPORT, lines.sha256(drawn).hexdigest()[:16], count)
         record = self._report(count, id)
         if record is not None:
             record.run = self.run
             if self._append(record, sync=True, bounded=False) != DISK:
                 raise OSError("the report of dropped records cannot be written")
+        told = sum(record.weight for record in gone if record.id.startswith(REPORT))
         self.dropped += count - told
 
     def keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> bool:
         """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""
         if not changed:
             return True
-        now, all_ = self._encode(changed), self._encode(open_)
-        keep, lease = self._writer.write_counters, self._quota.lease
-        kept = self._try("counters", keep, now, all_, lease)
+        text, opening = self._encode(changed), self._encode(open_)
+        kept = self._write("counters", COUNTERS, text, True, self._quota.lease, opening)
         if not open_:
             self.seal((COUNTERS,))
         self.news = object()
@@ -164,10 +172,10 @@ class Spool:
         self.note("sync", error)
         return error is None
 
-    def seal(self, classes: Collection[str] = segment.CLASSES) -> None:
-        """End the open segments of these classes."""
+    def seal(self, which: Collection[str] = segment.CLASSES) -> None:
+        """End the open segments of these classes, or names."""
         with self._lock:
-            self._writer.seal(classes)
+            self._writer.seal(which)
 
     @property
     def lockless(self) -> bool:
@@ -194,11 +202,10 @@ class Spool:
         self.seal((USAGE, COUNTERS))
         if self.directory is None or not os.path.isdir(self.directory):
             return
-        for name in filter(segment.is_ours, os.listdir(self.directory)):
-            path = os.path.join(self.directory, name)
-            if name.endswith(segment.TEMPORARY):
+        for path in segment.paths(self.directory):
+            if path.endswith(segment.TEMPORARY):
                 files.remove(path)
-            elif segment.is_segment(name) and name[0] != LICENCE:
+            elif path.endswith(segment.SUFFIX) and os.path.basename(path)[0] != LICENCE:
                 try:
                     if not segment.destroy(files.open_append(path, missing_ok=False)):
                         self.note("purge", "usage could not be removed")
@@ -215,7 +222,9 @@ class Spool:
         Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
         """
         self._let_go()  # Ctrl-C may have broken off whoever had it, in the middle of giving it back
-        self.trouble.pop("lock", None)
+        for what in list(self.trouble):  # what is still so will be noted again
+            if what != "directory":
+                self.note(what)
         if self.consent.blocked:
             self.refuse_usage()
         for record in list(self.memory):
@@ -223,22 +232,20 @@ class Spool:
                 break
             self.forget(record)
         held: Optional[bool] = True
-        self._exists = self.directory is not None and os.path.isdir(self.directory)
-        if self._exists:
+        try:
             segment.clear_way(self.directory or "")
-            try:
-                self._claim = files.open_append(os.path.join(self.directory or "", segment.LOCK))
-                held = self._claim.hold()
-            except OSError as error:
-                held = None
-                self.note("lock", error)
+            self._claim = files.open_append(os.path.join(self.directory or "", segment.LOCK))
+            held = self._claim.hold()
+        except FileNotFoundError:
+            pass  # there is no directory
+        except OSError as error:
+            held = None
+            self.note("lock", error)
         if held is False:
             self._let_go()
             return False
         self.claimed, self._book.alone = True, held is True
-        self._refresh()
-        if not self._backlog.trouble:
-            self._book.close_tries(self._backlog.winners)
+        self._refresh(delivering=True)
         return True
 
     def _let_go(self) -> None:
@@ -246,16 +253,15 @@ class Spool:
             self._claim.close()
         self._claim, self.claimed = None, False
 
-    def _refresh(self) -> None:
-        self._backlog.refresh()
+    def _refresh(self, *, delivering: bool = False) -> None:
+        self._backlog.refresh(delivering=delivering)
         if self._backlog.trouble or self.trouble:
             self.note("read", self._backlog.trouble or None)
 
     def release(self) -> None:
         """Let another process deliver, what is done with removed; safe when not claimed."""
         try:
-            if self.claimed and self._exists:
-                self.trouble.pop("tidy", None)
+            if self._claim is not None:
                 self._tidy()
         except Exception as error:
             self.note("tidy", error)
@@ -265,17 +271,12 @@ class Spool:
 
     def _tidy(self) -> None:
         done = self._backlog.names_done()
-        self.seal([c for c, own in self._writer.names() if own in done and c != COUNTERS])
+        self.seal([name for name in done if name[0] != COUNTERS])
         self._backlog.reap(done)
-        self.trouble.pop("purge", None)  # what a refusal could not remove is nothing by now
         if not self._backlog.trouble:  # else what is not read would lose its answers
             self._book.compact(self._backlog.winners)
-        # The disk takes what is written, if it takes that.
-        if self.trouble and not self.memory and self._book.write():
-            for what in ("write", "sync", "counters"):
-                self.trouble.pop(what, None)
         with self._lock:
-            self.note("quota", self._quota.spare(SPARE))
+            self._quota.spare(SPARE)
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """Every record that can be sent now, in the order of its turn; those in memory last."""
@@ -285,8 +286,10 @@ class Spool:
                 yield record
 
     def left_open(self, endpoint: str) -> bool:
-        """Whether another run ended in the middle of a request there, as far as it is read."""
-        return self._book.left_open(endpoint)
+        """Whether another run ended in the middle of a request there, and left the record."""
+        self._refresh()
+        keys = [stub.key for stub in self._backlog.pending() if stub.endpoint == endpoint]
+        return any([self._book.state(key).left_open for key in keys])
 
     def attempts(self, record: Record) -> State:
         """How often a record was tried, and how that ended."""
@@ -297,12 +300,11 @@ class Spool:
 
         ``sync``: it is the first of an aggregate, whose line and origin must not change any more.
         """
-        entries: list[Any] = [self._book.begin(record.key)]
-        origin = {n: record.body[n] for n in ("domain", "ip_addr") if record.body.get(n)}
-        if sync and origin:
-            entries.insert(0, ["origin", *record.key, origin])
+        known = self._book.state(record.key).origin
+        origin = {n: record.body[n] for n in ("domain", "ip_addr") if sync and record.body.get(n)}
         durable = sync and self._power
-        written = self._book.write(*entries, sync=durable)
+        changes: Any = {"run": self.run, "origin": known or origin}
+        written = self._book.change(record.key, sync=durable, **changes)
         if not record.place[0] or (written and not durable):
             return True
         try:  # a full disk can be truncated
@@ -316,22 +318,22 @@ class Spool:
             self.note("write", error)
             return False
 
-    def end(self, record: Record, *, failed: bool, counted: int) -> None:
-        """Note that an attempt brought no verdict on the record; its numbers rise by this."""
-        state = self._book.state(record.key)
-        self._book.write(["end", *record.key, state.failed + failed, state.counted + counted])
-
-    def answer(self, record: Record, verdict: Verdict, at: float) -> None:
-        """Note the verdict that ends a record: settled, or a dead letter."""
-        self.told(record, verdict, at)
-        self.forget(record)
-
-    def told(self, record: Record, verdict: Verdict, at: float) -> None:
-        """Note an answer, for the history; what it means for the record is in its outcome."""
-        # What a usage server writes may repeat what was recorded.
-        text = ["", None] if record.usage else [verdict.reason, verdict.errors]
-        entry = ["answer", *record.key, verdict.outcome, at, verdict.code, *text, record.kind]
-        self._book.write(entry + [record.epoch] * record.usage)
+    def answer(
+        self, record: Record, verdict: Verdict, at: float, *, failed: bool = False, counted: int = 0
+    ) -> None:
+        """Note what an attempt came to: the record settled, or a dead letter, or its numbers rise by this."""
+        state, outcome = self._book.state(record.key), verdict.outcome
+        changes: dict[str, Any] = {"run": "", "failed": state.failed + failed}
+        changes["counted"] = state.counted + counted
+        if outcome not in NO_ANSWER:
+            changes.update(verdict=outcome, at=at, code=verdict.code, kind=record.kind)
+            # What a usage server writes may repeat what was recorded.
+            text = {"reason": verdict.reason, "errors": verdict.errors}
+            changes.update({"epoch": record.epoch} if record.usage else text)
+        ended = outcome in SETTLED or outcome == REJECTED
+        self._book.change(record.key, **changes, outcome=outcome * ended)
+        if ended:
+            self.forget(record)
 
     def forget(self, record: Record) -> None:
         """Keep nothing in memory of a record that is settled, or was refused while it was under way."""
@@ -344,21 +346,20 @@ class Spool:
         """Let records go, for their "age", by "purge" or after an "export"; how many went. Age is reported first."""
         gone = {r.key: r for r in records if not self._book.state(r.key).settled}
         if gone and why == "age" and self.directory is not None:
-            count = sum(record.weight for record in gone.values())
-            drawn = lines.sha256(lines.encode(sorted(gone))).hexdigest()[:16]
-            try:  # a crash between the two repeats the report under the same id
-                self._tell_dropped(count, "dropped-%s-%d" % (drawn, count))
+            try:
+                self._tell_dropped(gone.values())
             except OSError:
                 return 0
         for key, record in gone.items():
-            self._book.write(["is", *key, DROPPED])
+            self._book.change(key, outcome=DROPPED)
             self.forget(record)
         return len(gone)
 
     def revive(self) -> int:
         """Have all dead letters wait again; how many."""
         dead = self._backlog.pending(dead=True)
-        return sum(self._book.write(["revive", *record.key]) for record in dead)
+        anew: Any = {"run": "", "failed": 0, "counted": 0, "outcome": ""}
+        return sum(self._book.change(record.key, **anew) for record in dead)
 
     # -- looking: anybody, without a lock --------------------------------------------------------
 
@@ -391,11 +392,12 @@ class Spool:
         """The last answers, oldest first; those about usage only while its consent stands."""
         self.refresh_facts()
         epoch, found = self.consent.look(), []
-        names = ("endpoint", "event_id", "verdict", "at", "code", "reason", "errors", "kind")
-        for entry in list(self._book.answers.values()):
-            answer = dict(zip(names, entry[1:]))
-            if answer.get("kind") == "licence" or entry[9:] == [epoch]:
-                found.append({**answer, "errors": answer.get("errors") or {}})
+        for line in list(self._book.answers.values()):
+            if line.get("kind") == "licence" or line.get("epoch", 0) == epoch:
+                answer = {"endpoint": line["e"], "event_id": line["id"], "reason": ""}
+                told = ("verdict", "at", "code", "reason", "kind")
+                answer.update({name: line[name] for name in told if name in line})
+                found.append({**answer, "errors": line.get("errors") or {}})
         return found[-limit:] if limit > 0 else []
 
     def fact(self, kind: str, tag: str) -> dict[str, Any]:
@@ -416,9 +418,5 @@ class Spool:
             self.note("read", error)
 
     def oldest_at(self) -> Optional[float]:
-        """Unix seconds of the oldest segment of licence records or usage, by its name; None without any."""
-        try:
-            names = segment.listing(self.directory) if self.directory is not None else []
-        except OSError:
-            return None
-        return min((segment.created_ms(n) / 1000 for n in names if n[0] != COUNTERS), default=None)
+        """Unix seconds of the oldest segment of licence records or usage that is known; None without any."""
+        return self._backlog.oldest_at()

@@ -122,7 +122,7 @@ def writer(settings: dict[str, Any]) -> None:
                 if count < 2:
                     target.answer(record, verdict("rejected", reason="x" * 200), START)
                 else:
-                    target.end(record, failed=True, counted=1)
+                    target.answer(record, verdict("offline"), START, failed=True, counted=1)
             target.note_fact("lane", "tag", failures=n, wait="backoff")
             target.release()
     say(acknowledged)

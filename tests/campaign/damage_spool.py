@@ -76,7 +76,7 @@ def _deliver(place: Path, *outcomes: str) -> None:
         if outcome:
             target.answer(record, Verdict(outcome, reason="as planned"), 1.0)
         else:
-            target.end(record, failed=True, counted=0)
+            target.answer(record, Verdict("offline"), 1.0, failed=True)
     target.release()
 
 
@@ -171,9 +171,9 @@ class Oracle:
                 self.known.setdefault(key, Known()).values[line] = value
         for line in _lines(files[BOOK]):
             value = json.loads(line[9:])
-            if isinstance(value, list) and value[0] == "answer":
-                known = self.known.get((value[1], value[2]), Known())
-                (known.dead if value[3] == "rejected" else known.settled).add(line)
+            if value["k"] == "record" and value.get("outcome"):
+                known = self.known.get((value["e"], value["id"]), Known())
+                (known.dead if value["outcome"] == "rejected" else known.settled).add(line)
         self.before = self.expect(dict(files))
 
     def expect(self, state: State) -> Expected:

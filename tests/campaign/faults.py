@@ -263,7 +263,10 @@ def _prepare_pass(at: Desk, place: Path) -> None:
     with open(segments(state, "l")[0], "ab") as file:
         file.write(b"garbage\n")
     # A book that is due to be rewritten, and what a killed process left of an earlier one.
-    answers = [["answer", "gone", "%d" % n, "delivered", 1.0, 830, "x" * 900] for n in range(300)]
+    gone = {"v": 1, "k": "record", "e": "gone", "outcome": "delivered", "verdict": "delivered"}
+    answers: list[Any] = [
+        {**gone, "id": "%d" % n, "at": 1.0, "code": 830, "reason": "x" * 900} for n in range(300)
+    ]
     with open(state / segment.BOOK, "ab") as file:
         file.write(b"".join(map(lines.encode, [*answers, ["of tomorrow"]])))
     temporary = state / ("%s.%016x.tmp" % (segment.BOOK, 1))

@@ -19,15 +19,18 @@ from .line import Lined, unmarked
 from .target import promise
 
 KEYS = [("server", "a"), ("reo", "b")]
+FIRST = {"v": 1, "k": "record", "e": "server", "id": "a", "failed": 2, "counted": 1}
+SECOND = {"v": 1, "k": "record", "e": "reo", "id": "b", "origin": {"domain": "acme.example"}}
+NO = {"code": 150, "reason": "no", "errors": {"field": ["wrong"]}, "kind": "licence"}
 SEED = [
-    ["book", "0123456789abcdef", 0],
-    ["try", "server", "a", "1a2b3c4d", 2, 1],
-    ["end", "server", "a", 3, 1],
-    ["answer", "server", "a", "rejected", 9.5, 150, "no", {"field": ["wrong"]}, "licence"],
-    ["revive", "server", "a"],
-    ["origin", "reo", "b", {"domain": "acme.example"}],
-    ["answer", "reo", "b", "delivered", 9.5, 200, "", None, "aggregate", 7],
-    ["is", "reo", "b", "dropped"],
+    {"v": 1, "k": "book", "tag": "0123456789abcdef", "size": 0},
+    {**FIRST, "run": "1a2b3c4d"},
+    {**FIRST, "run": "", "failed": 3},
+    {**FIRST, "outcome": "rejected", "verdict": "rejected", "at": 9.5, **NO},
+    {**FIRST, "failed": 0, "counted": 0, "outcome": ""},
+    {**SECOND, "run": "1a2b3c4d"},
+    {**SECOND, "verdict": "delivered", "at": 9.5, "code": 200, "kind": "aggregate", "epoch": 7},
+    {**SECOND, "outcome": "dropped"},
     {
         "v": 1,
         "k": "lane",

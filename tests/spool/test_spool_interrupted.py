@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import spool as support
 from support.spool import (
+    START,
     deliver,
     keep,
     licence,
@@ -19,6 +20,7 @@ from support.spool import (
     segments,
     spool,
     usage,
+    verdict,
     waiting,
     window,
     write_segment,
@@ -133,7 +135,7 @@ def test_a_pass_interrupted_anywhere_loses_nothing_and_is_followed_by_another(pl
         if target.claim():
             for record in target.waiting(()):
                 if target.try_(record):
-                    target.end(record, failed=True, counted=0)
+                    target.answer(record, verdict("offline"), START, failed=True)
             target.release()
 
     for target, here in everywhere(place, two_records, act, step=7):

@@ -69,13 +69,15 @@ def test_a_wide_value_is_no_deep_one() -> None:
 @pytest.mark.parametrize("number", [10**400, -(10**400), 1e308, -1, True, None, "x", [1]])
 def test_a_planted_entry_of_the_book_raises_nothing(place: Path, number: Any) -> None:
     keep(spool(place), "a")
+    entry = {"v": 1, "k": "record", "e": "server", "id": "a"}
     values: list[Any] = [
-        ["try", "server", "a", "run", number, number],
-        ["end", "server", "a", number, number],
-        ["answer", "server", "b", "delivered", number],
-        ["answer", number, "a", "delivered", 1],
-        ["is", "server", "a", number],
-        ["origin", "server", "a", number],
+        {**entry, "run": "run", "failed": number, "counted": number},
+        {**entry, "failed": number},
+        {**entry, "id": "b", "outcome": "delivered", "verdict": "delivered", "at": number},
+        {**entry, "id": "b", "verdict": number, "at": 1},
+        {**entry, "e": number, "outcome": "delivered"},
+        {**entry, "run": number, "outcome": number},
+        {**entry, "origin": number},
         [number, "server", "a"],
         number,
         {"v": 1, "k": number, "tag": number},

@@ -92,19 +92,6 @@ def test_a_record_that_can_never_fit_evicts_nobody(place: Path) -> None:
     assert deliver(target) == [] and target.trouble == {}
 
 
-def test_a_record_that_is_under_way_goes_only_where_nothing_else_is_left(place: Path) -> None:
-    write_segment(place, [line("a", "x" * 9000)], ms=1)
-    write_segment(place, [line("b", "x" * 9000)], ms=2)
-    other = spool(place)
-    assert other.claim()
-    assert other.try_(next(iter(other.waiting(()))))
-    target = spool(place, max_bytes=20_000)
-    keep(target, "c", text="x" * 3000)
-    assert "a" in waiting(place) and "b" not in waiting(place)
-    for n in range(9):
-        assert target.record(licence("d-%d" % n, "x" * 3000), sync=False) == DISK
-
-
 def test_whoever_waits_too_long_for_room_gives_up(place: Path, full: Path) -> None:
     with open(os.open(place / "agent.room", os.O_CREAT | os.O_RDWR, 0o600), "wb") as room:
         fcntl.flock(room, fcntl.LOCK_EX)
@@ -183,7 +170,7 @@ def test_a_segment_that_cannot_be_truncated_is_passed_over_and_reported_once(
     calls.fail("ftruncate", 1, lambda fd, size: os.fstat(fd).st_ino == inode)
     fill(spool(place, power=False, max_bytes=60_000, report=dropped), 100)
     assert len(waiting(place)) > 40 and full.exists()
-    assert sum(id.startswith(DROPPED + full.name[15:31]) for _, id in dropped) == 1
+    assert [count for count, _ in dropped].count(40) == 1
 
 
 def test_where_locks_do_not_work_nothing_young_is_evicted(place: Path, calls: Calls) -> None:
