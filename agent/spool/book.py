@@ -145,7 +145,8 @@ class Book:
 
     def change(self, key: Key, *, sync: bool = False, **changes: Any) -> bool:
         """Write what is known of a record, and this; False where the disk refuses."""
-        return self.write({**self.state(key).line(key), **changes}, sync=sync)
+        with self._lock:  # who looks may read it anew just now
+            return self.write({**self.state(key).line(key), **changes}, sync=sync)
 
     def write(self, *values: Any, sync: bool = False) -> bool:
         """Know these from now on, and put them on disk; False where it refuses."""

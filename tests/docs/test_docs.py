@@ -23,7 +23,7 @@ from test_structure import CORE, PACKAGE, code
 import agent
 from agent import content, lines, verdicts
 from agent.collector import Collector
-from agent.spool import book, segment
+from agent.spool import segment
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = ROOT / "vendor_notes"
@@ -243,19 +243,13 @@ def test_every_header_sent_is_listed(evidence: Evidence) -> None:
     ("heading", "file"),
     [
         ("Record", segment.SUFFIX),
-        ("Book fact", segment.BOOK),
+        ("Book line", segment.BOOK),
         ("Identity", "identity-"),
         ("Export header", "carried"),
     ],
 )
 def test_every_field_stored_is_listed(evidence: Evidence, heading: str, file: str) -> None:
     assert listed(sections("DATA.md")[heading]) == evidence.keys(file)
-
-
-def test_every_entry_of_the_book_is_listed(evidence: Evidence) -> None:
-    known = listed(sections("DATA.md")["Book entry"])
-    entries = {v[0] for n, v in evidence.lines if n == segment.BOOK and type(v) is list}
-    assert entries <= known == set(book.ENTRIES)
 
 
 def test_every_file_in_the_state_directory_is_listed(evidence: Evidence) -> None:

@@ -34,7 +34,7 @@ def _closed(file: files.File) -> None:
     open_now.discard(file)
 
 
-files.File.__init__, files.File.close = _opened, _closed  # type: ignore[method-assign]
+files.File.__init__, files.File.close = _opened, _closed  # type: ignore[assignment, method-assign]
 
 
 class FakeClock(Clock):
