@@ -33,8 +33,6 @@ _CANNOT_SYNC = (errno.EINVAL, getattr(errno, "ENOTSUP", errno.EINVAL))
 _HELD = (errno.EACCES, errno.EDEADLK) if WINDOWS else (errno.EAGAIN, errno.EWOULDBLOCK)
 # Of a closed file: no descriptor has this number, and every call on it gives an ``OSError``.
 _CLOSED = 0x7FFFFFFF
-# So many are looked at where the system does not list them.
-MOST_DESCRIPTORS = 1024
 
 
 class File:
@@ -427,12 +425,9 @@ def close_inherited(paths: Collection[str]) -> None:
     """In a forked child: close what any thread of the parent has open of these, and free none of its locks.
 
     Looked for and not kept in a list: another thread may fork between the opening of a file and the telling of it.
+    Raises ``OSError``.
     """
     ours = {_identity(os.lstat, path) for path in paths} - {None}
-    try:
-        descriptors = list(map(int, os.listdir("/dev/fd")))
-    except OSError:
-        descriptors = list(range(MOST_DESCRIPTORS))
-    for fd in descriptors:
+    for fd in map(int, os.listdir("/dev/fd")):
         if _identity(os.fstat, fd) in ours:
             os.close(fd)

@@ -259,22 +259,21 @@ class Quota:
         self._max_bytes, self._max_records = max_bytes - segment_bytes, max_records
         self._free_bytes = self._free_records = 0
         self._leased_bytes = self._leased_records = 0
-        self._sizes: dict[str, int] = {}  # by path
-        self._counts: dict[tuple[str, int], int] = {}  # lines, by path and size
+        self._sizes: dict[str, int] = {}
+        self._counts: dict[tuple[str, int], int] = {}  # lines, by name and size
         self._stuck: set[str] = set()  # could not be truncated
 
     def look(self) -> int:
         """Measure what is free; the bytes of all our files."""
         self._sizes = {}
-        for path in segment.paths(self._directory):
+        for name in filter(segment.is_ours, os.listdir(self._directory)):
             try:
-                size = os.lstat(path).st_size
-                # What is larger was made so by a tool, and is no reason to give up records.
-                ours = path.endswith(segment.SUFFIX)
-                most = 2 * SEGMENT_MOST_BYTES if ours else self._max_bytes // 4
-                self._sizes[path] = min(size, most)
+                size = os.lstat(os.path.join(self._directory, name)).st_size
             except FileNotFoundError:
-                pass  # gone since
+                continue  # gone since
+            # What is larger was made so by a tool, and is no reason to give up records.
+            ours = name.endswith(segment.SUFFIX)
+            self._sizes[name] = min(size, 2 * SEGMENT_MOST_BYTES if ours else self._max_bytes // 4)
         total = sum(self._sizes.values())
         self._free_bytes = self._max_bytes - total
         self._free_records = self._max_records - total // LEAST_LINE_BYTES
@@ -282,11 +281,11 @@ class Quota:
             self._free_records = self._max_records - sum(map(self._lines, self._sizes))
         return total
 
-    def _lines(self, path: str) -> int:
-        known = path, self._sizes[path]
-        if known not in self._counts and path.endswith(segment.SUFFIX):
+    def _lines(self, name: str) -> int:
+        known = name, self._sizes[name]
+        if known not in self._counts and name.endswith(segment.SUFFIX):
             try:
-                data = files.read(path, segment.CHUNK_BYTES)
+                data = files.read(os.path.join(self._directory, name), segment.CHUNK_BYTES)
             except OSError:
                 data = b""
             self._counts[known] = data.count(b' {"v":')
@@ -313,44 +312,37 @@ class Quota:
     def make_room(self, size: int, count: int) -> None:
         """Let the oldest segments go that nobody writes, reported first, until so much is free. Raises ``QuotaFull``.
 
-        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do. A record that is
-        under way may be counted and delivered.
+        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do.
         """
         self.look()
-        if self._fits(size, count):
-            return
-        victims: list[tuple[File, Reading]] = []
-        with files.locked(os.path.join(self._directory, segment.ROOM)) as room:
-            if room.held is False or size > self._max_bytes:
-                raise QuotaFull(errno.ENOSPC, "the quota is full")
-            self.look()
-            try:
-                self._choose(size, count, victims)
-                left = [reading for _, reading in victims if reading.records or reading.newer]
-                if left:
-                    gone = [stub for reading in left for stub in reading.records.values()]
-                    names = [reading.name for reading in left]
-                    self._report(gone, sum(reading.newer for reading in left), names)
-                self._stuck |= {file.path for file, _ in victims if not segment.destroy(file)}
-            finally:
-                for file, _ in victims:
-                    file.close()
+        if not self._fits(size, count) and size <= self._max_bytes:
+            with files.locked(os.path.join(self._directory, segment.ROOM)) as room:
+                if room.held is not False:
+                    self.look()
+                    self._evict(size, count)
         if not self._fits(size, count):
             raise QuotaFull(errno.ENOSPC, "the quota is full")
 
-    def _choose(self, size: int, count: int, victims: list[tuple[File, Reading]]) -> None:
-        """Seize segments until enough would be free."""
-
-        def turn(path: str) -> tuple[int, str]:
-            name = os.path.basename(path)
-            return EVICTION.index(name[0]), segment.order(name)
-
-        found = [p for p in self._sizes.keys() - self._stuck if p.endswith(segment.SUFFIX)]
-        for path in sorted(found, key=turn):
-            if self._fits(size, count):
-                break
-            held = self._backlog.seize(os.path.basename(path), {})
-            if held is not None:
-                victims.append(held)
-                self._free_bytes += self._sizes[path]
-                self._free_records += self._lines(path)
+    def _evict(self, size: int, count: int) -> None:
+        """A record that is under way may be counted and delivered."""
+        victims: list[tuple[File, Reading]] = []
+        listed = segment.listing(self._directory)
+        try:
+            for name in [name for class_ in EVICTION for name in listed if name[0] == class_]:
+                if self._fits(size, count):
+                    break
+                known = name in self._sizes and name not in self._stuck
+                held = self._backlog.seize(name, {}) if known else None
+                if held is not None:
+                    victims.append(held)
+                    self._free_bytes += self._sizes[name]
+                    self._free_records += self._lines(name)
+            left = [reading for _, reading in victims if reading.records or reading.newer]
+            if left:
+                gone = [stub for reading in left for stub in reading.records.values()]
+                names = [reading.name for reading in left]
+                self._report(gone, sum(reading.newer for reading in left), names)
+            self._stuck |= {one.name for file, one in victims if not segment.destroy(file)}
+        finally:
+            for file, _ in victims:
+                file.close()

@@ -233,7 +233,8 @@ class Spool:
             self.forget(record)
         held: Optional[bool] = True
         try:
-            segment.clear_way(self.directory or "")
+            if self.directory is not None:
+                segment.clear_way(self.directory)
             self._claim = files.open_append(os.path.join(self.directory or "", segment.LOCK))
             held = self._claim.hold()
         except FileNotFoundError:
@@ -372,9 +373,9 @@ class Spool:
         """The same, what all files take, and what is wrong."""
         found, size = self.count(), 0
         try:
-            size = self._quota.look() if self.directory is not None else 0
+            size = self._quota.look()
         except OSError:
-            pass
+            pass  # there is no directory, perhaps
         known = {"bytes": size, "in_memory": len(self.memory), "trouble": dict(self.trouble)}
         return {**found, **known}
 
