@@ -86,7 +86,7 @@ class Delivery:
         """Seconds until a pass can do something; None while nothing waits."""
         now, fresh = self._clock.time(), self._spool.news is not self._seen
         if self._seen is None:
-            self._spool.refresh_facts()
+            self._spool.refresh()
             self._refresh()
         waits = [lane.remaining_s(now) for lane in self.lanes.values() if fresh or lane.wait]
         if self._again_at < FOREVER:
@@ -105,7 +105,7 @@ class Delivery:
 
     def lane_of(self, name: str) -> Lane:
         """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
-        self._spool.refresh_facts()
+        self._spool.refresh()
         known = self.lanes[name]
         lane = Lane(known.adapter, self._core)
         vars(lane).update(vars(known), freshness=lane.freshness)

@@ -246,7 +246,7 @@ class Spool:
             self._let_go()
             return False
         self.claimed, self._book.alone = True, held is True
-        self._refresh(delivering=True)
+        self.refresh(delivering=True)
         return True
 
     def _let_go(self) -> None:
@@ -254,7 +254,8 @@ class Spool:
             self._claim.close()
         self._claim, self.claimed = None, False
 
-    def _refresh(self, *, delivering: bool = False) -> None:
+    def refresh(self, *, delivering: bool = False) -> None:
+        """Read what other processes recorded, delivered and noted."""
         self._backlog.refresh(delivering=delivering)
         if self._backlog.trouble or self.trouble:
             self.note("read", self._backlog.trouble or None)
@@ -287,8 +288,7 @@ class Spool:
                 yield record
 
     def left_open(self, endpoint: str) -> bool:
-        """Whether another run ended in the middle of a request there, and left the record."""
-        self._refresh()
+        """Whether another run ended in the middle of a request there, and left the record; as far as it is read."""
         keys = [stub.key for stub in self._backlog.pending() if stub.endpoint == endpoint]
         return any([self._book.state(key).left_open for key in keys])
 
@@ -366,7 +366,7 @@ class Spool:
 
     def count(self) -> dict[str, Any]:
         """How many records wait, by endpoint, are dead, damaged, of a newer format."""
-        self._refresh()
+        self.refresh()
         return self._backlog.count(list(self.memory))
 
     def census(self) -> dict[str, Any]:
@@ -381,7 +381,7 @@ class Spool:
 
     def records(self, *, dead: bool = False) -> Iterator[Record]:
         """What waits, or the dead letters, each once, counting windows that are still open too."""
-        self._refresh()
+        self.refresh()
         for stub in self._backlog.pending(dead=dead):
             record = self._backlog.load(stub)
             if record is not None:
@@ -391,7 +391,7 @@ class Spool:
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """The last answers, oldest first; those about usage only while its consent stands."""
-        self.refresh_facts()
+        self.refresh()
         epoch, found = self.consent.look(), []
         for line in list(self._book.answers.values()):
             if line.get("kind") == "licence" or line.get("epoch", 0) == epoch:
@@ -410,13 +410,6 @@ class Spool:
         self._book.note(kind, tag, **fields)
         if not self.claimed:
             self._book.close()
-
-    def refresh_facts(self) -> None:
-        """Read what other processes noted."""
-        try:
-            self._book.refresh()
-        except OSError as error:
-            self.note("read", error)
 
     def oldest_at(self) -> Optional[float]:
         """Unix seconds of the oldest segment of licence records or usage that is known; None without any."""

@@ -127,6 +127,19 @@ def test_a_record_is_loaded_again_when_its_turn_comes(place: Path, target: Spool
 # --- settled ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("outcome", ["delivered", "flagged"])
+def test_what_is_settled_stays_so_in_a_segment_that_stays(place: Path, outcome: str) -> None:
+    write_segment(place, [line("a"), NEWER, line("b")])
+    assert deliver(spool(place), outcome=outcome) == ["a", "b"]
+    # Where locks do not work another may have tried it meanwhile.
+    with open(place / "agent.book", "ab") as file:
+        late = {"v": 1, "k": "record", "e": "server", "id": "a", "run": "0badcafe"}
+        file.write(lines.encode(late))
+    for _ in range(2):
+        compacted(place)
+        assert deliver(spool(place)) == [] and waiting(place) == []
+
+
 def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> None:
     """Two inodes alternate on a quiet ext4: 657 records were delivered twice."""
     write_segment(place, [line("a"), line("b"), NEWER])
@@ -204,12 +217,12 @@ def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
 
 def test_facts_that_cannot_be_written_are_remembered(place: Path, target: Spool) -> None:
     target.note_fact("lane", "tag", failures=3)
-    target.refresh_facts()
+    target.refresh()
     assert target.fact("lane", "tag")["failures"] == 3 and not place.exists()
     keep(target, "a")
     target.note_fact("lane", "other", failures=1)
     fresh = look(place)
-    fresh.refresh_facts()
+    fresh.refresh()
     assert fresh.fact("lane", "tag")["failures"] == 3
 
 

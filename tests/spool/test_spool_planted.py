@@ -143,7 +143,7 @@ def test_whatever_lies_in_the_place_of_a_file_costs_only_that_file(
         path.touch(0o000)
     other = spool(place, max_bytes=40_000, power=False)
     other.note_fact("lane", "tag", failures=1)
-    other.refresh_facts()
+    other.refresh()
     other.history(3)
     keep(other, "b")
     epoch = other.consent.ensure()
@@ -172,6 +172,21 @@ def test_what_others_may_read_or_write_is_closed_to_them(place: Path) -> None:
     deliver(again, limit=1)
     again.refuse_usage()
     assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
+
+
+def test_without_a_directory_nothing_is_done_to_the_one_that_the_host_works_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.lock").mkdir()
+    (tmp_path / "agent.book").touch()
+    target = spool(None)
+    assert target.record(licence("a"), sync=True) == MEMORY
+    target.note_fact("lane", "tag", failures=1)
+    assert deliver(target) == ["a"] and target.census()["bytes"] == 0
+    target.refuse_usage()
+    assert sorted(os.listdir(tmp_path)) == ["agent.book", "agent.lock"]
+    assert (tmp_path / "agent.book").stat().st_size == 0 and target.trouble == {}
 
 
 def test_files_with_other_names_are_nobodys_and_all_of_ours_are_known(place: Path) -> None:
