@@ -162,7 +162,6 @@ class Writer:
         self._last_ms: dict[str, int] = {}
         # Until a failure: the next sync of a file may succeed without the pages that were lost.
         self._adopting = True
-        self.lockless = False
 
     def write(
         self, class_: str, data: bytes, sync: bool, lease: Optional[Lease], opening: bytes = b""
@@ -207,11 +206,9 @@ class Writer:
                         one.close(sync=self._power)
 
     def _new(self, class_: str) -> Segment:
-        found, last_ms = None, self._last_ms.get(class_, -1)
-        if self._adopting and class_ != COUNTERS:
-            found = self._adopt(class_, last_ms)
-        if found is None:
-            found = self._begin(class_, max(int(self._clock.time() * 1000), last_ms + 1))
+        last_ms, adopting = self._last_ms.get(class_, -1), self._adopting and class_ != COUNTERS
+        found = self._adopt(class_, last_ms) if adopting else None
+        found = found or self._begin(class_, max(int(self._clock.time() * 1000), last_ms + 1))
         # Within a run the order of names is the order of records, whatever the clock does.
         self._last_ms[class_] = created_ms(found.name)
         return found
@@ -221,7 +218,6 @@ class Writer:
             name = "%s-%012x-%s%s" % (class_, ms & 0xFFFFFFFFFFFF, os.urandom(8).hex(), SUFFIX)
             file = files.create(os.path.join(self._directory, name))
             if file.hold() is not False:
-                self.lockless |= file.held is None
                 return Segment(file)
             file.close()  # somebody took it for an abandoned one, and removes it
         raise OSError(errno.EAGAIN, "no segment could be claimed", self._directory)

@@ -179,8 +179,8 @@ class Spool:
 
     @property
     def lockless(self) -> bool:
-        """Whether locks do not work here."""
-        return self._writer.lockless or not self._book.alone
+        """Whether locks do not work here, as the last pass found."""
+        return not self._book.alone
 
     # -- consent ---------------------------------------------------------------------------------
 
