@@ -315,7 +315,7 @@ def test_an_interrupt_ends_a_look_up_and_an_attempt_to_connect(
 
 
 SILENT = """
-import os, signal, socket, sys, threading, time
+import os, signal, socket, sys, threading, time, urllib.request, urllib3
 from agent.transport import HttpTransport
 from agent.values import Request, Unreachable, here, inside
 def getaddrinfo(*asked, **how):
