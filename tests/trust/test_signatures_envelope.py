@@ -115,6 +115,26 @@ def test_a_number_that_is_no_plain_integer_is_malformed(name: str, value: str) -
     refused(signed(**{name: "9" * 6000}), EnvelopeMalformed)
 
 
+def test_a_code_may_be_text_and_a_time_may_not() -> None:
+    for code in (830, 831, 150):
+        assert verify(signed(code='"%d"' % code), (KEY,)).code == code
+    for text in ("8300", "9" * 5000, "83"):
+        refused(signed(code='"%s"' % text), CodeUnknown)
+    refused(signed(timestamp='"%d"' % NOW), EnvelopeMalformed)
+
+
+def test_texts_of_any_shape_can_be_printed() -> None:
+    odd = signed(errors='{"\\udc00":["\\udc00"]}', message="[" * 100 + '"x"' + "]" * 100)
+    receipt = verify(odd, (KEY,))
+    assert (receipt.errors, receipt.message) == ({"?": ["?"]}, "x")
+
+
+def test_a_signed_member_is_ascii() -> None:
+    for name in ("response_base64", "signature"):
+        odd = with_raw(**{name: '"\u00e9%s"' % SEALED[name][1:]})
+        assert name in refused(odd, EnvelopeMalformed)
+
+
 def test_codes() -> None:
     for code in (830, 831, 100, 101, 102, 103, 150):
         assert verify(envelope(content(code=code)), (KEY,)).code == code
