@@ -250,6 +250,23 @@ def test_libraries_that_come_along_serve_this_copy_alone(dest: Path, tmp_path: P
     assert (dest / "transport.py").read_bytes() == (PACKAGE / "transport.py").read_bytes()
 
 
+REWRITTEN = {
+    "import lib": "from ..v import lib",
+    "import lib.a.b as c": "from ..v.lib.a import b as c",
+    "import os, lib.a": "import os; from ..v import lib; from ..v.lib import a as _a",
+    "from lib import a, b as c": "from ..v.lib import a, b as c",
+    "if 1:  # ü\n    from  lib.x import (\n  a)": "if 1:  # ü\n    from ..v.lib.x import (\n  a)",
+    "x = 'é'; import lib; y = lib": "x = 'é'; from ..v import lib; y = lib",
+    "import library, libs.lib\nfrom . import lib": "import library, libs.lib\nfrom . import lib",
+    "x = 'import lib'  # import lib": "x = 'import lib'  # import lib",
+}
+
+
+def test_an_import_that_is_rewritten() -> None:
+    for before, after in REWRITTEN.items():
+        assert rewritten(before.encode(), "x.py", {"lib"}, "..v").decode() == after
+
+
 def test_an_import_that_is_not_understood_is_refused() -> None:
     with pytest.raises(AgentError, match="x.py:1"):
         rewritten(b"from \\\n lib import a", "x.py", {"lib"}, "..v")
