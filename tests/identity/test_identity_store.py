@@ -150,6 +150,14 @@ def test_users_and_products_share_a_state_directory(tmp_path: Path, state: Path)
     assert len({one.value for one in found}) == 3 and all(one.stored for one in found)
 
 
+def test_a_stored_identity_is_read_without_looking_at_the_machine(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(state, tag=TAG_OF_ELSEWHERE)
+    monkeypatch.setattr(System, "machine_id", lambda self: pytest.fail("a process, on macOS"))
+    assert ask(state, machine(tmp_path)).value == STORED
+
+
 def test_a_changed_machine_id_is_shown_and_changes_nothing_but_by_a_reset(
     tmp_path: Path, state: Path
 ) -> None:
