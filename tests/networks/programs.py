@@ -12,14 +12,10 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+from support.requests import closed_port
+
 from .situations import program
 from .stage import Stage
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Program:
@@ -93,7 +89,7 @@ NAME = "keys.acme.example"
 
 def squid(stage: Stage, auth: str = "basic") -> Program:
     """Squid, to which ``NAME`` is this machine. ``auth``: "", "basic" (user and password of the stage), "ntlm"."""
-    place, port = _open_to_all(stage), free_port()
+    place, port = _open_to_all(stage), closed_port()
     (place / "hosts").write_text("127.0.0.1 %s\n" % NAME)
     helpers = {"": {}, "ntlm": dict.fromkeys(("negotiate", "ntlm"), "ntlm_fake_auth")}
     helpers["basic"] = {"basic": "basic_ncsa_auth %s/passwords" % place}
@@ -128,7 +124,7 @@ def plain(text: str) -> str:
 
 def tinyproxy(stage: Stage) -> Program:
     """Tinyproxy that asks for a password, of letters and digits."""
-    port, path = free_port(), stage.directory / "tinyproxy.conf"
+    port, path = closed_port(), stage.directory / "tinyproxy.conf"
     settings = "Port %d\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nBasicAuth %s %s\n"
     path.write_text(settings % (port, *map(plain, stage.login)))
     return Program(stage, program("tinyproxy"), "-d", "-c", str(path), port=port)
@@ -136,6 +132,6 @@ def tinyproxy(stage: Stage) -> Program:
 
 def microsocks(stage: Stage) -> Program:
     """Microsocks, with the stage's user and password."""
-    port, (user, password) = free_port(), stage.login
+    port, (user, password) = closed_port(), stage.login
     at = "-i", "127.0.0.1", "-p", str(port)
     return Program(stage, program("microsocks"), *at, "-u", user, "-P", password, port=port)
