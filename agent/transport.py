@@ -167,7 +167,7 @@ class _Line:
         none: Any = None
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what is
         # written in that moment leaves in clear text.
-        self.handle = self.connection = self._pool = none
+        self.handle = self.connection = self._pool = self._sock = none
         self._lock = _thread.allocate_lock()  # nobody shuts the handle while it is closed
         self.asked, self._alive = _thread.allocate_lock(), _thread.allocate_lock()
         self.asked.acquire()
@@ -200,6 +200,8 @@ class _Line:
         finally:
             with suppress(Exception):  # there is none, or nothing is left of it
                 self.connection.close()
+            with suppress(Exception):  # one that a proxy refused Python 3.9 leaves open
+                os.close(self._sock.detach())
             self.hold(None)
             # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
             self._pool = self.connection = None
@@ -239,6 +241,7 @@ class _Line:
 
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
+        self._sock = sock
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
             raise Unreachable("is over")

@@ -173,11 +173,13 @@ def _fits_ed25519(key: bytes, message: bytes, signature: bytes) -> bool:
     Missing cryptography is never a valid signature, and not a forged one either. Small-order keys and unreduced scalars
     are refused by libsodium.
     """
+    if len(signature) != 64:
+        return False
     known, signed = _KNOWN[:32], _KNOWN[32:]
     try:
         if not _opens(known, signed + b"r") or _opens(known, signed + b"s"):
             raise ValueError("a wrong answer")
-        return len(signature) == 64 and _opens(key, signature + message)
+        return _opens(key, signature + message)
     except Exception as error:  # a bundle without its C library, a subinterpreter, a broken file
         kind = type(error).__name__
         raise Unverifiable("PyNaCl fails (%s): Ed25519 cannot be checked here" % kind) from None
