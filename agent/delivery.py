@@ -372,7 +372,7 @@ class Delivery:
         if self.transport is None:
             from .transport import HttpTransport
 
-            self.transport = HttpTransport.of(self._core.config, self._core.environ)
+            self.transport = HttpTransport(self._core.environ, **vars(self._core.config))
         return self.transport
 
     def quietly(self, verb: str) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Callable, Optional
 
-    from .config import Config
     from .values import Request
 
 # How long a thread is given to notice that its socket was shut, before it counts as left behind.
@@ -66,24 +65,17 @@ class HttpTransport:
         rest()                                     ends them all: a line lives for one pass
     """
 
-    def __init__(
-        self,
-        environ: Optional[Mapping[str, str]] = None,
-        proxy: Optional[str] = None,
-        proxy_auth: Optional[str] = None,
-        ca_bundle: Any = None,
-    ) -> None:
-        """``proxy``: None asks environment and system, "" and "direct" mean none. ``environ``: None: the process's."""
-        self.proxy, self.proxy_auth, self.ca_bundle = proxy, proxy_auth, ca_bundle
+    def __init__(self, environ: Optional[Mapping[str, str]] = None, **settings: Any) -> None:
+        """``settings``: of a ``Config``'s its proxy, proxy_auth and ca_bundle. ``environ``: None: the process's.
+
+        ``proxy``: None asks environment and system, "" and "direct" mean none.
+        """
+        names = "proxy", "proxy_auth", "ca_bundle"
+        self.proxy, self.proxy_auth, self.ca_bundle = map(settings.get, names)
         self.environ = os.environ if environ is None else environ
         self.seen, self.closed = Seen(), False
         self._lines: dict[object, _Line] = {}
         self.after_fork()
-
-    @classmethod
-    def of(cls, config: Config, environ: Mapping[str, str]) -> HttpTransport:
-        """The one that a configuration describes."""
-        return cls(environ, config.proxy, config.proxy_auth, config.ca_bundle)
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """The answer to ``request``; raises ``Unreachable`` within ``timeout_s`` seconds of wall-clock time."""

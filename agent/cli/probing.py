@@ -30,7 +30,7 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     config, clock = agent._config, agent._clock
     endpoint = next(one for one in config.endpoints if one.name == adapter.name)
     asking = _adapter(endpoint, config)  # the deliverer's own belongs to its thread
-    transport = HttpTransport.of(config, agent._environ)
+    transport = HttpTransport(agent._environ, **vars(config))
     kind = "usage" if adapter.usage else "licence"
     request = asking.request(kind, {}, event_id="", now=clock.time(), mask=True)
     response, reason, stage = None, "", ""
