@@ -67,13 +67,9 @@ class Request:
 
 def post(url: str, content_type: str, text: str, **headers: str) -> Request:
     """A POST of ASCII ``text`` that asks for JSON."""
-    headers = {
-        "Accept": "application/json",
-        "Content-Type": content_type,
-        "User-Agent": "callhome-agent/" + __version__,
-        **headers,
-    }
-    return Request("POST", url, headers, text.encode("ascii"))
+    common = {"Accept": "application/json", "Content-Type": content_type}
+    common["User-Agent"] = "callhome-agent/" + __version__
+    return Request("POST", url, {**common, **headers}, text.encode("ascii"))
 
 
 class Response:

@@ -41,19 +41,17 @@ class GetKeyManagerAdapter(Adapter):
         """What an answer may be signed with now."""
         return tuple(self._holder.keys)
 
-    def value(self, source: Capture, value: str, data_group: str) -> dict[str, str]:
+    def value(self, source: Capture, value: str, group: str) -> dict[str, str]:
         """The body for one number, given as text."""
-        return self._body(
-            source, data_group, "numeric-single-value", numeric_data_single_value=value
-        )
+        return self._body(source, group, "numeric-single-value", numeric_data_single_value=value)
 
-    def point(self, source: Capture, x: str, y: str, data_group: str) -> dict[str, str]:
+    def point(self, source: Capture, x: str, y: str, group: str) -> dict[str, str]:
         """The body for two numbers, given as texts."""
-        return self._body(source, data_group, "numeric-xy-axis", numeric_data_x=x, numeric_data_y=y)
+        return self._body(source, group, "numeric-xy-axis", numeric_data_x=x, numeric_data_y=y)
 
-    def text(self, source: Capture, text: str, data_group: str) -> dict[str, str]:
+    def text(self, source: Capture, text: str, group: str) -> dict[str, str]:
         """The body for a text."""
-        return self._body(source, data_group, "text", text_data=text)
+        return self._body(source, group, "text", text_data=text)
 
     def call_home(self, source: Capture) -> dict[str, str]:
         """The body of a call home, in the endpoint's own data group."""
