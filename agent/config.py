@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Kind = tuple[Callable[[Any], object], str]
 
-# Waits of threading are limited to 4,294,967 s on Windows; beyond 2^53 JSON numbers are not exact everywhere.
+# Windows waits for 4,294,967 s at most; beyond 2^53 JSON numbers are not exact everywhere.
 _WAIT_MAX_S, _INT_MAX = 4_000_000, 2**53
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 # RFC 3986, 3.2.1 and 3.3: unreserved, sub-delims, "%", ":"; in a path also "@" and "/".
@@ -105,7 +105,7 @@ def _words(value: Any) -> object:
 
 
 def _keys(value: Any) -> object:
-    """A tuple of keys; a keyring as it is. Keys of another copy of this package raise errors of that copy."""
+    """A tuple of keys, or a keyring. Keys of another copy of this package would raise errors of that copy."""
     ring = hasattr(value, "trusted")
     found = _items(value.keys if ring else value)
     own = all(type(key).__module__.startswith("%s.signatures" % __package__) for key in found)
@@ -137,7 +137,7 @@ def _parts(value: Any) -> tuple[str, str, str, str]:
 
 
 def _https(value: Any) -> str | None:
-    """Without its trailing slash; plain http only where a host can mean no other machine: short forms (127.1) may."""
+    """Without its trailing slash; plain http only where a host means no other machine, as 127.1 may."""
     scheme, userinfo, place, path = _parts(value)
     host = place[:5] if place[:1] == "[" else place.partition(":")[0]
     here = host in ("localhost", "[::1]") or (host.startswith("127.") and is_ip(host))

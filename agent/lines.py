@@ -1,8 +1,8 @@
 """Checksummed JSON lines: the one format of everything that this package keeps on disk.
 
-A line is eight lower-case hex digits of CRC-32, a space, the JSON text in ASCII, a newline. A damaged line never costs
-its neighbours: it decodes to None, and the reader goes on behind the next newline. Encoding goes through the
-interpreter's C encoder without loading ``re`` (8 ms of a cold start); so does SHA-256 without loading OpenSSL (4 ms).
+A line is eight lower-case hex digits of CRC-32, a space, the JSON text in ASCII, a newline. A damaged one decodes to
+None, and the reader goes on behind the next newline. Encoding goes through the interpreter's C encoder without loading
+``re`` (8 ms of a cold start); so does SHA-256 without loading OpenSSL (4 ms).
 """
 
 from __future__ import annotations

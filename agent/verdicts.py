@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled"
 OFFLINE, SKEWED, UNTRUSTED, RETRY = "offline", "skewed", "untrusted", "retry"
-# The server refuses this record; delivery makes it a dead letter, if that counts. Nothing was sent: consent was
-# withdrawn, or the product ends.
+# Refused by the server; a dead letter, where delivery finds that it counts; not sent: consent, or the product, ended.
 REFUSED, REJECTED, WITHHELD = "refused", "rejected", "withheld"
 # The record is on the server; the record has ended; answers that may speak against their record.
 SETTLED = frozenset((DELIVERED, FLAGGED))
@@ -90,8 +89,8 @@ def by_status(response: Response, now: float, pause_max_s: float) -> Verdict | N
 def by_claim(response: Response, claim: Any, now: float, secrets: Secrets) -> Verdict:
     """What an answer that nothing proves means, unless it reports a success.
 
-    ``claim`` is what the server's own JSON says: a code like an HTTP status, and a text. None for a stranger's answer,
-    a gateway's or a portal's, whatever its status: that is nobody's word on the record or on the key.
+    ``claim`` is what the server's own JSON says: a code like an HTTP status, and a text. None for a gateway's or a
+    portal's answer, whatever its status: that is nobody's word on the record or on the key.
     """
     hint = by_status(response, now, PAUSE_MAX_S)
     if hint is not None:

@@ -1,8 +1,7 @@
 """GetKeyManager, the licence server: form fields out, signed envelopes in.
 
 Every record carries every field of the table, ``license_key`` and ``activation_identifier`` empty where unknown, and no
-field depends on the activation state. Nothing is read from an answer before its signature is checked, unless the
-vendor allowed unsigned answers.
+field depends on the activation state. Nothing is read before its signature is checked, unless unsigned is allowed.
 """
 
 from __future__ import annotations

@@ -79,8 +79,7 @@ class ReoAdapter(Adapter):
     def origin(self, ask: bool = True) -> dict[str, str]:
         """Whose usage aggregated events are: ``ip_addr`` and ``domain`` as far as known; {} if neither is.
 
-        A vendor's callable may take as long as it likes, so ``ask`` where it can be left behind; one that raises or
-        gives nonsense knows nothing.
+        ``ask`` a vendor's callable where it can be left behind; one that raises or gives nonsense knows nothing.
         """
         if callable(self._asked) and ask:
             try:

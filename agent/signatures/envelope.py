@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     Errors = dict[str, list[str]]
 
-# Bytes: the same bound as the transport's, the largest published answer has 2 KB. Brackets: real answers open a dozen,
-# and a host may have raised the recursion limit beyond what a thread's stack can carry.
+# Bytes: the transport's bound, the largest published answer has 2 KB. Brackets: real answers open a dozen, and a host
+# may have raised the recursion limit beyond what a thread's stack carries.
 MAX_JSON_BYTES, MAX_BRACKETS = 64 * 1024, 256
 # 830 saved, 831 saved with red flags, 100-103 API key refused, 150 access denied.
 KNOWN_CODES = frozenset((830, 831, 100, 101, 102, 103, 150))

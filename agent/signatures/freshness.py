@@ -1,8 +1,7 @@
 """Whether a proven answer is a new one: the memory of one endpoint in one process.
 
-A captured answer goes stale and a wrong local clock locks nobody out; what this cannot see is which request an answer
-belongs to, for the signed bytes name none. Only answers that are signed, trusted and of a known code may be judged
-here; keeping ``floor`` on disk is left to the floors above.
+A captured answer goes stale and a wrong local clock locks nobody out; which request an answer belongs to cannot be
+seen, for the signed bytes name none. Only answers that are signed, trusted and of a known code may be judged here.
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ class Freshness:
         if self._newest_at is None:
             self._newest_at = monotonic
         elif monotonic - self._newest_at > AGREE_S:
-            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart, when
-            # the seconds since are unknown, too, and what only ticked is forgotten.
+            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart.
             self._newest, self._newest_at = self.floor, monotonic
         if timestamp < (self._newest or 0) + max(0.0, monotonic - self._newest_at) - SLACK_S:
             # Known to be old: it must not become the base that a later answer is measured against.

@@ -1,8 +1,8 @@
 """``PublicKey``: one trusted key, checked when it is made, that says yes by returning and no by raising.
 
-The algorithm belongs to the key and is never taken from an answer, so no answer can choose it. A key has one accepted
-form: what is read loosely is written again and compared; so are signed blocks (RFC 8017, 8.2.2), and there is nothing
-to be lenient about. Timing is no concern, for all of this is public. Errors never quote a PEM text: it may be private.
+The algorithm belongs to the key, so no answer can choose it. A key has one accepted form: what is read loosely is
+written again and compared; so are signed blocks (RFC 8017, 8.2.2). Timing is no concern, for all of this is public.
+Errors never quote a PEM text: it may be private.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RSA, ED25519 = "rsa-pkcs1v15-sha256", "ed25519"
 # An 8192-bit key is 1.5 KB of PEM.
 MAX_PEM_CHARS, MAX_NAME_CHARS = 16 * 1024, 64
-# NIST SP 800-56B allows exponents of up to 256 bits; real ones are 3, 17 and 65537, and a longer one only costs time.
+# Real exponents are 3, 17 and 65537, and a longer one only costs time.
 MIN_BITS, MAX_BITS, MAX_EXPONENT_BITS = 2048, 8192, 33
 
 # AlgorithmIdentifier of RSA: OID 1.2.840.113549.1.1.1 and the NULL that RFC 3279, 2.3.1, requires.
@@ -69,9 +69,9 @@ class PublicKey(Frozen):
         key = PublicKey.from_pem(PEM, name="global")     # or ConfigError
         key.verify(message, signature)                   # or SignatureInvalid, Unverifiable
 
-    ``algorithm`` is "rsa-pkcs1v15-sha256" or "ed25519"; ``fingerprint`` is the SHA-256 of the SubjectPublicKeyInfo in
-    hex, as ``openssl pkey -pubin -outform DER | sha256sum`` prints it. ``valid_from`` and ``valid_until`` (Unix
-    seconds, None for no bound) say of which answers it may be the key, by their signed timestamps.
+    ``algorithm`` is "rsa-pkcs1v15-sha256" or "ed25519"; ``fingerprint`` is what ``openssl pkey -pubin -outform DER |
+    sha256sum`` prints. ``valid_from`` and ``valid_until`` (Unix seconds, None for no bound) say of which answers it may
+    be the key, by their signed timestamps.
     """
 
     __slots__ = tuple("name algorithm fingerprint pem valid_from valid_until _material".split())
@@ -141,7 +141,7 @@ def _long(tag: int, content: bytes) -> bytes:
 def _read_rsa(spki: bytes) -> tuple[int, int]:
     """Modulus and exponent of a SubjectPublicKeyInfo in its one DER form; raises ``ValueError``.
 
-    Behind 32 bytes of heads is the modulus, behind two more the exponent: they are taken from there, whatever is there.
+    Behind 32 bytes of heads is the modulus, behind two more the exponent: whatever is there is taken for them.
     """
     end = 32 + int.from_bytes(spki[30:32], "big")
     n, e = int.from_bytes(spki[32:end], "big"), int.from_bytes(spki[end + 2 :], "big")
@@ -170,8 +170,7 @@ def _fits_rsa(key: tuple[int, int], message: bytes, signature: bytes) -> bool:
 def _fits_ed25519(key: bytes, message: bytes, signature: bytes) -> bool:
     """Loads PyNaCl; where that is missing, fails or gives a wrong answer to a known question, ``Unverifiable``.
 
-    Missing cryptography is never a valid signature, and not a forged one either. Small-order keys and unreduced scalars
-    are refused by libsodium.
+    Small-order keys and unreduced scalars are refused by libsodium.
     """
     if len(signature) != 64:
         return False
