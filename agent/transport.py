@@ -151,7 +151,7 @@ class _Line:
     both is in time, so a thread that was left behind sends nothing late. One that is over is never used again.
     """
 
-    over, stage = False, ""
+    over, _gone, stage = False, False, ""
     said: Any = "nothing"  # what the thread came to; None while it is asked
 
     def __init__(self, owner: HttpTransport) -> None:
@@ -198,6 +198,7 @@ class _Line:
             # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
             self._pool = self.connection = None
             inside.discard(here())
+            self._gone = True
             self._alive.release()
 
     def _why(self, root: BaseException) -> Unreachable:
@@ -215,10 +216,9 @@ class _Line:
             self.asked.release()
         with self._lock, suppress(AttributeError, OSError):  # there is none any more
             self.handle.shutdown(_SHUT_RDWR)
-        ended = self._alive.acquire(True, patience_s)
-        if ended:
-            self._alive.release()
-        return ended
+        if not self._gone:
+            self._alive.acquire(True, patience_s)
+        return self._gone
 
     def left_s(self) -> float:
         """How long one system call may take: by this ends a thread that nothing wakes."""
