@@ -82,7 +82,7 @@ class Site:
     def live(self, heard: Heard) -> None:
         """One run of the product: it records, delivers, looks at itself, and ends."""
         made = self.config()
-        transport = Noting.of(made, self.environ)
+        transport = Noting(self.environ, **vars(made))
         transport.heard = heard  # type: ignore[attr-defined]
         outcomes: list[agent.Outcome] = []
         given: Any = {"transport": transport, "environ": {"AGENT_DEBUG": "1", **self.environ}}

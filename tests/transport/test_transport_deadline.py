@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from operator import le
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from support.requests import closed_port, post, refused
 from support.sockets import Authority, Behaviour, Server, answers, drips, floods, names, ok, silent
 
 from agent.transport import HttpTransport
-from agent.values import Request, Unreachable
+from agent.values import Request, Unreachable, inside
 
 TIMEOUT_S = 0.25
 LATE_S = 6 * TIMEOUT_S
@@ -398,3 +400,49 @@ def test_interrupts_at_any_moment_leave_a_transport_that_works(transport: HttpTr
             over.set()
             other.join()
         assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
+
+
+def broken_off(call: Callable[[], object], at: int) -> bool:
+    """``call()`` with a Ctrl-C at the ``at``-th line of the transport; False where there are fewer."""
+    left = at
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_globals["__name__"] != HttpTransport.__module__:
+            return None
+        left -= 1
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a handle that had no name yet
+@pytest.mark.parametrize("what", ["first", "next", "rest", "close"])
+def test_ctrl_c_at_any_line_leaves_a_transport_that_works_and_ends(what: str) -> None:
+    threads = threading.active_count()
+    with Server(answers(ok(b"yes"))) as server:
+        for at in range(1000):
+            transport = HttpTransport(environ={})
+
+            def send(transport: HttpTransport = transport) -> None:
+                assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
+
+            if what != "first":
+                send()
+            more = broken_off(getattr(transport, what, send), at)
+            if what != "close":
+                send()
+            transport.close()
+            if not more:
+                break
+    assert at > 5 and not inside and threading.active_count() <= threads + 1
