@@ -116,7 +116,7 @@ class HttpTransport:
                 self.rest()
         if isinstance(said, Unreachable):
             raise said
-        return said
+        return said[0]
 
     def rest(self) -> None:
         """Close idle connections; CA certificates and proxy settings are read again by the next send."""
@@ -152,7 +152,7 @@ class _Line:
     """
 
     over, _gone, stage = False, False, ""
-    said: Any = "nothing"  # what the thread came to; None while it is asked
+    said: Any = ()  # what came of it: one thing, or an ``Unreachable``; None while it is asked
 
     def __init__(self, owner: HttpTransport) -> None:
         self.owner, self._pid = owner, os.getpid()
@@ -181,7 +181,7 @@ class _Line:
             while self.asked.acquire() and not self.over:
                 woken = self._woken  # from ``said`` on there may be another's
                 try:
-                    said = self._call(self)
+                    said: Any = (self._call(self),)
                 except BaseException as error:  # noqa: B036 - the host may have hooked anything
                     self.over, said = True, self._why(root_of(error))
                 self.said = said
