@@ -355,8 +355,8 @@ class _Connection(_Base):  # type: ignore[misc]
             data, self._held = b"", b"\r\n".join([start, *fields, b"", b""])
             if line.request.body:
                 return
-        data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
+        data, self._held = self._held + data, b""
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")
