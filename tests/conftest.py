@@ -40,6 +40,9 @@ def nobodys_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
                 patch.delenv(name)
         for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
             patch.setenv(name, str(home))
+        patch.setenv(
+            "LANGUAGE", "C"
+        )  # argparse looks for each word of each parser on the disk elsewhere
         yield home
 
 

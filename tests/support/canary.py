@@ -242,7 +242,7 @@ def _parts(thing: Thing, where: str) -> Iterator[tuple[str, bytes]]:
                     data = b"\n".join(map(_without_licence, data.split(b"\n")))
                 yield str(path), data
     else:
-        seen = [repr(thing), str(thing)]
+        seen = list(dict.fromkeys([repr(thing), str(thing)]))
         if isinstance(thing, BaseException):  # its frames' variables are the host's own affair
             seen += [
                 repr(vars(thing)),
