@@ -77,7 +77,10 @@ def main(argv: list[str]) -> int:
     failed = False
     for name in CAMPAIGNS if options.campaign == "all" else [options.campaign]:
         result = run(name, options)
-        print("%s\n%s\n" % (result.command, report.text(result)), flush=True)
+        print(report.markdown(result) + "\n", flush=True)
+        for row in result.rows:
+            if not row.ok:
+                print("FAILED: " + row.treatment)
         if options.into:
             report.fill(Path(options.into), result)
         failed |= not result.ok

@@ -113,7 +113,6 @@ class Lane:
         told = self._plan(place)
         (place / "plan.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         found = self._judge(place, self._zygote.ask(json.dumps(told)))
-        found.started = len(told["processes"])
         if found.failed:
             kept = self._work.parent / ("kill-%d-%s" % (self._seed, place.name))
             shutil.copytree(place, kept, dirs_exist_ok=True)
@@ -227,6 +226,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
             numbers = range(first, min(first + LANES, rounds + 1))
             for number, one in pool.map(Lane.round, lanes, numbers):
                 found.append(one)
-                progress.say("round %d: %s" % (number, one.line()))
+                for what in one.failed:
+                    progress.say(what)
                 progress.step("kill", number, rounds)
     return [_row(found)]

@@ -41,7 +41,7 @@ class Found:
     """One round: what is new of an account, and what was wrong in it."""
 
     def __init__(self) -> None:
-        self.started = self.recorded = self.killed = self.collectors = 0
+        self.recorded = self.killed = self.collectors = 0
         self.delivered = self.unacknowledged = self.lost = self.wrong = 0
         self.revived = self.damaged = 0
         self.arrived: list[tuple[str, int, Arrival]] = []
@@ -49,13 +49,6 @@ class Found:
         self.failed: list[str] = []
         self.drained: Optional[list[Any]] = None
         self.causes: Counter[str] = Counter()
-
-    def line(self) -> str:
-        """All of it, for people."""
-        names = ("started", "killed", "recorded", "delivered", "lost", "wrong")
-        parts = ["%s %d" % (name, getattr(self, name)) for name in names]
-        parts += ["%s %d" % cause for cause in sorted(self.causes.items())]
-        return ", ".join(parts) + "".join("  FAILED: " + what for what in self.failed)
 
 
 class Account:

@@ -88,22 +88,8 @@ def _notes(row: Row) -> str:
     return "; ".join(part for part in (row.note, causes, *row.broken) if part)
 
 
-def text(result: Result) -> str:
-    """The table for a terminal."""
-    lines = [list(COLUMNS), *map(_cells, result.rows)]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(COLUMNS))]
-    shown = []
-    for line, row in zip(lines, [None, *result.rows]):
-        cells = [c.rjust(w) if n else c.ljust(w) for n, (c, w) in enumerate(zip(line, widths))]
-        mark = "" if row is None else "  ok" if row.ok else "  FAILED"
-        shown.append(" ".join(cells) + mark)
-        if row is not None and _notes(row):
-            shown.append("    " + _notes(row))
-    return "\n".join(shown)
-
-
 def markdown(result: Result) -> str:
-    """The same for ``RELIABILITY.md``."""
+    """The table, as a terminal shows it and ``RELIABILITY.md`` has it."""
     head = "`%s`: seed %d, %.0f s, %s on %s" % (
         result.command,
         result.seed,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import _thread
 import atexit
 import gc
-import inspect
 import os
-import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from support.agent import Desk
+from support.faults import interrupted_at
 from support.product import FORKS, quiet
 from support.requests import post
 from support.sockets import Server, silent
@@ -84,32 +83,6 @@ def test_an_import_after_close_leaves_nothing_open(at: Desk, tmp_path: Path) -> 
     assert not [name for name in os.listdir(at.state_dir) if name.endswith(".seg")]
 
 
-def interrupted(call: Callable[[], object], at: int) -> bool:
-    """``call()`` with a KeyboardInterrupt where its ``at``-th function of ours begins; False where there are fewer.
-
-    There, and behind each call of a C function, is where an interpreter looks for signals.
-    """
-    left = at
-
-    def trace(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal left
-        ours = (str(frame.f_globals["__name__"]) + ".").startswith(agent.__name__ + ".")
-        if ours and not frame.f_code.co_flags & inspect.CO_GENERATOR:  # they are closed noisily
-            left -= 1
-            if left < 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
-    return left < 0
-
-
 # Between the making of a socket and the first line that could close it an interrupt leaves it to the collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("what", ["count", "keep", "track", "record_text", "call_home", "flush"])
@@ -136,7 +109,11 @@ def test_ctrl_c_at_any_call_leaves_no_lock_taken(at: Desk, what: str) -> None:
         calls[what]()
         every = 7 if what == "flush" else 1
         for count in range(0, 60 * every, every):  # more calls where another segment begins
-            if not interrupted(calls[what], count):
+            with suppress(KeyboardInterrupt), interrupted_at(
+                count + 1, KeyboardInterrupt, "call"
+            ) as begun:
+                calls[what]()
+            if begun[0] <= count:
                 break
             other = threading.Thread(target=take_each)
             other.start()

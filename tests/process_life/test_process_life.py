@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.agent import ROOT, Desk, FakeClock, run_python
 from support.collector import wait_until
+from support.faults import descriptors
 from support.product import (
     FORKS,
     PRODUCT,
@@ -279,14 +280,6 @@ def test_a_child_of_multiprocessing_calls_no_home_and_keeps_its_counts(
 # -- close ---------------------------------------------------------------------------------------
 
 
-def descriptors(at: Desk) -> list[str]:
-    """Our files that this process has open, where that can be seen."""
-    names = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
-    there = [name for name in names if os.path.exists("/proc/self/fd/" + name)]
-    found = [os.readlink("/proc/self/fd/" + name) for name in there]
-    return [path for path in found if path.startswith(str(at.state_dir))]
-
-
 @pytest.mark.parametrize("fault", [None, "500", "refuse", "blackhole", "drip-body"])
 def test_nothing_is_left_after_close(at: Desk, fault: Any) -> None:
     told: list[agent.Outcome] = []
@@ -303,7 +296,7 @@ def test_nothing_is_left_after_close(at: Desk, fault: Any) -> None:
     count = len(told)
     # On a busy machine its last instruction may come after the time.
     wait_until(lambda: not product._worker.running)
-    assert descriptors(at) == []
+    assert descriptors(at.state_dir) == []
     at.collector.fault(None)
     assert len(told) == count
     with at.agent() as product:
@@ -358,7 +351,7 @@ def test_close_while_others_record(at: Desk) -> None:
         for thread in threads:
             thread.join(10)
     gc.collect()
-    assert descriptors(at) == []
+    assert descriptors(at.state_dir) == []
     with at.agent() as product:
         assert product.status()["pending"] == len(returned)
 

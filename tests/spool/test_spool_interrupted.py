@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import spool as support
+from support.faults import interrupted_at
 from support.spool import (
     START,
     deliver,
@@ -26,41 +24,10 @@ from support.spool import (
     write_segment,
 )
 
-from agent import files
 from agent.spool import segment
 from agent.spool.store import DISK, Spool
 
 INTERRUPTS = [KeyboardInterrupt, MemoryError]
-AGENT = os.path.dirname(files.__file__)
-
-
-@contextmanager
-def interrupted_at(number: int, how: Callable[[], None]) -> Iterator[list[int]]:
-    """Do this at the ``number``-th line of the package that is run; the list counts them."""
-    count = [0]
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(AGENT):
-            return None
-        if event == "line":
-            count[0] += 1
-            if count[0] == number:
-                how()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield count
-    finally:
-        sys.settrace(before)
-
-
-def raises(error: type[BaseException]) -> Callable[[], None]:
-    def how() -> None:
-        raise error
-
-    return how
 
 
 def everywhere(
@@ -72,7 +39,7 @@ def everywhere(
         here = place / str(number)
         target = begin(here)
         try:
-            with interrupted_at(number, raises(INTERRUPTS[number // step % 2])) as count:
+            with interrupted_at(number, INTERRUPTS[number // step % 2]) as count:
                 act(target)
         except (KeyboardInterrupt, MemoryError):
             pass

@@ -1,4 +1,4 @@
-"""System calls that fail: a shim around the names in ``os`` and ``fcntl`` that the package uses.
+"""Interrupts at any line, and system calls that fail: a shim of names in ``os`` and ``fcntl`` that the package uses.
 
 Only calls that concern one directory are counted and fail; the interpreter's own imports go past it (they use
 ``posix``), and so does every other thread. A ``Fault`` says which call fails, how, and for how long.
@@ -7,7 +7,9 @@ Only calls that concern one directory are counted and fail; the interpreter's ow
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import sys
 from _thread import get_ident
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -156,6 +158,39 @@ class Shim:
             return result
 
         return called
+
+
+@contextmanager
+def interrupted_at(
+    number: int, how: Callable[[], object], what: str = "line"
+) -> Iterator[list[int]]:
+    """``how()`` at the ``number``-th line of the package that is run, or with "call" where so many a function begins.
+
+    What it gives is raised where it is an exception.
+
+    There, and behind each call of a C function, is where an interpreter looks for signals. The list counts them.
+    """
+    count, package = [0], os.path.dirname(files.__file__)
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(package):
+            return None
+        # Generators are closed noisily.
+        if event == what and not (what == "call" and code.co_flags & inspect.CO_GENERATOR):
+            count[0] += 1
+            if count[0] == number:
+                error = how()
+                if isinstance(error, BaseException):
+                    raise error
+        return trace if what == "line" else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
 
 
 def _error(error: str, path: Optional[str]) -> OSError:
