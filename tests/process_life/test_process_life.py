@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, run_python
+from support.agent import ROOT, Desk, FakeClock, child_environ, endpoint, run_python
 from support.collector import wait_until
 from support.faults import descriptors
 from support.product import (
@@ -24,6 +27,7 @@ from support.product import (
     arguments,
     arrived,
     quiet,
+    run,
     says,
 )
 from support.sockets import full_queue
@@ -53,6 +57,7 @@ def test_exit_is_silent_in_time_and_unchanged(at: Desk, server: str) -> None:
 
 def test_a_resolver_that_never_answers_keeps_no_exit(at: Desk) -> None:
     code = """
+import socket
 from agent.transport import HttpTransport
 asked = threading.Event()
 def hang(*given, **more):
@@ -103,7 +108,7 @@ def test_an_end_in_the_middle_of_a_delivery_is_silent_and_loses_nothing(
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 @pytest.mark.parametrize("what", ["raise KeyboardInterrupt", "sys.exit(7)"])
 def test_a_signal_while_the_exit_waits_ends_the_wait_and_prints_nothing(
-    at: Desk, what: str
+    at: Desk, tmp_path: Path, what: str
 ) -> None:
     """The second Ctrl-C of an impatient user, or a service manager's SIGTERM."""
     at.collector.fault("blackhole")
@@ -113,9 +118,20 @@ def handler(number, frame):
 signal.signal(signal.SIGALRM, handler)
 t.count("RENDER")
 t.call_home()
-""" % what
-    ends = "signal.setitimer(signal.ITIMER_REAL, 0.4); sys.exit(3)"
-    assert quiet(at, code + UNDER_WAY + ends, status=3, start_delay_s=0, exit_timeout_s=20) < 15
+while not os.path.exists(%r):
+    time.sleep(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0.4)
+sys.exit(3)
+""" % (what, str(tmp_path / "sent"))
+
+    def watch() -> None:
+        wait_until(at.seen)  # a request that has not begun is not waited for
+        (tmp_path / "sent").touch()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    assert quiet(at, code, status=3, start_delay_s=0, exit_timeout_s=20) < 15
+    watching.join()
     arrived(at, "CALL HOME", sums={"RENDER": 1})
 
 
@@ -306,7 +322,7 @@ def test_nothing_is_left_after_close(at: Desk, fault: Any) -> None:
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_close_in_a_process_of_its_own_leaves_it_as_it_was(at: Desk) -> None:
     code = """
-import _thread, atexit, gc, weakref
+import _thread, atexit, gc, multiprocessing.util, weakref
 threads = _thread._count  # those that ``threading`` does not know, too
 def held():
     return sorted(os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd")
@@ -324,6 +340,7 @@ t.close()
 assert threads() == 0
 assert held() == before, held()
 assert not [f for f in calls if getattr(f, "__module__", "").startswith("agent")], calls
+assert not multiprocessing.util._finalizer_registry
 alive = weakref.ref(t)
 del t
 gc.collect()
@@ -511,3 +528,71 @@ asyncio.run(main())
 """
     assert quiet(at, code, start_delay_s=0, deliver=deliver, request_timeout_s=60) < 20
     arrived(at, "after", "before")
+
+
+# -- SIGKILL: what a call returned for arrives with the next run -------------------------------------
+
+
+def killed(at: Desk, code: str, **settings: Any) -> Any:
+    """What a child printed before it killed itself."""
+    end = "\nos.kill(os.getpid(), signal.SIGKILL)"
+    return json.loads(run(at, code + end, status=-signal.SIGKILL, **settings).out)
+
+
+@pytest.mark.parametrize("deliver", ["thread", "manual"])
+def test_hundreds_of_records_and_a_kill_right_after(at: Desk, deliver: str) -> None:
+    at.collector.fault("refuse")
+    code = """
+ids = [t.record_value(n, data_group="g") for n in range(200)]
+ids += [t.track("EXPORT", meta={"n": n}) for n in range(200)]
+print(json.dumps(ids), flush=True)
+"""
+    ids = killed(at, code, deliver=deliver, start_delay_s=0)
+    assert len(set(ids)) == 400 and None not in ids
+    at.collector.fault(None)
+    with at.agent() as product:
+        assert product.status()["pending"] == 400
+        report = product.flush(timeout=30)
+        assert (report.delivered, report.pending, report.dead) == (400, 0, 0)
+    fields = [record["fields"] for record in at.collector.records()]
+    usage = [one for one in fields if "event_id" in one]
+    assert {one["event_id"] for one in usage} == set(ids[200:]) and len(usage) == 200
+    values = [int(one["numeric_data_single_value"]) for one in fields if "event_id" not in one]
+    # In order, but for what was a probe, or under way when the process died.
+    for numbers in (values, [one["meta"]["n"] for one in usage]):
+        assert sorted(numbers) == list(range(200))
+        assert [n for n in numbers if n > 1] == list(range(2, 200))
+
+
+def test_a_record_that_kills_its_sender_goes_last(at: Desk) -> None:
+    """Three times a process died while this record was under way: the others are sent before it."""
+    with at.agent(only="licence") as product:
+        product.record_text("killer", data_group="g")
+    at.collector.fault("blackhole")
+    for _ in range(3):
+        before, deadline = at.seen(), time.monotonic() + 20
+        command = [sys.executable, "-c", PRODUCT + "t.flush(30)", *arguments(at, deliver="manual")]
+        child = subprocess.Popen(command, env=child_environ())
+        while at.seen() == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.kill()
+        child.wait()
+    at.collector.fault(None)
+    at.collector.clear()
+    with at.agent(only="licence") as product:
+        product.record_text("a", data_group="g")
+        product.record_text("b", data_group="g")
+        report = product.flush()
+        assert (report.pending, report.dead) == (0, 0)
+    assert at.texts() == ["a", "b", "killer"]
+
+
+def test_state_of_a_killed_process_belongs_to_an_earlier_run(at: Desk) -> None:
+    killed(at, "print(json.dumps(t.call_home()), flush=True)", deliver="manual")
+    told: list[agent.Outcome] = []
+    with at.agent(on_outcome=told.append) as product:
+        product.call_home()
+        product.flush()
+        assert endpoint(product)["pending"] == 0
+    assert sorted(outcome.from_earlier_run for outcome in told) == [False, False, True, True]
