@@ -197,20 +197,6 @@ def test_ctrl_c_beside_a_threads_start_leaves_the_hosts_signals_as_they_were(
         mask(_signal.SIG_SETMASK, before)
 
 
-def test_after_close_multiprocessing_keeps_nothing_of_an_agent(at: Desk) -> None:
-    code = """
-import gc, multiprocessing.util, weakref
-t.call_home()
-t.close()
-known = weakref.ref(t)
-del t
-gc.collect()
-assert known() is None
-assert not multiprocessing.util._finalizer_registry
-"""
-    quiet(at, code, deliver="manual")
-
-
 @posix
 def test_a_host_that_closes_our_socket_is_told_nothing_and_the_server_is_asked_again(
     capfd: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Interrupts at any line, and system calls that fail: a shim of names in ``os`` and ``fcntl`` that the package uses.
+"""Interrupts at any line, and system calls that fail: a shim around names in ``os`` and ``fcntl`` that we use.
 
 Only calls that concern one directory are counted and fail; the interpreter's own imports go past it (they use
 ``posix``), and so does every other thread. A ``Fault`` says which call fails, how, and for how long.
