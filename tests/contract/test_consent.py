@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, FakeClock, child_environ, endpoint, pass_, snapshot
-from support.product import PRODUCT, arguments
+from support.agent import Desk, FakeClock, endpoint, pass_, snapshot
+from support.product import started
 
 import agent
 from agent.transport import HttpTransport
@@ -190,9 +188,7 @@ for command in sys.stdin:
 
 def test_a_living_process_holds_usage_while_another_refuses(at: Desk) -> None:
     at.clock = FakeClock(time.time())
-    program = [sys.executable, "-c", PRODUCT + COMMANDS, *arguments(at, start_delay_s=60)]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(program, env=child_environ(), **pipes) as other:
+    with started(at, COMMANDS, start_delay_s=60) as other:
         assert other.stdin is not None and other.stdout is not None
 
         def tell(command: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
 import pytest
-from support.agent import Desk, child_environ, desk, endpoint, pass_
+from support.agent import Desk, desk, endpoint, pass_
+from support.product import quiet, started
 from support.sockets import Server, silent
 
 import agent
@@ -91,21 +90,6 @@ def test_a_refusal_does_not_break_off_a_licence_record(at: Desk) -> None:
         assert len(slow.collector.requests()) == 1
 
 
-REFUSES = """
-import sys
-import agent
-agent.Agent(agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-    state_dir=sys.argv[1], usage_consent=False, endpoints=(
-        agent.Reo(base_url="http://127.0.0.1:9", api_key="k"),))).close()
-"""
-
-
-def run(code: str, *arguments: str, **given: Any) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    given = {"env": child_environ(), "stdin": pipe, "stdout": pipe, "text": True, **given}
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], **given)
-
-
 def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +98,7 @@ def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
     connect = HTTPConnection._new_conn
 
     def slowly(self: Any) -> Any:
-        run(REFUSES, str(at.state_dir)).communicate(timeout=20)
+        quiet(at, "agent.Agent(config.replace(usage_consent=False)).close()")
         return connect(self)
 
     with Server(silent) as server:
@@ -130,12 +114,9 @@ def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
 # -- products that end in the middle of a request ------------------------------------------------
 
 ENDS = """
-import sys
-import agent
-t = agent.Agent(agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5",
-    state_dir=sys.argv[1], start_delay_s=0, exit_timeout_s=float(sys.argv[4]), endpoints=(
-        agent.GetKeyManager(base_url=sys.argv[2], api_key="demo-api-key", allow_unsigned=True),)))
-t.record_text(sys.argv[3], data_group="g") if sys.argv[3] else t.flush(0)
+t = agent.Agent(config.replace(endpoints=(
+    agent.GetKeyManager(base_url=%r, api_key="demo-api-key", allow_unsigned=True),)))
+t.record_text(%r, data_group="g") if %r else t.flush(0)
 sys.stdin.readline()
 """
 
@@ -143,11 +124,12 @@ sys.stdin.readline()
 def ends(at: Desk, server: Server, text: str, exit_s: float = 0) -> None:
     """A product that ends, or is killed (-1), as soon as its request is on the way."""
     server.seen.clear()
-    child = run(ENDS, str(at.state_dir), url_of(server), text, str(max(0, exit_s)))
-    assert server.seen.wait(20)
-    if exit_s < 0:
-        child.kill()
-    child.communicate("\n", timeout=20)
+    settings: Any = {"start_delay_s": 0, "exit_timeout_s": max(0, exit_s)}
+    with started(at, ENDS % (url_of(server), text, text), **settings) as child:
+        assert server.seen.wait(20)
+        if exit_s < 0:
+            child.kill()
+        child.communicate("\n", timeout=20)
     assert child.returncode == (-signal.SIGKILL if exit_s < 0 else 0)
 
 

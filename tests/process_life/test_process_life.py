@@ -8,15 +8,13 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, child_environ, endpoint, run_python
+from support.agent import ROOT, Desk, FakeClock, endpoint, run_python
 from support.collector import wait_until
 from support.faults import descriptors
 from support.product import (
@@ -29,6 +27,7 @@ from support.product import (
     quiet,
     run,
     says,
+    started,
 )
 from support.sockets import full_queue
 
@@ -570,14 +569,10 @@ def test_a_record_that_kills_its_sender_goes_last(at: Desk) -> None:
         product.record_text("killer", data_group="g")
     at.collector.fault("blackhole")
     for _ in range(3):
-        before, deadline = at.seen(), time.monotonic() + 20
-        command = [sys.executable, "-c", PRODUCT + "t.flush(30)", *arguments(at, deliver="manual")]
-        child = subprocess.Popen(command, env=child_environ())
-        while at.seen() == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        child.kill()
-        child.wait()
+        before = at.seen()
+        with started(at, "t.flush(30)", deliver="manual") as child:
+            wait_until(lambda: at.seen() > before)  # noqa: B023
+            child.kill()
     at.collector.fault(None)
     at.collector.clear()
     with at.agent(only="licence") as product:

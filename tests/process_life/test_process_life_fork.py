@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from support.agent import Desk, child_environ, run_python
+from support.agent import Desk, run_python
 from support.collector import wait_until
-from support.product import FORKS, PRODUCT, arguments, arrived, quiet
+from support.product import FORKS, arrived, quiet, started
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
@@ -214,9 +213,7 @@ time.sleep(30)
 def test_a_daemon_that_outlives_its_parent_holds_nothing_of_it(at: Desk) -> None:
     """Forked in the middle of a request, with segments, sidecar and the deliverer's lock open."""
     at.collector.fault("blackhole")
-    program = [sys.executable, *FORKS, "-c", PRODUCT + DAEMON, *arguments(at, start_delay_s=0)]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(program, env=child_environ(), **pipes) as parent:
+    with started(at, DAEMON, options=FORKS, start_delay_s=0) as parent:
         assert line(parent.stdout) == "ready" and parent.stdin is not None
         wait_until(lambda: at.seen() > 0)
         parent.stdin.write("go\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from support.agent import Desk, run_python
+from support.agent import Desk, child_environ, run_python
 
 # argv: address, public key, state directory, settings as JSON; the rest is the product.
 PRODUCT = """
@@ -68,6 +70,15 @@ def run(
     found = run_python(product + code, *arguments(at, url, **settings), options=options)
     assert found.returncode == status, found.stderr
     return Ended(found.stdout, found.stderr, time.monotonic() - began)
+
+
+def started(
+    at: Desk, code: str, *, options: tuple[str, ...] = (), **settings: Any
+) -> subprocess.Popen[str]:
+    """A product that lives beside the test, with pipes for what it is told and says."""
+    program = [sys.executable, *options, "-c", PRODUCT + code, *arguments(at, **settings)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(program, env=child_environ(), **pipes)
 
 
 def quiet(at: Desk, code: str, **given: Any) -> float:
