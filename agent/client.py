@@ -71,7 +71,6 @@ class Agent:
         self._environ: Mapping[str, str] = os.environ if environ is None else environ
         self._clock: Clock = clock or Clock()
         self._licence = content.Licence(license_key, activation_identifier)
-        self._last_licence = ("", "")  # as last read, for records of our own
         self._not_recorded: dict[str, int] = {}
         self._identity: Optional[identity.Identity] = None
         self._user = ""  # its value, once it was stored as far as it can be
@@ -99,7 +98,7 @@ class Agent:
         )
         self._counters = Counters(core)
         self._delivery = Delivery(core, transport, on_outcome)
-        self._worker = Worker(core, self._delivery, self._counters, self._forked)
+        self._worker = Worker(core, self._delivery, self._counters, self._not_recorded.clear)
         if config.deliver == "detached" and config.endpoints and transport is clock is None:
             start = part("detached", 'deliver="detached"').Detached
             self._worker.detached = start(self, environ)
@@ -209,7 +208,7 @@ class Agent:
         self._worker.hook()
         licence, kept = ("", ""), False
         if adapters is not self._collectors:
-            licence = self._last_licence = self._licence.read()
+            licence = self._licence.read()
         id, user = os.urandom(16).hex(), self._user or self._identify(store=True).value
         capture = Capture(id, self._clock.time(), user, *licence)
         for adapter in adapters:
@@ -239,7 +238,7 @@ class Agent:
         """The record that tells the licence server how many a quota or an age limit took; None: nobody to tell."""
         for adapter in self._servers:
             user, now = self._identify(store=False).value, self._clock.time()
-            capture = Capture(id, now, user, *self._last_licence)
+            capture = Capture(id, now, user, *self._licence.last)
             body = adapter.value(capture, str(count), "agent-dropped")
             return Record("licence", adapter.name, id, now, body)
         return None
@@ -261,10 +260,7 @@ class Agent:
     def _identify(self, *, store: bool) -> identity.Identity:
         """Whose records these are. Who only looks stores nothing where no identity was stored yet."""
         if self._identity is None or (store and not self._user):
-            names = self._identity_names()
-            if not (store or _holds_identity(names["state_dir"])):
-                names["state_dir"] = None
-            self._identity = identity.resolve(**names)
+            self._identity = identity.resolve(**self._identity_names(), store=store)
             self._user = self._identity.value if store or self._identity.stored else ""
         return self._identity
 
@@ -369,13 +365,6 @@ class Agent:
         limit = self._config.exit_timeout_s if timeout is None else timeout
         self._worker.close(_seconds("timeout", limit))
 
-    def _forked(self) -> None:
-        """In a forked child: records, counts and connections are the parent's."""
-        self._not_recorded = {}
-        self._spool.after_fork()
-        self._counters.after_fork()
-        self._delivery.after_fork()
-
     def __enter__(self) -> Agent:
         return self
 
@@ -451,13 +440,6 @@ def _is_child() -> bool:
     process: Any = sys.modules.get("multiprocessing.process")
     begins = process is not None and getattr(process.current_process(), "_inheriting", False)
     return begins or (process is not None and process.parent_process() is not None)
-
-
-def _holds_identity(state_dir: Optional[str]) -> bool:
-    try:
-        return any(name.startswith("identity-") for name in os.listdir(state_dir or ""))
-    except (OSError, ValueError):
-        return False
 
 
 def _has(field: str, value: object, *methods: str) -> None:

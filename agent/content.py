@@ -175,7 +175,7 @@ class Licence:
     def __init__(self, license_key: Given, activation_identifier: str | None = None) -> None:
         self._ask: Any = license_key if callable(license_key) else None
         self._activation = _pair((None, activation_identifier), "activation_identifier")[1]
-        self._last = _pair(None if self._ask else license_key, "license_key", self._activation)
+        self.last = _pair(None if self._ask else license_key, "license_key", self._activation)
         self.trouble = ""  # why the callable's last answer was no licence
 
     def read(self) -> tuple[str, str]:
@@ -185,13 +185,13 @@ class Licence:
         """
         if self._ask is not None:
             try:
-                self._last = _pair(self._ask(), "the answer", self._activation)
+                self.last = _pair(self._ask(), "the answer", self._activation)
                 self.trouble = ""
             # SystemExit: a licence check that ends the program has its own place to do so.
             except (Exception, SystemExit) as error:
                 why = str(error) if type(error) is EventError else type(error).__name__
                 self.trouble = "the licence callable: " + why
-        return self._last
+        return self.last
 
 
 def _pair(given: Any, field: str, activation: str = "") -> tuple[str, str]:

@@ -1,8 +1,7 @@
 """The life of a record once it is on disk: pending, sent, judged, settled. One loop, at most one deliverer.
 
 Only a verdict, a quota, an age or an export ends a record; what an answer means is decided by the endpoint's ``judge``.
-An answer that settles nothing describes its endpoint, which then waits (``lanes``). Nothing here knows when a pass is
-due; that is the worker's.
+An answer that settles nothing describes its endpoint, which then waits (``lanes``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .spool.record import Record
-    from .values import Core, Request, Transport
+    from .values import Core, Request, Response, Transport
 
     Told = Callable[[Outcome], None] | None
 
@@ -67,7 +66,7 @@ class Delivery:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Begin anew: connections and who is in the middle of a pass are the parent's."""
+        """Begin anew: connections and a pass that is under way are the parent's."""
         self.quietly("after_fork")
         self.transport = self._given
         self.sent = 0  # by this process
@@ -78,7 +77,6 @@ class Delivery:
         self._seen: object = None  # the news that the last pass looked at
         self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
         self._again_at = FOREVER
-        self._noted_age: dict[str, Any] = {}  # over-aged records, seen in this pass
 
     # -- when ------------------------------------------------------------------------------------
 
@@ -99,12 +97,12 @@ class Delivery:
         self._again_at = min(self._again_at, self._clock.monotonic() + in_s)
 
     def _refresh(self) -> None:
-        """Know of each lane what any process wrote down."""
+        """Know what any process wrote down."""
         for lane in self.lanes.values():
             lane.take(self._spool, self._clock.time())
 
     def lane_of(self, name: str) -> Lane:
-        """An endpoint as the disk knows it now, for those who look: ``lanes`` belong to the deliverer's thread."""
+        """An endpoint as the disk knows it now, for who looks: ``lanes`` are the deliverer's."""
         self._spool.refresh()
         known = self.lanes[name]
         lane = Lane(known.adapter, self._core)
@@ -136,7 +134,7 @@ class Delivery:
             self.give_back(told)
 
     def take(self) -> bool:
-        """Become the one deliverer of this process and of this directory; False while there is another."""
+        """Become the one deliverer of this process and directory; False while there is another."""
         me, taken = _thread.get_ident(), False
         if self.is_current or self._inside.setdefault("thread", me) != me:
             return False
@@ -158,33 +156,32 @@ class Delivery:
             self._inside.clear()
 
     def _pass(self, told: list[Outcome], ends_at: float) -> str:
-        before, over_at = self.sent, monotonic() + PASS_S
-        self._open(ends_at)
-        lanes, more = self.lanes.values(), False
-        doubted = [name for name, lane in self.lanes.items() if lane.failures and not lane.wait]
-        old, oldest_at = [], self._spool.oldest_at()
-        aging = oldest_at is not None and self._clock.time() - oldest_at > self._most_age_s
-        for record in self._spool.waiting(doubted):
-            lane = self._lane(record)
-            # Over-aged records may wait behind those that failed less.
-            if not aging and all([one.wait for one in lanes]):
+        before, over_at, now = self.sent, monotonic() + PASS_S, self._clock.time()
+        self._begin(now, ends_at)
+        open_, more = [lane for lane in self.lanes.values() if not lane.wait], False
+        oldest_at, old = self._spool.oldest_at(), []
+        aging = oldest_at is not None and now - oldest_at > self._most_age_s
+        agreed_s = self._agreed_s(now) if aging else FOREVER
+        for record in self._spool.waiting([one.adapter.name for one in open_ if one.failures]):
+            lane = self.lane_for(record)
+            if not open_ and not aging:  # what is over-aged may wait behind what failed less
                 break
             full = self.sent - before >= PASS_RECORDS or monotonic() > over_at
             if full or self.stopping or ends_at - monotonic() < LEFT_MIN_S:
                 more = True
                 break
-            if aging and self._is_overdue(record, lane):
+            if aging and self._is_overdue(record, lane, agreed_s):
                 old.append(record)
             elif lane is not None and not lane.wait:
                 verdict = self._attempt(record, lane, ends_at)
                 ended = verdict is not None and self._settle(record, lane, verdict)
                 if verdict is not None and ended and self._on_outcome is not None:
                     told.append(self._outcome(record, verdict))
+                if lane.wait:
+                    open_.remove(lane)
         if old:
             self._spool.drop(old, why="age")
-        if self._noted_age:
-            self._spool.note_fact("age", "", **self._noted_age)
-        for lane in lanes:
+        for lane in self.lanes.values():
             lane.keep(self._spool)
         sent = self.sent - before
         if more:
@@ -194,12 +191,11 @@ class Delivery:
         debug("pass over: %s sent", sent)
         return MORE if more and sent else DONE
 
-    def _open(self, ends_at: float) -> None:
-        """Begin a pass: know what is waited for, and no more of what the last one left."""
+    def _begin(self, now: float, ends_at: float) -> None:
+        """Begin a pass: know which lanes wait, and for nothing that the last one left."""
         first, self._seen = self._seen is None, self._spool.news
-        self._again_at, self._noted_age = FOREVER, {}
+        self._again_at = FOREVER
         self._refresh()
-        now = self._clock.time()
         for name, lane in self.lanes.items():
             lane.begin(now, self.skip)
             if first and self._spool.left_open(name):
@@ -209,14 +205,10 @@ class Delivery:
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
             if trust is not None and not lane.wait:
-                inside.add(here())
-                try:
-                    trust.ask(self._ready(), lane, self._limit_s(ends_at))
-                finally:
-                    inside.discard(here())
+                trust.ask(self, lane, self._limit_s(ends_at))
         self.skip = ()
 
-    def _lane(self, record: Record) -> Lane | None:
+    def lane_for(self, record: Record) -> Lane | None:
         """Where a record goes; nowhere if its endpoint's name stands for another kind of server by now."""
         lane = self.lanes.get(record.endpoint)
         return lane if lane is not None and lane.adapter.usage == record.usage else None
@@ -227,31 +219,31 @@ class Delivery:
 
     # -- age -------------------------------------------------------------------------------------
 
-    def _is_overdue(self, record: Record, lane: Lane | None) -> bool:
+    def _agreed_s(self, now: float) -> float:
+        """Seconds since another run, a day before at least, saw over-aged records by its clock; else FOREVER."""
+        spool, seen = self._spool, self._spool.fact("age", "")
+        at: Any = seen.get("at")
+        since_s: float = now - at if type(at) in (int, float) and abs(at) < 1e12 else -1.0
+        agreed = seen.get("run") != spool.run and since_s >= AGREED_S
+        # It was of use, or of a clock that was wrong: the next run compares with this one.
+        if agreed or since_s < 0:
+            spool.note_fact("age", "", at=now, run=spool.run)
+        return since_s if agreed else FOREVER
+
+    def _is_overdue(self, record: Record, lane: Lane | None, agreed_s: float) -> bool:
         """Whether a record is over-aged by a clock that something corroborates: a wrong boot must lose nothing.
 
-        A signed answer does; where none is to come another run does that saw the record over-aged a day before.
+        A signed answer does; where none is to come, another run that saw this very record over-aged.
         """
         spool, now, ticks = self._spool, self._clock.time(), self._clock.monotonic()
         overdue_s = now - record.at - self._most_age_s
-        if record.at < EARLIEST_AT or overdue_s <= 0:
-            return False
         # The clock may have been set since: what this process recorded is no older than the process.
-        if record.run == spool.run and spool.age_s() <= self._most_age_s:
+        young = record.run == spool.run and spool.age_s() <= self._most_age_s
+        if young or record.at < EARLIEST_AT or overdue_s <= 0:
             return False
         if any(one.freshness.corroborates(now, ticks) for one in self.lanes.values()):
             return True
-        if lane is None or lane.adapter.signed:
-            return False
-        seen: Any = spool.fact("age", "")
-        at, by = seen.get("at"), seen.get("run")
-        since_s = now - at if type(at) in (int, float) and abs(at) < 1e12 else -1.0
-        agreed = by != spool.run and since_s >= AGREED_S
-        if (
-            agreed or since_s < 0
-        ):  # of use, or of a clock that was wrong: the next run compares with this one
-            self._noted_age = {"at": now, "run": spool.run}
-        return agreed and since_s < overdue_s
+        return lane is not None and not lane.adapter.signed and agreed_s < overdue_s
 
     # -- one record ------------------------------------------------------------------------------
 
@@ -265,11 +257,8 @@ class Delivery:
         now, limit_s = self._clock.time(), self._limit_s(ends_at)
         try:
             request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
-        except (
-            OSError,
-            ImportError,
-            MemoryError,
-        ) as error:  # nothing is left to load a module with
+        except (OSError, ImportError, MemoryError) as error:
+            # Nothing is left to load a module with.
             return Verdict(verdicts.OFFLINE, reason="cannot be encoded: " + type(error).__name__)
         except Exception as error:  # a body that none of us wrote costs itself and no other record
             return Verdict(verdicts.REJECTED, reason="cannot be encoded: " + type(error).__name__)
@@ -281,11 +270,9 @@ class Delivery:
             return True
         if lane.origin is None:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]
-            aside = getattr(self._ready(), "aside", None)
+            aside, limit_s = getattr(self._ready(), "aside", None), self._limit_s(ends_at)
             try:
-                lane.origin = (
-                    ask() if aside is None else aside(ask, min(ORIGIN_S, self._limit_s(ends_at)))
-                )
+                lane.origin = ask() if aside is None else aside(ask, min(limit_s, ORIGIN_S))
             except Unreachable:
                 lane.origin = {}
         record.body = {**record.body, **(lane.origin or {})}
@@ -299,13 +286,12 @@ class Delivery:
             return None
         # Set before consent is asked: who withdraws it looks here.
         self.in_flight = record
-        if not request.may_send():
-            return Verdict(verdicts.WITHHELD)
-        self.sent += 1
         secret = str(record.body.get("license_key") or "")
-        inside.add(here())
         try:
-            response = self._ready().send(request, timeout_s=limit_s)
+            if not request.may_send():
+                raise Withheld("withheld")
+            self.sent += 1
+            response = self.send(request, timeout_s=limit_s)
             now, ticks = self._clock.time(), self._clock.monotonic()
             given = {"now": now, "monotonic": ticks, "freshness": lane.freshness}
             verdict = lane.adapter.judge(response, **given, secret=secret)
@@ -317,8 +303,6 @@ class Delivery:
             return Verdict(verdicts.OFFLINE, reason=error.reason)
         except (Exception, SystemExit) as error:  # a vendor's transport, which keeps no promise
             return Verdict(verdicts.OFFLINE, reason="transport: " + type(error).__name__)
-        finally:
-            inside.discard(here())
 
     def _settle(self, record: Record, lane: Lane, verdict: Verdict) -> bool:
         """Write down what a verdict means for the record and for its endpoint; whether the record ended."""
@@ -368,6 +352,14 @@ class Delivery:
 
     # -- the transport ---------------------------------------------------------------------------
 
+    def send(self, request: Request, *, timeout_s: float) -> Response:
+        """Through the transport, as one: what an instrumented host records meanwhile is no event."""
+        inside.add(here())
+        try:
+            return self._ready().send(request, timeout_s=timeout_s)
+        finally:
+            inside.discard(here())
+
     def _ready(self) -> Transport:
         if self.transport is None:
             from .transport import HttpTransport
@@ -384,9 +376,11 @@ class Delivery:
             pass
 
     def call_off_usage(self) -> None:
-        """After a refusal: break off a request that carries usage, and wait until it is."""
+        """After a refusal: forget what was said of usage; break off a request with some, and wait until it is."""
         from time import sleep
 
+        for lane in self.lanes.values():
+            lane.reason = "" if lane.adapter.usage else lane.reason
         ends_at = monotonic() + CALL_OFF_S
         while monotonic() < ends_at and not self.is_current:
             record = self.in_flight

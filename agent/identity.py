@@ -49,8 +49,10 @@ class Identity:
         self.value, self.source, self.quality, self.tag = value, source, quality, tag
 
 
-def resolve(system: System, state_dir: str | None, reset: bool = False, **names: Any) -> Identity:
-    """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing.
+def resolve(
+    system: System, state_dir: str | None, reset: bool = False, store: bool = True, **names: Any
+) -> Identity:
+    """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing, nor does ``store=False``.
 
     ``names``: vendor, product_name, identity_name. ``reset`` derives and stores anew, unless the file is of a newer
     format.
@@ -64,7 +66,9 @@ def resolve(system: System, state_dir: str | None, reset: bool = False, **names:
             kept = _load(path)
             if reset and kept is not None and kept.note != NEWER and files.remove(path):
                 kept = None
-            return kept or _keep(path, _fresh(about, system))
+            if kept or store:
+                return kept or _keep(path, _fresh(about, system))
+            note = "not stored yet"
     except (OSError, ValueError) as error:  # ValueError: a path that cannot even be asked for
         note = getattr(error, "strerror", None) or type(error).__name__
     found = _fresh(about, system)
@@ -277,12 +281,14 @@ if sys.platform == "win32":
 # -- explained -----------------------------------------------------------------------------------
 
 
-def explain(system: System, state_dir: str | None, **names: Any) -> dict[str, Any]:
+def explain(
+    system: System, state_dir: str | None, store: bool = True, **names: Any
+) -> dict[str, Any]:
     """``resolve`` (the same arguments) against what the machine says now, ready for JSON.
 
     It may be pasted into a ticket but for ``path``, which may hold the user's name. It never holds a machine id.
     """
-    identity = resolve(system, state_dir, **names)
+    identity = resolve(system, state_dir, store=store, **names)
     (machine_id, looked), about = system.machine_id(), context(system.user(), **names)
     mark = identity.tag if identity.stored and machine_id else ""
     return {

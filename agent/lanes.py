@@ -1,8 +1,8 @@
 """``Lane``: one endpoint as delivery sees it: how long it is left alone, why, and what its answers proved.
 
-What is kept on disk is found by keyed hashes. The *wait* is tagged by everything that could have caused it, so that a
-corrected key, proxy or CA bundle voids it; the *floor* of signed times by address and signing keys alone, or whoever
-changes the proxy could replay a day of captured answers. Everything read back is bounded: the file may be planted.
+What is kept on disk is found by keyed hashes: the *wait* by one of everything that could have caused it, so that a
+corrected key, proxy or CA bundle voids it; the *floor* of signed times by one of address and signing keys alone, or
+whoever changes the proxy could replay a day of captured answers. What is read back may be planted, and is bounded.
 """
 
 from __future__ import annotations

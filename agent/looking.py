@@ -1,7 +1,6 @@
-"""Looking without touching: status, preview, diagnostics; and what hands do: ``claimed`` for who carries, ``erase``.
+"""Looking without touching: status, preview, diagnostics; and what hands do: ``claimed``, ``erase``.
 
-What is shown is what delivery would read, read afresh. Nothing here sends, settles or creates anything, and nothing
-returned holds a secret: it can be pasted into a ticket.
+What is shown is read afresh, as delivery would read it, and holds no secret: it can be pasted into a ticket.
 """
 
 from __future__ import annotations
@@ -48,18 +47,11 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
     pending, strays, unread = (found.pop(name) for name in ("pending", "strays", "trouble"))
     known = [adapter.name for adapter in agent._adapters]
     dropped = {"dropped": spool.dropped} if spool.dropped else {}
-    for adapter in agent._collectors:
-        if adapter.name in strays and adapter.origin(ask=ask):
-            strays.discard(adapter.name)
-    trouble = {
-        "spool": "; ".join({**spool.trouble, **unread}.values()),
-        "licence": agent._licence.trouble,
-    }
+    trouble = {"spool": "; ".join({**spool.trouble, **unread}.values())}
+    trouble["licence"] = agent._licence.trouble
     return {
-        "version": __version__,
         "enabled": bool(config.endpoints),
         "closed": agent._worker.closed,
-        "deliver": config.deliver,
         "state_dir": spool.directory,
         "usage_consent": _consent(agent),
         "do_not_track": agent._do_not_track,
@@ -69,7 +61,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
         "locks_work": not spool.lockless,
         "not_recorded": {**agent._not_recorded, **dropped},
         "endpoints": [
-            _endpoint(agent, one, pending.get(one.name, 0), one.name in strays)
+            _endpoint(agent, one, pending.get(one.name, 0), ask if one.name in strays else None)
             for one in agent._adapters
         ],
         "trouble": {where: what for where, what in trouble.items() if what},
@@ -80,17 +72,18 @@ def _consent(agent: Agent) -> Any:
     return "callable" if callable(agent._consent) else agent._consent
 
 
-def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict[str, Any]:
-    config = next(one for one in agent._config.endpoints if one.name == adapter.name)
+def _endpoint(agent: Agent, adapter: Any, pending: int, strays: Optional[bool]) -> dict[str, Any]:
+    """``strays``: None without sums of unknown origin, else whether that may be asked for."""
     lane, now = agent._delivery.lane_of(adapter.name), agent._clock.time()
-    remaining_s = lane.remaining_s(now)
-    waits_for = ORIGIN if stray else ""
+    remaining_s, waits_for = lane.remaining_s(now), ""
     if adapter.usage and pending and agent._usage_stopped:
         waits_for = CONSENT
+    elif strays is not None and not adapter.origin(ask=strays):
+        waits_for = ORIGIN
     return {
         "name": adapter.name,
         "kind": "usage" if adapter.usage else "licence",
-        "address": config.base_url,
+        "address": adapter.address,
         "signed": adapter.signed,
         "pending": pending,
         "waiting": lane.wait if remaining_s else "",
@@ -105,7 +98,6 @@ def _endpoint(agent: Agent, adapter: Adapter, pending: int, stray: bool) -> dict
 
 def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     """See ``Agent.preview``."""
-    adapters: dict[str, Any] = {adapter.name: adapter for adapter in agent._adapters}
     counted = {record.key: record for record in agent._counters.open_windows()}
     for record in counted.values():  # as if they ended now, and were written
         record.body["meta"]["window_end"] = int(agent._clock.time())
@@ -113,17 +105,17 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
     waiting = [counted.pop(one.key, one) for one in agent._spool.records()]
     requests = []
     for record in [*waiting, *counted.values()]:
-        adapter = adapters.get(record.endpoint)
-        if adapter is None or adapter.usage != record.usage or not agent._gate(record):
+        lane: Any = agent._delivery.lane_for(record)
+        if lane is None or not agent._gate(record):
             continue
-        body = record.body
+        adapter, body = lane.adapter, record.body
         if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
             origin = adapter.origin(ask=False)
             if not origin:
                 continue  # it waits, and is no next request
             body = {**body, **origin}
         requests.append(_request(agent, adapter, record.kind, body, record.id))
-    return requests + (_samples(agent) if samples and adapters else [])
+    return requests + (_samples(agent) if samples and agent._adapters else [])
 
 
 def _request(
@@ -175,9 +167,7 @@ def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
     from . import identity
 
     probing: Any = part("cli", "diagnostics(network=True)").probing if network else None
-    config, names = agent._config, agent._identity_names()
-    if config.endpoints and not agent._identify(store=False).stored:
-        names["state_dir"] = None  # looking leaves no trace
+    config = agent._config
     settings: dict[str, Any] = dict(vars(config))
     settings["endpoints"] = [repr(endpoint) for endpoint in config.endpoints]
     settings["usage_consent"] = _consent(agent)
@@ -191,7 +181,9 @@ def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
         "platform": sys.platform,
         "frozen": bool(getattr(sys, "frozen", False)) or "__compiled__" in globals(),
         "configuration": settings,
-        "identity": identity.explain(**names) if config.endpoints else None,
+        "identity": (
+            identity.explain(**agent._identity_names(), store=False) if config.endpoints else None
+        ),
         "status": status(agent, ask=network),
         "history": agent._spool.history(10),
     }

@@ -1,8 +1,7 @@
 """When: the background thread, flush, exit and fork. What is done then is ``delivery``'s and ``counters``'s.
 
 The thread lives while something waits or a counting window is open, and sleeps until the next of them is due; it never
-polls, never starts at or after the interpreter's end, and ends before a fork. Ringing takes no lock that a signal
-handler could find held. All copies of this package in one process share one exit deadline.
+polls, never starts at or after the interpreter's end, and ends before a fork. Ringing waits for no lock.
 """
 
 from __future__ import annotations
@@ -44,13 +43,11 @@ PARK_S = 0.2
 class _Life:
     """One thread's, from its start to its end; ``running`` is held as long."""
 
-    __slots__ = ("bell", "running", "stopping", "native")
+    native = 0  # the system's name for it
 
     def __init__(self) -> None:
         self.bell, self.running = _thread.allocate_lock(), _thread.allocate_lock()
         self.bell.acquire()
-        self.stopping = False
-        self.native = 0
 
 
 class Worker:
@@ -93,7 +90,7 @@ class Worker:
     def ring(self) -> bool:
         """Have the next turn done at once; starts the thread where there is none. False where none can be had."""
         life = self._life
-        if self.closed or life.stopping:
+        if self.closed or self._delivery.stopping:
             return False
         try:
             life.bell.release()
@@ -115,16 +112,17 @@ class Worker:
             self._spool.note("worker", "no thread: %s" % error)
             return False
         except BaseException:  # Ctrl-C: nobody knows whether it has begun; if so, it ends
-            life.stopping, self._life = True, _Life()
+            self._life = _Life()
             raise
 
     def _main(self, life: _Life) -> None:
         life.native = getattr(_thread, "get_native_id", int)()
         wait_s: float | None = 0.0
         try:
-            while wait_s is not None and not life.stopping:
+            while wait_s is not None:
                 life.bell.acquire(True, min(max(wait_s, 0.0), LOOK_AGAIN_S))
-                wait_s = None if life.stopping else self._stepped()
+                over = self._delivery.stopping or life is not self._life
+                wait_s = None if over else self._stepped()
         finally:
             life.running.release()
         if life.bell.acquire(False):  # who rang since that turn began took this thread for alive
@@ -146,7 +144,7 @@ class Worker:
     def _turn(self) -> float | None:
         """Do what is due; the seconds until something will be, None for nothing.
 
-        Who waits in ``flush`` is let go by a pass that leaves nothing to do now; the start delay is not for them.
+        Who waits in ``flush`` is let go by a pass that leaves nothing to do now.
         """
         if self._counters.due_in_s() == 0:
             self._counters.keep()
@@ -170,13 +168,11 @@ class Worker:
         return None if due_s is None else max(due_s, self._delay_s())
 
     def _delay_s(self) -> float:
-        """What is left of ``start_delay_s``; old records, and those of a product that ends early, do not wait."""
+        """What is left of ``start_delay_s``; old records, of products that always end early, do not wait."""
         now = self._clock.monotonic()
         if self._not_before is None:
-            lanes = self._delivery.lanes.items()
-            soon = any([lane.broken or self._spool.left_open(name) for name, lane in lanes])
             oldest_at = self._spool.oldest_at()
-            soon = soon or (oldest_at is not None and self._clock.time() - oldest_at > OLD_S)
+            soon = oldest_at is not None and self._clock.time() - oldest_at > OLD_S
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)
 
@@ -193,20 +189,20 @@ class Worker:
         self._counters.keep(end=True)
         self._delivery.skip = waits
         ends_at = monotonic() + timeout_s
-        if self.manual or not self._ask(ends_at):
+        if self.manual:
             self._deliver_here(ends_at)
+        else:
+            self._wait(ends_at)
 
-    def _ask(self, ends_at: float) -> bool:
-        """Wait for the thread; False where there is none."""
+    def _wait(self, ends_at: float) -> None:
+        """For the thread; where there is none a request could have none either."""
         waiter = object()
         self._waiters.add(waiter)
         try:
-            asked = self.ring()
-            while asked and waiter in self._waiters and not (self.closed or self.exiting):
-                if monotonic() > ends_at:
-                    break
+            going = self.ring()
+            while going and waiter in self._waiters and monotonic() < ends_at:
                 time.sleep(FLUSH_S)
-            return asked
+                going = not (self.closed or self.exiting)
         finally:
             self._waiters.discard(waiter)
 
@@ -259,18 +255,17 @@ class Worker:
         if self.closed or self.exiting or self._pid != os.getpid():
             return
         self.exiting = self._delivery.silent = True
-        try:
-            self._stop(process.exit_time_left_s(self._config.exit_timeout_s))
-        except BaseException:  # noqa: B036 - Ctrl-C: wait no longer; the interpreter would print it
+        for timeout_s in (process.exit_time_left_s(self._config.exit_timeout_s), 0.0):
             try:
-                self._stop(0.0)
+                self._stop(timeout_s)
+                break
             except BaseException:  # noqa: B036
-                pass
+                pass  # Ctrl-C: wait no longer; the interpreter would print it
 
     def _stop(self, timeout_s: float) -> None:
         # The last moments of the time belong to breaking off: an eighth, at most 50 ms.
         spare_s = min(0.05, timeout_s / 8)
-        self._delivery.stopping = True
+        self._delivery.stopping = True  # first of all: a pass begins no other request
         self._counters.keep(end=True)
         if not self._end(timeout_s - spare_s):
             self._delivery.quietly("interrupt")
@@ -282,8 +277,7 @@ class Worker:
 
     def _end(self, timeout_s: float) -> bool:
         """End the thread after its present step; False where it needs longer."""
-        life = self._life
-        life.stopping = True
+        life, self._delivery.stopping = self._life, True
         if self._delivery.is_current:
             return True
         try:
@@ -301,16 +295,17 @@ class Worker:
     def before_fork(self) -> None:
         """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""
         if self.running and not self._delivery.is_current and self._delivery.in_flight is None:
-            self._delivery.stopping = True
             self._end(PARK_S)
 
     def after_fork_in_parent(self) -> None:
-        """Go on, on another thread: one that did not end in time ends by itself."""
-        if self._life.stopping and not (self.closed or self.exiting):
-            self._life, self._delivery.stopping = _Life(), False
+        """Go on, on another thread, or on one that did not end in time."""
+        if self._delivery.stopping and not (self.closed or self.exiting):
+            self._delivery.stopping = False
             self.ring()
 
     def after_fork_in_child(self) -> None:
         """Start afresh: the parent's records, counts, threads and locks are the parent's."""
         self._renew()
+        for part in (self._spool, self._counters, self._delivery):
+            part.after_fork()
         self._forked()

@@ -2,7 +2,7 @@
 
 The record is on disk already; what is started here only sends. It gets the configuration through a pipe, never by
 argument, environment or file, for that holds API keys: plain JSON, which the other side checks field by field. It
-inherits no handle and no window, ends by itself within ``LIFE_S``, and gives way to any other process that delivers.
+inherits no handle and no window, ends by itself within ``LIFE_S``, and waits while another process delivers.
 A frozen product never starts itself: it names a command, or the agent acts as "thread", as it does where a start
 fails. This file is also what an interpreter is told to run, so whatever is of this package is imported inside.
 """
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 LIFE_S, REST_S = 30.0, 5.0
 # How long it may take to read what it is told and to part from its starter: 0.05 s on a fast machine.
 PARTING_S = 10.0
-# How long it tries beside another process that delivers, and how often.
-GIVE_WAY_S, AGAIN_S = 1.0, 0.1
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
 # BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
 WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
@@ -73,8 +71,7 @@ class Detached:
 
     def last(self) -> None:
         """At the end of an agent that lived too short for a turn."""
-        due_in_s = self._delivery.due_in_s()
-        if self.works and due_in_s is not None and due_in_s <= 0:
+        if self.works and self._delivery.due_in_s() == 0:
             self._start(0.0)
 
     def _start(self, wait_s: float) -> Optional[float]:
@@ -304,22 +301,13 @@ def part_from_starter() -> None:
 
 
 def deliver(agent: Agent) -> None:
-    """Pass after pass, until nothing waits, or what waits waits for longer than this process may live."""
-    from time import monotonic, sleep
+    """Deliver until nothing more can be sent: who recorded while we were sending started nobody, so look once more."""
+    from time import monotonic
 
-    from ..delivery import BUSY, DONE
-
-    delivery, ends_at = agent._delivery, monotonic() + LIFE_S
-    wait_s: Optional[float] = 0.0
-    while wait_s is not None and monotonic() + wait_s < ends_at:
-        sleep(wait_s)
-        sent = delivery.sent
-        result = delivery.run(ends_at=ends_at)
-        # Who recorded while we were sending started nobody: look once more.
-        last = result == DONE and delivery.sent == sent
-        wait_s = delivery.due_in_s() if last else 0.0
-        if result == BUSY:  # somebody else does, and delivers what we came for, but at its very end
-            ends_at, wait_s = min(ends_at, monotonic() + GIVE_WAY_S), AGAIN_S
+    ends_at, sent = monotonic() + LIFE_S, -1
+    while sent != agent._delivery.sent:
+        sent = agent._delivery.sent
+        agent._worker.flush(ends_at - monotonic())  # no wait is skipped
 
 
 def begin() -> int:

@@ -162,16 +162,6 @@ def test_a_server_that_is_too_slow_for_every_run_is_not_asked_by_every_run(
     assert sorted(at.texts()) == sorted({*texts} - {""})
 
 
-def test_after_a_run_that_was_too_short_the_next_one_does_not_wait_first(at: Desk) -> None:
-    with Server(silent) as server:
-        ends(at, server, "0")
-        server.seen.clear()
-        given: Any = {"endpoints": unsigned(server), "clock": Clock(), "start_delay_s": 600}
-        with at.agent(deliver="thread", **given) as product:
-            product.call_home()
-            assert server.seen.wait(20)
-
-
 def test_a_suspect_that_waits_for_consent_keeps_nobody_awake(at: Desk) -> None:
     with Server(silent) as server:
         with at.agent(endpoints=(usage_server(at, "reo", url_of(server)),)) as product:
