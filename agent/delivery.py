@@ -125,10 +125,14 @@ class Delivery:
 
     def run(self, ends_at: float = FOREVER) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
+        news = (
+            self._spool.news
+        )  # before the disk is read: what is recorded after that is not of this pass
         if not self.take():
             return BUSY
         told: list[Outcome] = []
         try:
+            self._begin(news, ends_at)
             return self._pass(told, ends_at)
         finally:
             self.give_back(told)
@@ -157,7 +161,6 @@ class Delivery:
 
     def _pass(self, told: list[Outcome], ends_at: float) -> str:
         before, over_at, now = self.sent, monotonic() + PASS_S, self._clock.time()
-        self._begin(now, ends_at)
         open_, more = [lane for lane in self.lanes.values() if not lane.wait], False
         oldest_at, old = self._spool.oldest_at(), []
         aging = oldest_at is not None and now - oldest_at > self._most_age_s
@@ -191,10 +194,10 @@ class Delivery:
         debug("pass over: %s sent", sent)
         return MORE if more and sent else DONE
 
-    def _begin(self, now: float, ends_at: float) -> None:
+    def _begin(self, news: object, ends_at: float) -> None:
         """Begin a pass: know which lanes wait, and for nothing that the last one left."""
-        first, self._seen = self._seen is None, self._spool.news
-        self._again_at = FOREVER
+        first, self._seen = self._seen is None, news
+        self._again_at, now = FOREVER, self._clock.time()
         self._refresh()
         for name, lane in self.lanes.items():
             lane.begin(now, self.skip)

@@ -74,6 +74,23 @@ def test_a_record_beside_one_that_is_held_up_anywhere(at: Desk, interrupted: boo
             wait_until(lambda: idle(product))
 
 
+def test_what_is_recorded_once_a_pass_has_read_the_disk_is_news(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at.agent(only="licence") as product:
+        product.record_text("a", data_group="g")
+        claim = product._spool.claim
+
+        def late() -> bool:
+            claimed = claim()
+            product.record_text("b", data_group="g")
+            return claimed
+
+        monkeypatch.setattr(product._spool, "claim", late)
+        product._delivery.run()
+        assert at.texts() == ["a"] and product._delivery.due_in_s() == 0
+
+
 def test_a_backoff_that_ended_while_the_machine_slept(
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
