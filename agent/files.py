@@ -294,7 +294,7 @@ def sync_directory(path: str) -> None:
 
 
 def _is_ours(found: os.stat_result) -> bool:
-    return WINDOWS or found.st_uid == os.geteuid()
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
 
 
 def ensure_directory(path: str) -> None:

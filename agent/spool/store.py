@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .record import Record
 
 DISK, MEMORY, FULL = "disk", "memory", "full"
+# Troubles that a pass meets again while they last.
+PASSING = ("write", "sync", "counters", "quota", "purge", "lock", "tidy")
 # Outcomes that no server said.
 NO_ANSWER = ("offline", "withheld")
 # Records held while the disk refuses; 64 KB each at the very most.
@@ -222,9 +224,8 @@ class Spool:
         Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
         """
         self._let_go()  # Ctrl-C may have broken off whoever had it, in the middle of giving it back
-        for what in list(self.trouble):  # what is still so will be noted again
-            if what != "directory":
-                self.note(what)
+        for what in PASSING:
+            self.trouble.pop(what, None)
         if self.consent.blocked:
             self.refuse_usage()
         for record in list(self.memory):
