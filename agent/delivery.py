@@ -125,9 +125,8 @@ class Delivery:
 
     def run(self, ends_at: float = FOREVER) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
-        news = (
-            self._spool.news
-        )  # before the disk is read: what is recorded after that is not of this pass
+        # Before the disk is read: what is recorded after that is not of this pass.
+        news = self._spool.news
         if not self.take():
             return BUSY
         told: list[Outcome] = []

@@ -314,9 +314,7 @@ def ensure_directory(path: str) -> None:
         try:
             os.mkdir(level, 0o700)
             os.chmod(level, 0o700)  # whatever the umask of the host took away
-        except (
-            OSError
-        ):  # another process won, or the file system knows no modes; checked all the same
+        except OSError:  # another process won, or modes are not known here; checked all the same
             if not os.path.isdir(level):
                 raise
     check_directory(path)

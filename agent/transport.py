@@ -160,8 +160,10 @@ class _Line:
         # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what is
         # written in that moment leaves in clear text.
         self.handle = self.connection = self._pool = self._sock = none
-        self._lock = _thread.allocate_lock()  # nobody shuts the handle while it is closed
-        self.asked, self._alive = _thread.allocate_lock(), _thread.allocate_lock()
+        # All of one kind: gevent may come while the thread is here, and its locks wake greenlets alone.
+        self._new_lock = new = _thread.allocate_lock
+        self._lock = new()  # nobody shuts the handle while it is closed
+        self.asked, self._alive = new(), new()
         self.asked.acquire()
         self._alive.acquire()
 
@@ -170,7 +172,7 @@ class _Line:
         self.said, self.stage, self._call = None, "", call
         self.timeout_s = max(0.01, timeout_s)
         self._ends_at = monotonic() + self.timeout_s
-        self._woken = _thread.allocate_lock()
+        self._woken = self._new_lock()
         self._woken.acquire()
         return self._woken
 

@@ -43,10 +43,8 @@ class State:
     left_open = False  # by another run than ours, which may have ended in the middle of an attempt
 
     def __init__(self, line: dict[str, Any]) -> None:
-        self.failed = int(line.get("failed", 0))  # attempts without a verdict on the record
-        self.counted = int(
-            line.get("counted", 0)
-        )  # those that speak against it, and not against its endpoint
+        # Attempts without a verdict on the record; those that speak against it, and not against its endpoint.
+        self.failed, self.counted = int(line.get("failed", 0)), int(line.get("counted", 0))
         self.run = str(line.get("run", ""))  # that began an attempt and did not end it
         self.origin = dict(line.get("origin", ()))  # of an aggregate, as it was first sent
         self.outcome = str(line.get("outcome", ""))
