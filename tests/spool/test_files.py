@@ -64,6 +64,15 @@ def test_a_descriptor_that_is_no_longer_ours_is_neither_written_cut_moved_nor_cl
     assert (place / "theirs").read_bytes() == b"precious"
 
 
+def test_one_write_is_one_call_or_an_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    with files.create(str(place / "file")) as file:
+        monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+        with pytest.raises(OSError) as caught:
+            file.write(b"abcdef")
+        assert caught.value.errno == errno.ENOSPC
+
+
 @pytest.mark.parametrize("how", ["write", "fsync"])
 def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -> None:
     before = set(support.open_now)
