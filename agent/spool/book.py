@@ -48,6 +48,7 @@ class State:
         self.run = str(line.get("run", ""))  # that began an attempt and did not end it
         self.origin = dict(line.get("origin", ()))  # of an aggregate, as it was first sent
         self.outcome = str(line.get("outcome", ""))
+        self.revived = int(line.get("revived", 0))  # how often a dead letter was had wait again
         # It needs nothing more; it is a dead letter.
         self.settled, self.dead = self.outcome in SETTLED, self.outcome == REJECTED
 
@@ -58,7 +59,7 @@ class State:
 
     def line(self, key: Key) -> dict[str, Any]:
         """All of it."""
-        names = ("failed", "counted", "run", "origin", "outcome")
+        names = ("failed", "counted", "run", "origin", "outcome", "revived")
         said = {name: vars(self)[name] for name in names if vars(self)[name]}
         return {"v": 1, "k": "record", "e": key[0], "id": key[1], **said}
 
@@ -132,7 +133,10 @@ class Book:
     def _take(self, line: dict[str, Any]) -> None:
         key, state = (line["e"], line["id"]), State(line)
         state.left_open = self.alone and state.run not in ("", self._run)
-        if state.settled or not self.state(key).settled:
+        before = self.state(key)
+        # Lines may be read in another order than they were written in, of a file that something repaired.
+        later = (state.revived, state.dead) >= (before.revived, before.dead)
+        if state.settled or (later and not before.settled):
             self._states[key] = state
         if "verdict" in line:
             self.answers[key + (line["verdict"], line["at"])] = line

@@ -359,9 +359,9 @@ class Spool:
 
     def revive(self) -> int:
         """Have all dead letters wait again; how many."""
-        dead = self._backlog.pending(dead=True)
+        dead = [(record.key, self.attempts(record)) for record in self._backlog.pending(dead=True)]
         anew: Any = {"run": "", "failed": 0, "counted": 0, "outcome": ""}
-        return sum(self._book.change(record.key, **anew) for record in dead)
+        return sum(self._book.change(key, **anew, revived=s.revived + 1) for key, s in dead)
 
     # -- looking: anybody, without a lock --------------------------------------------------------
 

@@ -27,7 +27,7 @@ SEED = [
     {**FIRST, "run": "1a2b3c4d"},
     {**FIRST, "run": "", "failed": 3},
     {**FIRST, "outcome": "rejected", "verdict": "rejected", "at": 9.5, **NO},
-    {**FIRST, "failed": 0, "counted": 0, "outcome": ""},
+    {**FIRST, "failed": 0, "counted": 0, "outcome": "", "revived": 1},
     {**SECOND, "run": "1a2b3c4d"},
     {**SECOND, "verdict": "delivered", "at": 9.5, "code": 200, "kind": "aggregate", "epoch": 7},
     {**SECOND, "outcome": "dropped"},

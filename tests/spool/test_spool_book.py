@@ -140,6 +140,20 @@ def test_what_is_settled_stays_so_in_a_segment_that_stays(place: Path, outcome: 
         assert deliver(spool(place)) == [] and waiting(place) == []
 
 
+def test_lines_in_another_order_bring_no_dead_letter_back(place: Path) -> None:
+    """An editor, a merge or a repaired disk turned them round: a record that had been given up was sent."""
+    write_segment(place, [line("a"), line("b"), NEWER])
+    assert deliver(spool(place), outcome="rejected") == ["a", "b"]
+    head, *rest = (place / "agent.book").read_bytes().splitlines(keepends=True)
+    (place / "agent.book").write_bytes(head + b"".join(reversed(rest)))
+    assert waiting(place) == [] and waiting(place, dead=True) == ["a", "b"]
+    assert deliver(spool(place)) == []
+    target = spool(place)
+    assert target.claim() and target.revive() == 2
+    target.release()
+    assert deliver(spool(place)) == ["a", "b"]
+
+
 def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> None:
     """Two inodes alternate on a quiet ext4: 657 records were delivered twice."""
     write_segment(place, [line("a"), line("b"), NEWER])

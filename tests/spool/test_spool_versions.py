@@ -49,7 +49,9 @@ def test_the_golden_spool_of_version_1_holds_every_kind_of_file_and_line() -> No
     values = [lines.decode(line) for text in found.values() for line in text.split(b"\n")]
     objects = [value for value in values if isinstance(value, dict)]
     told = {name for value in objects if value.get("k") == "record" for name in value}
-    assert told >= {"run", "failed", "counted", "outcome", "origin", "verdict", "at", "epoch"}
+    assert told >= {"run", "failed", "counted", "outcome", "origin", "verdict", "at", "epoch"} | {
+        "revived"
+    }
     kinds = {*records.KINDS, "book", "record", "lane", "floor", "home", "import", "export", "moon"}
     assert {value.get("k") for value in objects} == kinds
     fields = {name for value in objects if value.get("k") in records.KINDS for name in value}
