@@ -339,6 +339,7 @@ class Agent:
 
     def _flush(self, timeout_s: float, *, skip: tuple[str, ...]) -> DeliveryReport:
         """Deliver what waits; ``skip`` names the kinds of waiting to ignore."""
+        self._worker.notice_fork()
         totals, told = self._delivery.totals, ("delivered", "flagged", "untrusted")
         before = dict(totals)
         try:
@@ -375,6 +376,7 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """How things stand, JSON-ready: endpoints, spool, consent, what is wrong. Opens no socket."""
+        self._worker.notice_fork()
         try:
             from . import looking
         except (ImportError, OSError) as error:  # no descriptor is left to load it with
@@ -389,12 +391,14 @@ class Agent:
         """
         from . import looking
 
+        self._worker.notice_fork()
         return looking.preview(self, samples=samples)
 
     def history(self, limit: int = 100) -> list[dict[str, Any]]:
         """The last answers received, oldest first: at, endpoint, event_id, verdict, code, reason, errors."""
         if type(limit) is not int or limit < 0:
             raise mistake("limit", limit, "an int from 0 on", EventError)
+        self._worker.notice_fork()
         return self._spool.history(limit)
 
     def diagnostics(self, network: bool = False) -> dict[str, Any]:
@@ -405,6 +409,7 @@ class Agent:
         """
         from . import looking
 
+        self._worker.notice_fork()
         return looking.diagnostics(self, network=network)
 
     def export_spool(self, path: Any, move: bool = False) -> int:

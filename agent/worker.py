@@ -232,7 +232,7 @@ class Worker:
             self._hooked = True
 
     def notice_fork(self) -> None:
-        """Begin afresh in a child that C code forked: nobody told us, and what is open is the parent's."""
+        """Begin afresh in a child of which nobody told us, forked by C code or after ``close``: locks may be held."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
 

@@ -291,3 +291,33 @@ except ImportError:
 def test_a_fork_does_not_wait_for_what_the_host_loads() -> None:
     found = run_python(INSIDE)
     assert (found.returncode, found.stdout, found.stderr) == (0, "False\n", "")
+
+
+CLOSED = """
+t.call_home()
+t.close()
+held, over = threading.Event(), threading.Event()
+def looks():
+    with t._spool._backlog._lock:
+        held.set()
+        over.wait(20)
+threading.Thread(target=looks, daemon=True).start()
+assert held.wait(10)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    t.%s
+    os._exit(0)
+_, status = os.waitpid(pid, 0)
+over.set()
+assert status == 0, status
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["flush(1)", "status()", "preview()", "history()", "diagnostics()"]
+)
+def test_a_child_forked_after_close_beside_a_thread_that_looks_is_not_stuck(
+    at: Desk, call: str
+) -> None:
+    quiet(at, CLOSED % call, options=FORKS, deliver="manual")
