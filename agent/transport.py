@@ -216,8 +216,7 @@ class _Line:
         self.over = True
         with suppress(RuntimeError):  # it knows already
             self.asked.release()
-        with self._lock, suppress(AttributeError, OSError):  # there is none any more
-            self.handle.shutdown(_SHUT_RDWR)
+        self._alone("shutdown", self.handle, _SHUT_RDWR)
         if not self._gone:
             self._alive.acquire(True, patience_s)
         return self._gone
@@ -228,10 +227,17 @@ class _Line:
 
     def hold(self, handle: Any) -> None:
         """From here on ``end`` shuts this one."""
+        before, self.handle = self.handle, handle
+        self._alone("close", before)
+
+    def _alone(self, verb: str, handle: Any, *given: int) -> None:
+        """Who was broken off in here by a Ctrl-C (on Python 3.10 at the end of a ``with``) is not waited for long."""
+        held = self._lock.acquire(True, _GRACE_S)
         # There is none, or the host closed it: some close all descriptors that they do not know.
-        with self._lock, suppress(AttributeError, OSError):
-            before, self.handle = self.handle, handle
-            before.close()
+        with suppress(AttributeError, OSError):
+            getattr(handle, verb)(*given)
+        if held:
+            self._lock.release()
 
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
