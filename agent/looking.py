@@ -50,6 +50,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
     trouble = {"spool": "; ".join({**spool.trouble, **unread}.values())}
     trouble["licence"] = agent._licence.trouble
     return {
+        "version": __version__,
         "enabled": bool(config.endpoints),
         "closed": agent._worker.closed,
         "state_dir": spool.directory,

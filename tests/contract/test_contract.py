@@ -248,6 +248,7 @@ assert report.drained and not (report.pending or report.delivered)
 assert t.user_identifier == "" and t.preview() == [] and t.preview(samples=True) == []
 assert t.history() == []
 status = t.status()
+assert status["version"] == agent.__version__
 assert not status["enabled"] and status["pending"] == 0 and status["endpoints"] == []
 assert t.diagnostics()["identity"] is None
 t.close()
