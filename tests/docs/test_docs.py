@@ -24,6 +24,7 @@ import agent
 from agent import content, lines, verdicts
 from agent.collector import Collector
 from agent.spool import segment
+from agent.values import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = ROOT / "vendor_notes"
@@ -191,6 +192,11 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
             found.collect(at / "one")
         with agent.Agent(everything(server.url, at / "two")) as telemetry:
             assert telemetry.import_spool(at / "carried")
+            spool = telemetry._spool
+            assert spool.claim()
+            spool.answer(next(spool.waiting(())), Verdict("rejected"), 1.0)
+            assert spool.revive() == 1
+            spool.release()
             telemetry.flush(timeout=10.0)
             found.collect(at / "two")
         ring = agent.Keyring((OLD,), roots=KEYS, document=document())
