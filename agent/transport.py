@@ -56,7 +56,7 @@ class HttpTransport:
 
         who asks                                   the line to that server: a thread, and its connection
         send(request)
-          line.ask(...)        ------------------> urllib3: connect, ask whether to go on, write, read
+          line.begin(...)      ------------------> urllib3: connect, ask whether to go on, write, read
           sleeps for timeout_s at most
             done: the answer    <----------------- wakes it, and waits for the next request
             late, interrupted: line.end() -------> its socket is shut; it ends, and the connection with it
