@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import content, files, identity
+from . import TYPE_CHECKING, content, files, identity
 from .clock import Clock
 from .config import Config, Reo
 from .counters import Counters
@@ -21,10 +21,8 @@ from .spool.store import DISK, FULL, Spool
 from .values import Capture, Core, DeliveryReport, here, inside
 from .worker import Worker
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Optional, Union
+    from typing import Any, Callable, Mapping, Optional, Union
 
     from .values import Outcome, Transport
     from .verdicts import Adapter

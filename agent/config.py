@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
-from .errors import SECRETS, ConfigError, Missing, mistake, part
+from .errors import SECRETS, TYPE_CHECKING, ConfigError, Missing, mistake, part
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, ClassVar
+    from typing import Any, Callable, ClassVar, Iterable
 
     from typing_extensions import Self, dataclass_transform
 

@@ -8,13 +8,11 @@ also the licence: whatever comes, a record is made. Types are asked for by ``typ
 from __future__ import annotations
 
 from .config import is_ip
-from .errors import EventError, mistake
+from .errors import TYPE_CHECKING, EventError, mistake
 from .lines import dumps
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Optional, Union
+    from typing import Any, Callable, Optional, Union
 
     Given = Union[None, str, tuple[Optional[str], Optional[str]], Callable[[], object]]
 

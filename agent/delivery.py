@@ -9,15 +9,13 @@ from __future__ import annotations
 import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 from time import monotonic
 
-from . import verdicts
+from . import TYPE_CHECKING, verdicts
 from .errors import debug
 from .lanes import Lane
 from .values import Outcome, Unreachable, Verdict, Withheld, here, inside
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from typing import Any
+    from typing import Any, Callable, Collection
 
     from .spool.record import Record
     from .values import Core, Request, Response, Transport

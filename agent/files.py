@@ -12,8 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from typing import Any
+    from typing import Any, Callable, Collection, Mapping
 
 WINDOWS = os.name == "nt"
 if WINDOWS:  # pragma: no cover

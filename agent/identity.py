@@ -21,12 +21,10 @@ from __future__ import annotations
 import os
 import sys
 
-from . import files, lines
+from . import TYPE_CHECKING, files, lines
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any, Optional
+    from typing import Any, Iterable, Mapping, Optional
 
 VERSION, NEWER = 1, "written by a newer version"
 _HEX, _FIELDS = "0123456789abcdef", ("id", "source", "quality", "tag")

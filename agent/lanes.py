@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import os
 
-from . import verdicts
+from . import TYPE_CHECKING, verdicts
 from .lines import sha256
 from .signatures.freshness import AGREE_S, Freshness
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from typing import Any
+    from typing import Any, Collection
 
     from .spool.store import Spool
     from .values import Core, Verdict

@@ -12,8 +12,7 @@ from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, Optional
+    from typing import Any, Callable, Iterable, Optional
 
 # Ours are nested less than a tenth of this; so many brackets outside of strings no record has.
 DEPTH_MAX, BRACKETS_MAX = 200, 100_000

@@ -9,13 +9,12 @@ import os
 import sys
 from time import monotonic, sleep
 
-from . import __version__, files
+from . import TYPE_CHECKING, __version__, files
 from .errors import part
 from .lanes import CONSENT, ORIGIN
 from .spool import segment
 from .values import Capture
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
 

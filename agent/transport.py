@@ -15,13 +15,11 @@ from contextlib import suppress
 from time import monotonic
 
 from .clock import start_thread
-from .errors import in_words, root_of
+from .errors import TYPE_CHECKING, in_words, root_of
 from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, here, inside, unpacked
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Callable, Optional
+    from typing import Any, Callable, Mapping, Optional
 
     from .values import Request
 

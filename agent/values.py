@@ -8,13 +8,11 @@ from __future__ import annotations
 import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
 import os
 
-from . import __version__
+from . import TYPE_CHECKING, __version__
 from .errors import AgentError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Protocol
+    from typing import Any, Callable, Mapping, Protocol
 
     from .clock import Clock
     from .config import Config

@@ -11,8 +11,7 @@ from .values import Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Callable
 
     from .config import Config, GetKeyManager, Reo
     from .signatures.keys import PublicKey

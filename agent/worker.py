@@ -15,12 +15,10 @@ from time import monotonic
 
 from . import clock as process
 from .delivery import BUSY, DONE, MORE
-from .errors import debug
+from .errors import TYPE_CHECKING, debug
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Callable
 
     from .counters import Counters
     from .delivery import Delivery

@@ -6,12 +6,11 @@ field depends on the activation state. Nothing is read before its signature is c
 
 from __future__ import annotations
 
-from .. import verdicts
+from .. import TYPE_CHECKING, verdicts
 from ..errors import AnswerStale, VerificationError
 from ..values import Verdict, post
 from ..verdicts import DELIVERED, FLAGGED, HELD, SKEWED, UNTRUSTED, Adapter
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

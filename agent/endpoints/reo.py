@@ -6,13 +6,12 @@ about that origin is guessed. Consent was asked before.
 
 from __future__ import annotations
 
-from .. import verdicts
+from .. import TYPE_CHECKING, verdicts
 from ..config import is_host
 from ..lines import dumps
 from ..values import Verdict, post
 from ..verdicts import DELIVERED, Adapter
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

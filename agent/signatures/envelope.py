@@ -7,11 +7,10 @@ message) may have any shape. No I/O, no clock, and nothing here returns a bool.
 
 from __future__ import annotations
 
-from .. import errors
+from .. import TYPE_CHECKING, errors
 from .freshness import agrees, stale
 from .keys import Frozen, PublicKey, decode_base64
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
-from ..errors import ConfigError, SignatureInvalid, Unverifiable, mistake
+from ..errors import TYPE_CHECKING, ConfigError, SignatureInvalid, Unverifiable, mistake
 from ..lines import sha256
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional, Union
 

@@ -10,15 +10,13 @@ import errno
 import os
 from _thread import RLock
 
-from .. import files, lines
+from .. import TYPE_CHECKING, files, lines
 from . import segment
 from .record import Record, parse
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Reading
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from typing import Any, Optional
+    from typing import Any, Callable, Collection, Iterator, Optional
 
     from ..files import File
     from .book import Book

@@ -17,13 +17,11 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from .. import files, lines
+from .. import TYPE_CHECKING, files, lines
 from .segment import BOOK
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from typing import Any, Optional
+    from typing import Any, Callable, Collection, Optional
 
     from ..files import File
     from .record import Key

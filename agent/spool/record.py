@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .. import files
+from .. import TYPE_CHECKING, files
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
 

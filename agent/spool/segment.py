@@ -10,13 +10,11 @@ from __future__ import annotations
 import errno
 import os
 
-from .. import files, lines
+from .. import TYPE_CHECKING, files, lines
 from .record import CONSENT, DAMAGED, NEWER, Record, parse
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from typing import Optional
+    from typing import Callable, Collection, Optional
 
     from ..clock import Clock
     from ..files import File

@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from .. import files, lines
+from .. import TYPE_CHECKING, files, lines
 from . import segment
 from .backlog import Backlog, Quota
 from .book import DROPPED, REJECTED, SETTLED, Book, State
 from .record import DROPPED as REPORT, Consent
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from typing import Any, Optional
+    from typing import Any, Callable, Collection, Iterator, Optional
 
     from ..clock import Clock
     from ..files import File
