@@ -69,34 +69,26 @@ class Agent:
         self._environ: Mapping[str, str] = os.environ if environ is None else environ
         self._clock: Clock = clock or Clock()
         self._licence = content.Licence(license_key, activation_identifier)
-        self._not_recorded: dict[str, int] = {}
         self._identity: Optional[identity.Identity] = None
         self._user = ""  # its value, once it was stored as far as it can be
         self._adapters: list[Adapter] = [_adapter(e, config) for e in config.endpoints]
         self._servers: list[Any] = [one for one in self._adapters if not one.usage]
         self._collectors: list[Any] = [one for one in self._adapters if one.usage]
         place = files.state_directory(config, self._environ) if config.endpoints else (None, "")
-        self._spool = Spool(
-            place[0],
-            clock=self._clock,
-            max_bytes=config.max_bytes,
-            max_records=config.max_records,
-            power=config.durability == "power",
-            report=self._report,
-        )
-        self._spool.note("directory", place[1] or None)
         core = Core(
             config=config,
             clock=self._clock,
             environ=self._environ,
-            spool=self._spool,
             adapters=self._adapters,
             gate=self._gate,
+            report=self._report,
             user_identifier=lambda: self._identify(store=False).value,
         )
+        self._spool = core.spool = Spool(place[0], core)
+        self._spool.note("directory", place[1] or None)
         self._counters = Counters(core)
         self._delivery = Delivery(core, transport, on_outcome)
-        self._worker = Worker(core, self._delivery, self._counters, self._not_recorded.clear)
+        self._worker = Worker(core, self._delivery, self._counters)
         if config.deliver == "detached" and config.endpoints and transport is clock is None:
             start = part("detached", 'deliver="detached"').Detached
             self._worker.detached = start(self, environ)
@@ -227,9 +219,9 @@ class Agent:
             self._spool.seal()
         return id if kept else None
 
-    def _lost(self, why: str, n: int = 1) -> Optional[str]:
+    def _lost(self, why: str) -> Optional[str]:
         """Count what was not recorded, or not durably; gives None, as its caller does."""
-        self._not_recorded[why] = self._not_recorded.get(why, 0) + n
+        self._spool.lost(why)
         return None
 
     def _report(self, count: int, id: str) -> Optional[Record]:
@@ -378,7 +370,7 @@ class Agent:
         try:
             from . import looking
         except (ImportError, OSError) as error:  # no descriptor is left to load it with
-            return {"trouble": {"spool": str(error)}, "not_recorded": dict(self._not_recorded)}
+            return {"trouble": {"spool": str(error)}, "not_recorded": self._spool.not_recorded}
         return looking.status(self)
 
     def preview(self, samples: bool = False) -> list[dict[str, Any]]:

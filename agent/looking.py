@@ -45,7 +45,6 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
     found, spool, config = agent._spool.census(), agent._spool, agent._config
     pending, strays, unread = (found.pop(name) for name in ("pending", "strays", "trouble"))
     known = [adapter.name for adapter in agent._adapters]
-    dropped = {"dropped": spool.dropped} if spool.dropped else {}
     trouble = {"spool": "; ".join({**spool.trouble, **unread}.values())}
     trouble["licence"] = agent._licence.trouble
     return {
@@ -59,7 +58,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
         "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
         **found,
         "locks_work": not spool.lockless,
-        "not_recorded": {**agent._not_recorded, **dropped},
+        "not_recorded": dict(spool.not_recorded),
         "endpoints": [
             _endpoint(agent, one, pending.get(one.name, 0), ask if one.name in strays else None)
             for one in agent._adapters

@@ -197,6 +197,7 @@ class Core(_Facts):
     clock: Clock
     environ: Mapping[str, str]
     spool: Spool
+    report: Callable[[int, str], Record | None]  # what tells the licence server of drops
     adapters: list[Adapter]
     gate: Callable[[Record], bool]  # whether a record may be sent now
     user_identifier: Callable[[], str]

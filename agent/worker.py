@@ -18,7 +18,7 @@ from .delivery import BUSY, DONE, MORE
 from .errors import TYPE_CHECKING, debug
 
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any
 
     from .counters import Counters
     from .delivery import Delivery
@@ -54,11 +54,9 @@ class Worker:
     ``forked`` is called in a forked child.
     """
 
-    def __init__(
-        self, core: Core, delivery: Delivery, counters: Counters, forked: Callable[[], None]
-    ) -> None:
+    def __init__(self, core: Core, delivery: Delivery, counters: Counters) -> None:
         self._spool, self._config, self._clock = core.spool, core.config, core.clock
-        self._delivery, self._counters, self._forked = delivery, counters, forked
+        self._delivery, self._counters = delivery, counters
         self.detached: Any = None  # what starts processes that deliver, where that is wished
         self.manual = core.config.deliver == "manual"
         self.closed = self.exiting = False
@@ -306,4 +304,3 @@ class Worker:
         self._renew()
         for part in (self._spool, self._counters, self._delivery):
             part.after_fork()
-        self._forked()

@@ -63,7 +63,7 @@ def purge(agent: Agent, *, unknown: bool) -> tuple[int, int, int, int]:
                 left += 1
         for records in going.values():
             agent._spool.drop(records, why="purge")
-    agent._lost("purged", sum(map(len, going.values())))
+    agent._spool.lost("purged", sum(map(len, going.values())))
     return len(going[False]), len(going[True]), left, others
 
 

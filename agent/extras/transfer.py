@@ -46,7 +46,7 @@ def export(agent: Agent, path: Any, *, move: bool) -> int:
         files.write_new(target, b"".join(map(lines.encode, values)))
         files.sync_directory(os.path.dirname(os.path.abspath(target)))
         if move:
-            agent._lost("exported", spool.drop(found, why="export"))
+            spool.lost("exported", spool.drop(found, why="export"))
     return len(found)
 
 

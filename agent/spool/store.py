@@ -17,11 +17,10 @@ from .record import DROPPED as REPORT, Consent
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Collection, Iterator, Optional
+    from typing import Any, Collection, Iterator, Optional
 
-    from ..clock import Clock
     from ..files import File
-    from ..values import Verdict
+    from ..values import Core, Verdict
     from .record import Record
 
 DISK, MEMORY, FULL = "disk", "memory", "full"
@@ -46,27 +45,21 @@ class Spool:
     release()                            reap, compact, let go
     """
 
-    def __init__(
-        self,
-        directory: Optional[str],
-        *,
-        clock: Clock,
-        max_bytes: int,
-        max_records: int,
-        power: bool,
-        report: Callable[[int, str], Optional[Record]],
-    ) -> None:
-        self.directory, self._clock, self._power, self._report = directory, clock, power, report
+    def __init__(self, directory: Optional[str], core: Core) -> None:
+        self.directory, self._clock, self._report = directory, core.clock, core.report
+        self._power = core.config.durability == "power"
+        self._bounds = core.config.max_bytes, core.config.max_records
         self.trouble: dict[str, str] = {}  # what is wrong now, by kind
         self.memory: list[Record] = []
+        self.not_recorded: dict[str, int] = {}  # by this process: why, and how many
         self.consent = Consent(directory)
-        self._bounds, self._began_at = (max_bytes, max_records), clock.monotonic()
+        self._began_at = self._clock.monotonic()
         self._begin()
 
     def _begin(self) -> None:
         self.run = os.urandom(4).hex()  # tells this process's records from all others
         self.news = object()  # another one whenever something was recorded
-        self.dropped = 0  # by this process
+        self.not_recorded.clear()
         self.claimed = False
         self._lock = RLock()
         self._claim: Optional[File] = None
@@ -95,6 +88,11 @@ class Spool:
             self.trouble.pop(what, None)
         else:
             self.trouble[what] = str(error) or type(error).__name__
+
+    def lost(self, why: str, n: int = 1) -> None:
+        """Count what was not recorded, or not durably."""
+        if n:
+            self.not_recorded[why] = self.not_recorded.get(why, 0) + n
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class Spool:
             if self._append(record, sync=True, bounded=False) != DISK:
                 raise OSError("the report of dropped records cannot be written")
         told = sum(record.weight for record in gone if record.id.startswith(REPORT))
-        self.dropped += count - told
+        self.lost("dropped", count - told)
 
     def keep_counters(self, changed: Collection[Record], open_: Collection[Record]) -> bool:
         """Put changed totals on disk, synced; False where it refuses. ``open_`` are all windows that go on."""

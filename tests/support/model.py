@@ -177,8 +177,7 @@ class Process:
 
     def _fresh(self) -> Spool:
         directory, most = self.world.disk.directory, self.world.max_bytes
-        more: Any = {"max_records": 10_000, "power": True, "report": self.report}
-        return Spool(directory, clock=self.world.clock, max_bytes=most, **more)
+        return support.spool(directory, clock=self.world.clock, max_bytes=most, report=self.report)
 
     def _inherited(self, parent: Process) -> Spool:
         """What a forked child has: the same memory, and descriptors of the same open files."""
@@ -599,9 +598,7 @@ class World:
 
     def look(self) -> list[tuple[Record, bool]]:
         """Every record with whether it is dead, as a process that has just started finds it, and in memories."""
-        unused: Any = None
-        more: Any = {"max_bytes": self.max_bytes, "max_records": 10_000, "power": True}
-        reading = Spool(self.disk.directory, clock=self.clock, report=unused, **more)
+        reading = support.spool(self.disk.directory, clock=self.clock, max_bytes=self.max_bytes)
         found = [(record, dead) for dead in (False, True) for record in reading.records(dead=dead)]
         assert not reading.trouble, reading.trouble
         keys = {record.key for record, _ in found}

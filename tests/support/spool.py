@@ -8,6 +8,7 @@ import sys
 import time
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 from agent import files, lines
@@ -15,7 +16,7 @@ from agent.clock import Clock
 from agent.spool import segment
 from agent.spool.record import Record
 from agent.spool.store import DISK, Spool
-from agent.values import Verdict
+from agent.values import Core, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_760_000_000.0
@@ -63,17 +64,14 @@ class Dropped(list[tuple[int, str]]):
         return licence(id, str(count))
 
 
-def spool(directory: Any, **changes: Any) -> Spool:
-    """A spool as a process has it; ``clock``, ``report``, quotas and ``power`` may be given."""
-    settings: dict[str, Any] = {
-        "clock": Clock(),
-        "max_bytes": 10_000_000,
-        "max_records": 10_000,
-        "power": True,
-        "report": Dropped(),
-    }
-    place = None if directory is None else str(directory)
-    return Spool(place, **{**settings, **changes})
+def spool(directory: Any, *, clock: Any = None, report: Any = None, **changes: Any) -> Spool:
+    """A spool as a process has it; quotas and ``power`` may be given."""
+    config: Any = SimpleNamespace(**{"max_bytes": 10_000_000, "max_records": 10_000, **changes})
+    config.durability = "power" if changes.get("power", True) else "process"
+    core = Core(
+        clock=clock or Clock(), report=Dropped() if report is None else report, config=config
+    )
+    return Spool(None if directory is None else str(directory), core)
 
 
 def licence(id: str, text: str = "CALL HOME", at: float = START) -> Record:

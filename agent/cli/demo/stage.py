@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from ...client import Agent
 from ...clock import Clock
 from ...spool.store import Spool
+from ...values import Core
 from ..config_file import from_mapping
 
 if TYPE_CHECKING:
@@ -186,15 +187,8 @@ class Stage:
         """What waits on disk, read afresh and counted by nobody's memory."""
         if not os.path.isdir(self.directory):
             return []
-        reading = Spool(
-            self.directory,
-            clock=Clock(),
-            max_bytes=1,
-            max_records=1,
-            power=False,
-            report=lambda count, id: None,
-        )
-        return list(reading.records())
+        core = Core(config=from_mapping(self._document()), clock=Clock(), report=None)
+        return list(Spool(self.directory, core).records())
 
     def segments(self) -> list[str]:
         """The files that hold records."""
