@@ -61,6 +61,7 @@ class Delivery:
         self._on_outcome, self._gate = on_outcome, core.gate
         self.lanes = {adapter.name: Lane(adapter, core) for adapter in core.adapters}
         self.silent, self._most_age_s = False, core.config.max_age_days * 86400.0
+        self._began_at = core.clock.monotonic()
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -97,7 +98,7 @@ class Delivery:
     def _refresh(self) -> None:
         """Know what any process wrote down."""
         for lane in self.lanes.values():
-            lane.take(self._spool, self._clock.time())
+            lane.take(self._spool.book, self._clock.time())
 
     def lane_of(self, name: str) -> Lane:
         """An endpoint as the disk knows it now, for who looks: ``lanes`` are the deliverer's."""
@@ -105,7 +106,7 @@ class Delivery:
         known = self.lanes[name]
         lane = Lane(known.adapter, self._core)
         vars(lane).update(vars(known), freshness=lane.freshness)
-        lane.take(self._spool, self._clock.time())
+        lane.take(self._spool.book, self._clock.time())
         return lane
 
     def hand_over(self) -> None:
@@ -159,7 +160,7 @@ class Delivery:
     def _pass(self, told: list[Outcome], ends_at: float) -> str:
         before, over_at, now = self.sent, monotonic() + PASS_S, self._clock.time()
         open_, more = [lane for lane in self.lanes.values() if not lane.wait], False
-        oldest_at, old = self._spool.oldest_at(), []
+        oldest_at, old = self._spool.backlog.oldest_at(), []
         aging = oldest_at is not None and now - oldest_at > self._most_age_s
         agreed_s = self._agreed_s(now) if aging else FOREVER
         for record in self._spool.waiting([one.adapter.name for one in open_ if one.failures]):
@@ -182,7 +183,7 @@ class Delivery:
         if old:
             self._spool.drop(old, why="age")
         for lane in self.lanes.values():
-            lane.keep(self._spool)
+            lane.keep(self._spool.book)
         sent = self.sent - before
         if more:
             self._look_again(0.0 if sent else IDLE_S)
@@ -200,7 +201,7 @@ class Delivery:
             lane.begin(now, self.skip)
             if first and self._spool.left_open(name):
                 lane.break_off(now)
-                lane.keep(self._spool)  # this run may end like the others
+                lane.keep(self._spool.book)  # this run may end like the others
             trust = lane.adapter.trust
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()
@@ -221,13 +222,13 @@ class Delivery:
 
     def _agreed_s(self, now: float) -> float:
         """Seconds since another run, a day before at least, saw over-aged records by its clock; else FOREVER."""
-        spool, seen = self._spool, self._spool.fact("age", "")
+        spool, seen = self._spool, self._spool.book.fact("age", "")
         at: Any = seen.get("at")
         since_s: float = now - at if type(at) in (int, float) and abs(at) < 1e12 else -1.0
         agreed = seen.get("run") != spool.run and since_s >= AGREED_S
         # It was of use, or of a clock that was wrong: the next run compares with this one.
         if agreed or since_s < 0:
-            spool.note_fact("age", "", at=now, run=spool.run)
+            spool.book.note("age", "", at=now, run=spool.run)
         return since_s if agreed else FOREVER
 
     def _is_overdue(self, record: Record, lane: Lane | None, agreed_s: float) -> bool:
@@ -238,7 +239,7 @@ class Delivery:
         spool, now, ticks = self._spool, self._clock.time(), self._clock.monotonic()
         overdue_s = now - record.at - self._most_age_s
         # The clock may have been set since: what this process recorded is no older than the process.
-        young = record.run == spool.run and spool.age_s() <= self._most_age_s
+        young = record.run == spool.run and ticks - self._began_at <= self._most_age_s
         if young or record.at < EARLIEST_AT or overdue_s <= 0:
             return False
         if any(one.freshness.corroborates(now, ticks) for one in self.lanes.values()):
@@ -280,7 +281,7 @@ class Delivery:
 
     def _send(self, record: Record, lane: Lane, request: Request, limit_s: float) -> Verdict | None:
         request.may_send = lambda: not self.stopping and self._gate(record)
-        first = record.kind == "aggregate" and not self._spool.attempts(record).failed
+        first = record.kind == "aggregate" and not self._spool.book.states[record.key].failed
         if not self._spool.try_(record, sync=first):
             self._look_again(REFUSED_S)
             return None
@@ -318,7 +319,7 @@ class Delivery:
             spool.answer(record, verdict, now)
             return False
         counted = lane.evidence(verdict)
-        if counted and spool.attempts(record).counted + counted >= DEAD_AT:
+        if counted and spool.book.states[record.key].counted + counted >= DEAD_AT:
             verdict.outcome = verdicts.REJECTED
         if outcome in verdicts.SETTLED:
             lane.prove(now)
@@ -330,7 +331,7 @@ class Delivery:
         spool.answer(record, verdict, now, failed=not patient, counted=counted)
         if verdict.outcome in verdicts.ENDED:
             return True
-        lane.keep(spool)
+        lane.keep(spool.book)
         return False
 
     def _outcome(self, record: Record, verdict: Verdict) -> Outcome:

@@ -72,9 +72,6 @@ class File:
     def __enter__(self) -> File:
         return self
 
-    def __exit__(self, *unused: object) -> None:
-        self.close()
-
     def stat(self) -> os.stat_result:
         """What the system says about it; raises ``OSError`` where the descriptor is no longer this file's."""
         found = os.fstat(self._fd)
@@ -143,7 +140,7 @@ class File:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
-    def close(self) -> None:
+    def close(self, *unused: object) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         ours = True  # a bad disk may not tell of it, or not unlock it
         try:
@@ -159,6 +156,8 @@ class File:
         except OSError:
             pass
         self._fd = _CLOSED  # not before: whatever interrupts us, it can be closed again
+
+    __exit__ = close
 
 
 def _identity(look: Callable[[Any], os.stat_result], what: Any) -> tuple[int, int] | None:

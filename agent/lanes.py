@@ -16,7 +16,7 @@ from .signatures.freshness import AGREE_S, Freshness
 if TYPE_CHECKING:
     from typing import Any, Collection
 
-    from .spool.store import Spool
+    from .spool.book import Book
     from .values import Core, Verdict
     from .verdicts import Adapter
 
@@ -35,15 +35,8 @@ BROKEN_AT = 3
 # What a lane may be waiting for that is our own.
 CONSENT, ORIGIN = "consent", "a domain or ip_addr"
 
-_TIME = (-1e12, 1e12)  # beyond it no arithmetic with times is safe
-# Name, types, least and most, of what is read back.
-_FIELDS: dict[str, tuple[Any, float, float]] = {
-    "failures": (int, 0, 1e9),
-    "holds": (int, 0, 1e9),
-    "broken": (int, 0, 1e9),
-    "set_at": ((int, float), *_TIME),
-    "delay_s": ((int, float), 0, HELD_MAX_S),
-}
+# What is read back, as numbers from 0 on, and below what no arithmetic with times is safe beyond.
+_FIELDS = ("failures", "holds", "broken", "set_at", "delay_s")
 
 
 class Lane:
@@ -68,7 +61,7 @@ class Lane:
         """Seconds still to wait, at most a day. A wait set in the future of ``now`` is void: the clock was wrong."""
         if not self.wait or now < self.set_at:
             return 0.0
-        return max(0.0, self.set_at + self.delay_s - now)
+        return max(0.0, self.set_at + min(self.delay_s, HELD_MAX_S) - now)
 
     def begin(self, now: float, skip: Collection[str]) -> None:
         """A pass begins: a wait that is over, or of a kind to skip, is none."""
@@ -121,21 +114,21 @@ class Lane:
 
     # -- on disk ---------------------------------------------------------------------------------
 
-    def keep(self, spool: Spool) -> None:
+    def keep(self, book: Book) -> None:
         """Write down what every process must know. A usage server's own words may repeat a record: not kept."""
         kept = {name: getattr(self, name) for name in _FIELDS}
         ours = not self.adapter.usage or self.reason.startswith(verdicts.OFFLINE)
         kept.update(wait=self.wait, reason=self.reason if ours else "")
-        spool.note_fact("lane", self.tag, **kept)
+        book.note("lane", self.tag, **kept)
         floor = {name: getattr(self.freshness, name) for name in ("floor", "doubtful")}
-        spool.note_fact("floor", self.floor_tag, **floor, proven_at=self.proven_at)
+        book.note("floor", self.floor_tag, **floor, proven_at=self.proven_at)
 
-    def take(self, spool: Spool, now: float) -> None:
+    def take(self, book: Book, now: float) -> None:
         """Adopt what any process wrote down, field by field where type and bounds fit."""
-        kept, floor = spool.fact("lane", self.tag), spool.fact("floor", self.floor_tag)
-        for name, (types, least, most) in _FIELDS.items():
-            value = kept.get(name)
-            if isinstance(value, types) and type(value) is not bool and least <= value <= most:
+        kept, floor = book.fact("lane", self.tag), book.fact("floor", self.floor_tag)
+        for name in _FIELDS:
+            value: Any = kept.get(name)
+            if type(value) in (int, float) and 0 <= value < 1e12:
                 setattr(self, name, value)
         wait = kept.get("wait")
         if wait in ("", BACKOFF, PAUSE, HELD):

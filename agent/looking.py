@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from .client import Agent
     from .config import Config
-    from .spool.record import Record
     from .verdicts import Adapter
 
 _PURPOSES = {
@@ -57,7 +56,7 @@ def status(agent: Agent, *, ask: bool = False) -> dict[str, Any]:
         "pending": sum(pending.get(name, 0) for name in known),
         "unknown_endpoints": {n: count for n, count in pending.items() if n not in known},
         **found,
-        "locks_work": not spool.lockless,
+        "locks_work": spool.book.alone,
         "not_recorded": dict(spool.not_recorded),
         "endpoints": [
             _endpoint(agent, one, pending.get(one.name, 0), ask if one.name in strays else None)
@@ -153,14 +152,6 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
     return [_request(agent, adapter, kind, body, id, True) for adapter, kind, body in found]
 
 
-def show(record: Record) -> dict[str, Any]:
-    """One record for a person, its licence key masked."""
-    value = record.to_json()
-    if value["b"].get("license_key"):
-        value["b"] = {**value["b"], "license_key": _HIDDEN}
-    return value
-
-
 def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:
     """See ``Agent.diagnostics``."""
     from . import identity
@@ -232,10 +223,9 @@ def erase(config: Config) -> list[str]:
     if directory is None or not os.path.lexists(directory):
         return []
     try:
-        names = sorted(filter(segment.is_ours, os.listdir(directory)))
+        paths = sorted(segment.paths(directory))
     except OSError:
         return [directory]
-    paths = [os.path.join(directory, name) for name in names]
     remaining = [path for path in paths if not files.remove(path)]
     try:
         for _ in range(3 if config.state_dir is None else 1):

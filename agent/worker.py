@@ -167,7 +167,7 @@ class Worker:
         """What is left of ``start_delay_s``; old records, of products that always end early, do not wait."""
         now = self._clock.monotonic()
         if self._not_before is None:
-            oldest_at = self._spool.oldest_at()
+            oldest_at = self._spool.backlog.oldest_at()
             soon = oldest_at is not None and self._clock.time() - oldest_at > OLD_S
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)

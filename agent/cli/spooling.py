@@ -146,7 +146,7 @@ def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
     said = {(one["endpoint"], one["event_id"]): one["reason"] for one in agent.history(_ANSWERS)}
     for dead in (False, True):
         for record in agent._spool.records(dead=dead):
-            attempts = agent._spool.attempts(record)
+            attempts = agent._spool.book.states[record.key]
             state = "dead" if dead else "pending"
             if not dead and record.endpoint not in known:
                 state = "unknown endpoint"
@@ -212,7 +212,9 @@ def _show(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int
 
 def _shown(record: Record) -> dict[str, Any]:
     names = {"id": "id", "e": "endpoint", "k": "kind", "at": "recorded_at", "b": "body"}
-    value = looking.show(record)
+    value = record.to_json()
+    if value["b"].get("license_key"):
+        value["b"] = {**value["b"], "license_key": "****"}
     return {long: value[short] for short, long in names.items()}
 
 

@@ -104,7 +104,7 @@ class TrustedKeys:
         return before != self.keys and lane is not None and _for_want_of_a_key(lane)
 
     def _read(self, spool: Any) -> None:
-        kept = spool.fact("keyring", self._tag).get("version") if spool is not None else 0
+        kept = spool.book.fact("keyring", self._tag).get("version") if spool is not None else 0
         self.newest = kept if type(kept) is int and 0 <= kept <= MAX_VERSION else 0
         given = self.ring.document
         source = given if isinstance(given, str) else GIVEN
@@ -145,7 +145,7 @@ class TrustedKeys:
             self.keys, self.version, self.expires = document["keys"], version, document["expires"]
             self.source, self.trouble = source, ""
             if self._spool and version > self.newest:
-                self._spool.note_fact("keyring", self._tag, version=version)
+                self._spool.book.note("keyring", self._tag, version=version)
                 self.newest = version
         except VerificationError as error:
             self.trouble = "%s: %s" % (source, error)

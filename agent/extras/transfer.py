@@ -38,8 +38,8 @@ def export(agent: Agent, path: Any, *, move: bool) -> int:
     spool = agent._spool
     with claimed(agent):
         found = list(spool.waiting(()))
-        home = spool.fact("home", "").get("id") or os.urandom(8).hex()
-        spool.note_fact("home", "", id=home)
+        home = spool.book.fact("home", "").get("id") or os.urandom(8).hex()
+        spool.book.note("home", "", id=home)
         header = {"v": 1, "k": "export", "id": os.urandom(8).hex(), "at": agent._clock.time()}
         values = [{**header, "records": len(found), "from": home}]
         values += [record.to_json() for record in found]
@@ -57,9 +57,9 @@ def import_(agent: Agent, path: Any) -> int:
         raise OSError("there is no state directory to import into")
     header = _check(source)
     with claimed(agent):
-        if spool.fact("import", header["id"]):
+        if spool.book.fact("import", header["id"]):
             return 0
-        fits = _takes(agent, ours=header.get("from") == spool.fact("home", "").get("id"))
+        fits = _takes(agent, ours=header.get("from") == spool.book.fact("home", "").get("id"))
         sizes = [len(lines.encode(one.to_json())) for one in _records(source) if fits(one)]
         _check_room(agent, sum(sizes), len(sizes))
         epoch = spool.consent.ensure() if sizes else 0
@@ -70,7 +70,7 @@ def import_(agent: Agent, path: Any) -> int:
                 raise OSError("the spool took only a part: %s" % spool.trouble)
         if not spool.sync():
             raise OSError("the spool could not be synced: %s" % spool.trouble)
-        spool.note_fact("import", header["id"])
+        spool.book.note("import", header["id"])
     agent._worker.wake(recorded=True)
     if agent._worker.closed:
         spool.seal()  # nothing of ours stays open

@@ -108,7 +108,7 @@ class Backlog:
         """Whether a line needs no more: settled, overtaken by one of ``winners``, or usage of another consent."""
         refused = stub.usage and epoch is not None and stub.epoch != epoch
         overtaken = winners.get(stub.key, stub).place != stub.place
-        return refused or overtaken or self._book.state(stub.key).settled
+        return refused or overtaken or self._book.states[stub.key].settled
 
     def unsettled(self, stubs: Collection[Record], winners: dict[Key, Record]) -> list[Record]:
         """What of these is not nothing: it waits, or is a dead letter."""
@@ -120,15 +120,15 @@ class Backlog:
 
         Of ``doubted`` endpoints what failed least comes first.
         """
-        known = self._book.state
+        known = self._book.states
 
         def turn(stub: Record) -> tuple[Any, ...]:
-            state, failed_counts = known(stub.key), stub.endpoint in doubted
+            state, failed_counts = known[stub.key], stub.endpoint in doubted
             name, at, _ = stub.place
             return (state.suspicion, state.failed * failed_counts, segment.order(name), at)
 
         found = self.unsettled(self.winners().values(), {})
-        return sorted([stub for stub in found if known(stub.key).dead == dead], key=turn)
+        return sorted([stub for stub in found if known[stub.key].dead == dead], key=turn)
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """What can be sent, each looked at again when its turn comes."""
@@ -155,7 +155,7 @@ class Backlog:
         if not isinstance(record, Record) or record.key != stub.key:
             return None
         record.place = stub.place
-        record.body.update(self._book.state(stub.key).origin or {})
+        record.body.update(self._book.states[stub.key].origin or {})
         return record
 
     def names_done(self) -> list[str]:
@@ -174,7 +174,7 @@ class Backlog:
         """How many lines are what, and how old the oldest record is that waits; with what is in ``memory``."""
         unsettled = self.unsettled(self.winners().values(), {})
         readings = list(self._readings.values())
-        dead = [stub for stub in unsettled if self._book.state(stub.key).dead]
+        dead = [stub for stub in unsettled if self._book.states[stub.key].dead]
         pending = [stub for stub in unsettled if stub not in dead] + memory
         names = [stub.endpoint for stub in pending]
         return {
@@ -189,7 +189,7 @@ class Backlog:
 
     def _is_stray(self, stub: Record) -> bool:
         """Whether nobody can say whose usage an aggregate is."""
-        known = {**stub.body, **(self._book.state(stub.key).origin or {})}
+        known = {**stub.body, **(self._book.states[stub.key].origin or {})}
         return stub.kind == "aggregate" and not (known.get("domain") or known.get("ip_addr"))
 
     # -- what goes -------------------------------------------------------------------------------
@@ -299,10 +299,6 @@ class Quota:
             self._leased_records = max(1, self._free_records // SHARES)
         self._leased_bytes -= size
         self._leased_records -= 1
-
-    def spare(self, part: int) -> None:
-        """Keep a part of the quota free ahead of need. Raises ``QuotaFull``."""
-        self.make_room(self._max_bytes // part, self._max_records // part)
 
     def _fits(self, size: int, count: int) -> bool:
         return self._free_bytes >= size and self._free_records >= count

@@ -23,7 +23,6 @@ from .segment import BOOK
 if TYPE_CHECKING:
     from typing import Any, Callable, Collection, Optional
 
-    from ..files import File
     from .record import Key
 
 # Rewritten at twice what the last compaction left, and at least this.
@@ -65,6 +64,13 @@ class State:
 _UNTRIED = State({})
 
 
+class States(dict):  # type: ignore[type-arg]
+    """By keys of records; one that was never tried is no mistake."""
+
+    def __missing__(self, key: Key) -> State:
+        return _UNTRIED
+
+
 class Book:
     """The book of one directory, as the process of this ``run`` knows it; in memory where the disk refuses."""
 
@@ -74,19 +80,14 @@ class Book:
         # Nobody else delivers. Where locks do not work that is unknown, and so is who left an attempt open.
         self.alone = True
         self._lock = RLock()
-        self._file: Optional[File] = None
         self._unwritten: list[bytes] = []
         self._forget(b"")
 
     def _forget(self, head: bytes) -> None:
         self._head, self._cursor, self._size = head, 0, 0
-        self._states: dict[Key, State] = {}
+        self.states = States()  # not to be changed
         self._facts: dict[Any, Any] = {}  # by kind and tag; what we do not know by its text
         self.answers: dict[Any, dict[str, Any]] = {}  # by all that tells one from another
-
-    def state(self, key: Key) -> State:
-        """What is known of a record; not to be changed."""
-        return self._states.get(key, _UNTRIED)
 
     def fact(self, kind: str, tag: str) -> dict[str, Any]:
         """The last line of this kind about ``tag``, {} for none."""
@@ -131,11 +132,11 @@ class Book:
     def _take(self, line: dict[str, Any]) -> None:
         key, state = (line["e"], line["id"]), State(line)
         state.left_open = self.alone and state.run not in ("", self._run)
-        before = self.state(key)
+        before = self.states[key]
         # Lines may be read in another order than they were written in, of a file that something repaired.
         later = (state.revived, state.dead) >= (before.revived, before.dead)
         if state.settled or (later and not before.settled):
-            self._states[key] = state
+            self.states[key] = state
         if "verdict" in line:
             self.answers[key + (line["verdict"], line["at"])] = line
             if len(self.answers) > ANSWERS:
@@ -146,7 +147,7 @@ class Book:
     def change(self, key: Key, *, sync: bool = False, **changes: Any) -> bool:
         """Write what is known of a record, and this; False where the disk refuses."""
         with self._lock:  # who looks may read it anew just now
-            return self.write({**self.state(key).line(key), **changes}, sync=sync)
+            return self.write({**self.states[key].line(key), **changes}, sync=sync)
 
     def write(self, *values: Any, sync: bool = False) -> bool:
         """Know these from now on, and put them on disk; False where it refuses."""
@@ -155,12 +156,8 @@ class Book:
                 self._apply(value)
             self._unwritten = (self._unwritten + [lines.encode(v) for v in values])[-UNWRITTEN:]
             try:
-                self._flush()
-                if sync and self._file is not None:
-                    self._file.sync()
-                return True
+                return self._flush(sync)
             except OSError:
-                self.close()
                 return False
 
     def note(self, kind: str, tag: str, **fields: Any) -> bool:
@@ -168,32 +165,26 @@ class Book:
         value = {"v": 1, "k": kind, "tag": tag, **fields}
         return self._facts.get((kind, tag)) == value or self.write(value)
 
-    def _flush(self) -> None:
-        # Where locks do not work somebody may have replaced the file meanwhile: what went into the old one is lost.
+    def _flush(self, sync: bool) -> bool:
         for _ in range(3):
-            data = b"".join(self._unwritten)
-            if self._file is None:
-                self._file = files.open_append(self._path or "")
-                data = b"\n" + data  # whatever the last writer left
-                if self._file.stat().st_size == 0:
+            with files.open_append(self._path or "") as file:
+                size, data = file.stat().st_size, b"".join(self._unwritten)
+                if size == 0:
                     self._head, self._cursor = _head(0), 0
-                    data = self._head + data
-            if data:
-                self._file.write(data)
-            size = self._file.stat().st_size
-            if self._cursor == size - len(data):
-                self._cursor = size  # our own lines need not be read
-            if self._file.is_named():
-                self._unwritten = []
-                return
-            self.close()
-        raise OSError("the book is replaced again and again")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+                    data = self._head + b"\n" + data
+                elif size != self._cursor:
+                    data = b"\n" + data  # whatever the last writer left
+                if data:
+                    file.write(data)
+                if sync:
+                    file.sync()
+                if size == self._cursor:
+                    self._cursor += len(data)  # our own lines need not be read
+                # Where locks do not work somebody may have replaced the file meanwhile: what went into it is lost.
+                if file.is_named():
+                    self._unwritten = []
+                    return True
+        return False
 
     def compact(self, keys: Callable[[], Collection[Key]]) -> None:
         """Rewrite an overgrown book: what is known of these records, the ones in segments, and of all else a little.
@@ -213,9 +204,8 @@ class Book:
             for slot in lanes[:-LANES]:
                 del self._facts[slot]
             values = [*self._facts.values(), *self.answers.values()]
-            values += [self._states[key].line(key) for key in known if key in self._states]
+            values += [self.states[key].line(key) for key in known if key in self.states]
             data = b"".join(map(lines.encode, values))
-            self.close()
             files.replace(self._path or "", _head(len(data)) + b"\n" + data)
             self.refresh()
 

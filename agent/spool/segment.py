@@ -229,12 +229,11 @@ class Writer:
         names = [n for n in listing(self._directory) if n[0] == class_ and created_ms(n) > after_ms]
         most = self._most_bytes // 2
         for name in names[: -ADOPTIONS - 1 : -1]:
-            try:
-                file = files.open_append(os.path.join(self._directory, name), missing_ok=False)
-            except OSError:
+            file = seize(os.path.join(self._directory, name))
+            if file is None:
                 continue
             try:
-                data = file.read(0, most) if file.hold() else b""
+                data = file.read(0, most) if file.held else b""
                 texts = [line for line in data.split(b"\n") if line]
                 whole = all(line[8:].startswith(OPENING) for line in texts)
                 if whole and 0 < len(data) < most and 0 < len(texts) < self._most_lines:

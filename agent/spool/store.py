@@ -12,7 +12,7 @@ from _thread import RLock
 from .. import TYPE_CHECKING, files, lines
 from . import segment
 from .backlog import Backlog, Quota
-from .book import DROPPED, REJECTED, SETTLED, Book, State
+from .book import DROPPED, REJECTED, SETTLED, Book
 from .record import DROPPED as REPORT, Consent
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
@@ -53,7 +53,6 @@ class Spool:
         self.memory: list[Record] = []
         self.not_recorded: dict[str, int] = {}  # by this process: why, and how many
         self.consent = Consent(directory)
-        self._began_at = self._clock.monotonic()
         self._begin()
 
     def _begin(self) -> None:
@@ -63,9 +62,9 @@ class Spool:
         self.claimed = False
         self._lock = RLock()
         self._claim: Optional[File] = None
-        self._book = Book(self.directory, self.run, self._bounds[0])
-        self._backlog = Backlog(self.directory, self._book, self.consent.look)
-        self._quota = Quota(self._backlog, *self._bounds, self._tell_dropped)
+        self.book = Book(self.directory, self.run, self._bounds[0])
+        self.backlog = Backlog(self.directory, self.book, self.consent.look)
+        self._quota = Quota(self.backlog, *self._bounds, self._tell_dropped)
         most, place = self._quota.segment_most, self.directory or ""
         self._writer = Writer(place, self._clock, self._power, most)
 
@@ -77,10 +76,6 @@ class Spool:
             pass  # no directory; or no descriptor is left to look with
         self.memory.clear()
         self._begin()
-
-    def age_s(self) -> float:
-        """Seconds that this process has had it, whatever the clock was set to."""
-        return self._clock.monotonic() - self._began_at
 
     def note(self, what: str, error: object = None) -> None:
         """How something ended: with an ``error``, which is told until it ends without one."""
@@ -98,7 +93,6 @@ class Spool:
 
     def record(self, record: Record, *, sync: bool) -> str:
         """Put one record where it survives: DISK, MEMORY (only while this process lives) or FULL (not kept)."""
-        record.run = record.run or self.run
         kept = self._append(record, sync=sync)
         # Licence records that find no room in the quota may still be sent by this run.
         if kept != DISK and (kept == MEMORY or not record.usage):
@@ -109,6 +103,7 @@ class Spool:
         return kept
 
     def _append(self, record: Record, *, sync: bool, bounded: bool = True) -> str:
+        record.run = record.run or self.run
         data, class_ = lines.encode(record.to_json()), USAGE if record.usage else LICENCE
         return self._write("write", class_, data, sync, self._quota.lease if bounded else None)
 
@@ -141,7 +136,6 @@ class Spool:
         id = "%s%s-%d" % (REPORT, lines.sha256(drawn).hexdigest()[:16], count)
         record = self._report(count, id)
         if record is not None:
-            record.run = self.run
             if self._append(record, sync=True, bounded=False) != DISK:
                 raise OSError("the report of dropped records cannot be written")
         told = sum(record.weight for record in gone if record.id.startswith(REPORT))
@@ -160,7 +154,7 @@ class Spool:
 
     def _encode(self, records: Collection[Record]) -> bytes:
         for record in records:
-            record.run = self.run
+            record.run = record.run or self.run
         return b"".join(lines.encode(record.to_json()) for record in records)
 
     def sync(self) -> bool:
@@ -174,11 +168,6 @@ class Spool:
         """End the open segments of these classes, or names."""
         with self._lock:
             self._writer.seal(which)
-
-    @property
-    def lockless(self) -> bool:
-        """Whether locks do not work here, as the last pass found."""
-        return not self._book.alone
 
     # -- consent ---------------------------------------------------------------------------------
 
@@ -242,7 +231,7 @@ class Spool:
         if held is False:
             self._let_go()
             return False
-        self.claimed, self._book.alone = True, held is True
+        self.claimed, self.book.alone = True, held is True
         self.refresh(delivering=True)
         return True
 
@@ -253,9 +242,9 @@ class Spool:
 
     def refresh(self, *, delivering: bool = False) -> None:
         """Read what other processes recorded, delivered and noted."""
-        self._backlog.refresh(delivering=delivering)
-        if self._backlog.trouble or self.trouble:
-            self.note("read", self._backlog.trouble or None)
+        self.backlog.refresh(delivering=delivering)
+        if self.backlog.trouble or self.trouble:
+            self.note("read", self.backlog.trouble or None)
 
     def release(self) -> None:
         """Let another process deliver, what is done with removed; safe when not claimed."""
@@ -265,44 +254,39 @@ class Spool:
         except Exception as error:
             self.note("tidy", error)
         finally:
-            self._book.close()
             self._let_go()
 
     def _tidy(self) -> None:
-        done = self._backlog.names_done()
+        done = self.backlog.names_done()
         self.seal([name for name in done if name[0] != COUNTERS])
-        self._backlog.reap(done)
-        if not self._backlog.trouble:  # else what is not read would lose its answers
-            self._book.compact(self._backlog.winners)
+        self.backlog.reap(done)
+        if not self.backlog.trouble:  # else what is not read would lose its answers
+            self.book.compact(self.backlog.winners)
         with self._lock:
-            self._quota.spare(SPARE)
+            self._quota.make_room(*[most // SPARE for most in self._bounds])
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """Every record that can be sent now, in the order of its turn; those in memory last."""
-        yield from self._backlog.waiting(doubted)
+        yield from self.backlog.waiting(doubted)
         for record in list(self.memory):
-            if record in self.memory and not self._book.state(record.key).settled:
+            if record in self.memory and not self.book.states[record.key].settled:
                 yield record
 
     def left_open(self, endpoint: str) -> bool:
         """Whether another run ended in the middle of a request there, and left the record; as far as it is read."""
-        keys = [stub.key for stub in self._backlog.pending() if stub.endpoint == endpoint]
-        return any([self._book.state(key).left_open for key in keys])
-
-    def attempts(self, record: Record) -> State:
-        """How often a record was tried, and how that ended."""
-        return self._book.state(record.key)
+        keys = [stub.key for stub in self.backlog.pending() if stub.endpoint == endpoint]
+        return any([self.book.states[key].left_open for key in keys])
 
     def try_(self, record: Record, *, sync: bool = False) -> bool:
         """Note an attempt before its first byte; False where a record on disk could never be settled.
 
         ``sync``: it is the first of an aggregate, whose line and origin must not change any more.
         """
-        known = self._book.state(record.key).origin
+        known = self.book.states[record.key].origin
         origin = {n: record.body[n] for n in ("domain", "ip_addr") if sync and record.body.get(n)}
         durable = sync and self._power
         changes: Any = {"run": self.run, "origin": known or origin}
-        written = self._book.change(record.key, sync=durable, **changes)
+        written = self.book.change(record.key, sync=durable, **changes)
         if not record.place[0] or (written and not durable):
             return True
         try:  # a full disk can be truncated
@@ -320,7 +304,7 @@ class Spool:
         self, record: Record, verdict: Verdict, at: float, *, failed: bool = False, counted: int = 0
     ) -> None:
         """Note what an attempt came to: the record settled, or a dead letter, or its numbers rise by this."""
-        state, outcome = self._book.state(record.key), verdict.outcome
+        state, outcome = self.book.states[record.key], verdict.outcome
         changes: dict[str, Any] = {"run": "", "failed": state.failed + failed}
         changes["counted"] = state.counted + counted
         if outcome not in NO_ANSWER:
@@ -329,7 +313,7 @@ class Spool:
             text = {"reason": verdict.reason, "errors": verdict.errors}
             changes.update({"epoch": record.epoch} if record.usage else text)
         ended = outcome in SETTLED or outcome == REJECTED
-        self._book.change(record.key, **changes, outcome=outcome * ended)
+        self.book.change(record.key, **changes, outcome=outcome * ended)
         if ended:
             self.forget(record)
 
@@ -342,35 +326,36 @@ class Spool:
 
     def drop(self, records: Collection[Record], *, why: str) -> int:
         """Let records go, for their "age", by "purge" or after an "export"; how many went. Age is reported first."""
-        gone = {r.key: r for r in records if not self._book.state(r.key).settled}
+        gone = {r.key: r for r in records if not self.book.states[r.key].settled}
         if gone and why == "age" and self.directory is not None:
             try:
                 self._tell_dropped(gone.values())
             except OSError:
                 return 0
         for key, record in gone.items():
-            self._book.change(key, outcome=DROPPED)
+            self.book.change(key, outcome=DROPPED)
             self.forget(record)
         return len(gone)
 
     def revive(self) -> int:
         """Have all dead letters wait again; how many."""
-        dead = [(record.key, self.attempts(record)) for record in self._backlog.pending(dead=True)]
+        dead = [(r.key, self.book.states[r.key].revived) for r in self.backlog.pending(dead=True)]
         anew: Any = {"run": "", "failed": 0, "counted": 0, "outcome": ""}
-        return sum(self._book.change(key, **anew, revived=s.revived + 1) for key, s in dead)
+        return sum(self.book.change(key, **anew, revived=times + 1) for key, times in dead)
 
     # -- looking: anybody, without a lock --------------------------------------------------------
 
     def count(self) -> dict[str, Any]:
         """How many records wait, by endpoint, are dead, damaged, of a newer format."""
         self.refresh()
-        return self._backlog.count(list(self.memory))
+        return self.backlog.count(list(self.memory))
 
     def census(self) -> dict[str, Any]:
         """The same, what all files take, and what is wrong."""
         found, size = self.count(), 0
         try:
-            size = self._quota.look()
+            with self._lock:  # somebody may be evicting by what was measured
+                size = self._quota.look()
         except OSError:
             pass  # there is no directory, perhaps
         known = {"bytes": size, "in_memory": len(self.memory), "trouble": dict(self.trouble)}
@@ -379,8 +364,8 @@ class Spool:
     def records(self, *, dead: bool = False) -> Iterator[Record]:
         """What waits, or the dead letters, each once, counting windows that are still open too."""
         self.refresh()
-        for stub in self._backlog.pending(dead=dead):
-            record = self._backlog.load(stub)
+        for stub in self.backlog.pending(dead=dead):
+            record = self.backlog.load(stub)
             if record is not None:
                 yield record
         if not dead:
@@ -390,24 +375,10 @@ class Spool:
         """The last answers, oldest first; those about usage only while its consent stands."""
         self.refresh()
         epoch, found = self.consent.look(), []
-        for line in list(self._book.answers.values()):
+        for line in list(self.book.answers.values()):
             if line.get("kind") == "licence" or line.get("epoch", 0) == epoch:
                 answer = {"endpoint": line["e"], "event_id": line["id"], "reason": ""}
                 told = ("verdict", "at", "code", "reason", "kind")
                 answer.update({name: line[name] for name in told if name in line})
                 found.append({**answer, "errors": line.get("errors") or {}})
         return found[-limit:] if limit > 0 else []
-
-    def fact(self, kind: str, tag: str) -> dict[str, Any]:
-        """What was noted last about ``tag``; {} for nothing."""
-        return self._book.fact(kind, tag)
-
-    def note_fact(self, kind: str, tag: str, **fields: Any) -> None:
-        """Note something for all processes; in memory where the disk refuses."""
-        self._book.note(kind, tag, **fields)
-        if not self.claimed:
-            self._book.close()
-
-    def oldest_at(self) -> Optional[float]:
-        """Unix seconds of the oldest segment of licence records or usage that is known; None without any."""
-        return self._backlog.oldest_at()

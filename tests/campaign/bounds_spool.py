@@ -123,7 +123,7 @@ def writer(settings: dict[str, Any]) -> None:
                     target.answer(record, verdict("rejected", reason="x" * 200), START)
                 else:
                     target.answer(record, verdict("offline"), START, failed=True, counted=1)
-            target.note_fact("lane", "tag", failures=n, wait="backoff")
+            target.book.note("lane", "tag", failures=n, wait="backoff")
             target.release()
     say(acknowledged)
 

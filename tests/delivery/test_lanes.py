@@ -88,8 +88,8 @@ def test_a_lane_that_somebody_plants_silences_for_a_day_at_most(
         product.call_home()
         known: Lane = product._delivery.lanes["getkeymanager"]
         spool = look(at.state_dir)
-        spool.note_fact("lane", known.tag, **lane)
-        spool.note_fact("floor", known.floor_tag, **floor)
+        spool.book.note("lane", known.tag, **lane)
+        spool.book.note("floor", known.floor_tag, **floor)
         spool.release()
     with at.agent(only="licence") as product:
         pass_(product)

@@ -58,18 +58,18 @@ class Books(Lined):
         whole = self._read(data)
         cut = zlib.crc32(data) % (len(data) + 1)
         promise(_said(self._read(data[:cut], data[cut:])) == _said(whole), "read in two it differs")
-        states = [whole.state(key) for key in KEYS]
+        states = [whole.states[key] for key in KEYS]
         for state in states:
             promise(isinstance(state.failed + state.counted, int), "numbers")
             promise(not (state.settled and state.dead), "settled and dead")
         kept: list[Any] = list(whole.answers.values())
-        spool: Any = SimpleNamespace(fact=lambda kind, tag: whole.fact(kind, "t"))
-        spool.note_fact = lambda kind, tag, **fields: kept.append(fields)
+        book: Any = SimpleNamespace(fact=lambda kind, tag: whole.fact(kind, "t"))
+        book.note = lambda kind, tag, **fields: kept.append(fields)
         core: Any = SimpleNamespace(config=config(), user_identifier=lambda: "user")
         lane = Lane(reo(), core)
-        lane.take(spool, 100.0)
+        lane.take(book, 100.0)
         promise(0 <= lane.remaining_s(100.0) <= 86400.0, "waits for %r s" % lane.remaining_s(100.0))
-        lane.keep(spool)
+        lane.keep(book)
         lines.dumps(kept)
         seen = ("settled" * state.settled or "dead" * state.dead or "waits" for state in states)
         return "%s: %d answers" % (" ".join(seen), min(len(whole.answers), 3))
@@ -83,7 +83,7 @@ class Books(Lined):
 
 
 def _said(book: Book) -> Any:
-    states = [vars(book.state(key)) for key in KEYS]
+    states = [vars(book.states[key]) for key in KEYS]
     facts = [book.fact(kind, "t") for kind in ("lane", "floor")]
     return repr((states, facts, list(book.answers.values())))
 

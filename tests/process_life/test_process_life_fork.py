@@ -89,8 +89,8 @@ join(children[0])
 # (what is taken, by a thread, while the main thread forks)
 LOCKS = [
     "t._spool._lock",
-    "t._spool._book._lock",
-    "t._spool._backlog._lock",
+    "t._spool.book._lock",
+    "t._spool.backlog._lock",
     "t._counters._writing",
 ]
 
@@ -298,7 +298,7 @@ t.call_home()
 t.close()
 held, over = threading.Event(), threading.Event()
 def looks():
-    with t._spool._backlog._lock:
+    with t._spool.backlog._lock:
         held.set()
         over.wait(20)
 threading.Thread(target=looks, daemon=True).start()

@@ -60,7 +60,7 @@ def state(place: Path, id: str) -> tuple[int, int, bool, int]:
     """(failed, counted, left open, suspicion) as a process that has just started finds it."""
     target = look(place)
     found = {record.id: record for record in [*target.records(), *target.records(dead=True)]}
-    known = target.attempts(found[id])
+    known = target.book.states[found[id].key]
     return known.failed, known.counted, known.left_open, known.suspicion
 
 
@@ -69,7 +69,7 @@ def compacted(place: Path) -> int:
     path, target = place / "agent.book", spool(place)
     size = path.stat().st_size
     while path.stat().st_size < size + 300_000:
-        target.note_fact("filler", "x", n="x" * 9000 + os.urandom(8).hex())
+        target.book.note("filler", "x", n="x" * 9000 + os.urandom(8).hex())
     deliver(target, limit=0)
     assert path.stat().st_size < size + 100_000
     return path.stat().st_size
@@ -107,7 +107,7 @@ def test_an_attempt_of_our_own_run_or_of_one_that_may_live_is_not_held_against_i
         attempt(target, end=False)
         assert other.claim()
         (record,) = other.records()
-        assert other.attempts(record).suspicion == 0
+        assert other.book.states[record.key].suspicion == 0
         other.release()
 
 
@@ -198,7 +198,7 @@ def test_a_book_that_cannot_be_written_is_known_in_memory_until_it_can(
     files.replace(str(place / "agent.book"), lines.encode({"v": 1, "k": "book", "tag": "new"}))
     assert [record.id for record in target.records()] == ["c"]
     calls.heal()
-    target.note_fact("any", "thing")
+    target.book.note("any", "thing")
     assert waiting(place) == ["c"]
     assert deliver(target) == ["c"] and segments(place) == []
 
@@ -230,14 +230,14 @@ def test_what_is_dropped_for_its_age_is_reported_first_under_one_id(
 
 
 def test_facts_that_cannot_be_written_are_remembered(place: Path, target: Spool) -> None:
-    target.note_fact("lane", "tag", failures=3)
+    target.book.note("lane", "tag", failures=3)
     target.refresh()
-    assert target.fact("lane", "tag")["failures"] == 3 and not place.exists()
+    assert target.book.fact("lane", "tag")["failures"] == 3 and not place.exists()
     keep(target, "a")
-    target.note_fact("lane", "other", failures=1)
+    target.book.note("lane", "other", failures=1)
     fresh = look(place)
     fresh.refresh()
-    assert fresh.fact("lane", "tag")["failures"] == 3
+    assert fresh.book.fact("lane", "tag")["failures"] == 3
 
 
 def test_compaction_keeps_the_newest_lanes_what_it_does_not_know_open_attempts_and_origins(
@@ -247,11 +247,11 @@ def test_compaction_keeps_the_newest_lanes_what_it_does_not_know_open_attempts_a
     assert target.keep_counters([one], [])
     keep(target, "a")
     unknown: list[Any] = [{"v": 2, "k": "lane", "tag": "x"}, ["moon", "server", "x", 1], {"odd": 1}]
-    target.note_fact("import", "0123456789abcdef")
+    target.book.note("import", "0123456789abcdef")
     with open(place / "agent.book", "ab") as file:
         file.write(b"noise\n" + b"".join(map(lines.encode, unknown)))
     for n in range(books.LANES + 6):
-        target.note_fact("lane", "tag-%d" % n, failures=n)
+        target.book.note("lane", "tag-%d" % n, failures=n)
     assert target.claim()
     for record in target.waiting(()):
         if record.kind == "aggregate":
@@ -266,7 +266,10 @@ def test_compaction_keeps_the_newest_lanes_what_it_does_not_know_open_attempts_a
     assert lanes - {"x"} == {"tag-%d" % n for n in range(6, books.LANES + 6)}
     fresh = look(place)
     found = {record.id: record for record in fresh.records()}
-    assert fresh.fact("import", "0123456789abcdef") and fresh.fact("lane", "tag-9")["failures"] == 9
+    assert (
+        fresh.book.fact("import", "0123456789abcdef")
+        and fresh.book.fact("lane", "tag-9")["failures"] == 9
+    )
     assert found["sum"].body["domain"] == "acme.example"
     assert state(place, "a") == (0, 0, True, 1)
 
@@ -276,7 +279,7 @@ from agent import files
 files.File.lock = lambda file: None   # locks do not work
 target = spool(directory, max_bytes=20_000)
 for n in range(150):
-    target.note_fact("lane", sys.argv[2], n=n)
+    target.book.note("lane", sys.argv[2], n=n)
     deliver(target)
 print(target.trouble)
 """
@@ -337,9 +340,9 @@ def test_who_looks_beside_a_compaction_is_not_waited_for(
     target = spool(tmp_path / "state")
     keep(target, *map(str, range(20)))
     assert target.claim()
-    target.note_fact("home", "", id="1")
-    target._book._compact_bytes = 0
-    winners, looked = target._backlog.winners, threading.Event()
+    target.book.note("home", "", id="1")
+    target.book._compact_bytes = 0
+    winners, looked = target.backlog.winners, threading.Event()
 
     def winners_beside_a_look() -> Any:
         """The other thread has read the segments' names and is about to read the book."""
@@ -347,16 +350,16 @@ def test_who_looks_beside_a_compaction_is_not_waited_for(
         assert looked.wait(10)
         return winners()
 
-    reads = target._book.refresh
+    reads = target.book.refresh
 
     def refresh() -> None:
         if threading.current_thread() is looks:
             looked.set()
         reads()
 
-    monkeypatch.setattr(target._book, "refresh", refresh)
+    monkeypatch.setattr(target.book, "refresh", refresh)
     looks = threading.Thread(target=target.count, daemon=True)
-    ends = threading.Thread(target=lambda: target._book.compact(winners_beside_a_look), daemon=True)
+    ends = threading.Thread(target=lambda: target.book.compact(winners_beside_a_look), daemon=True)
     ends.start()
     ends.join(10)
     looks.join(10)
@@ -394,7 +397,6 @@ def test_an_attempt_that_was_left_open_at_a_record_that_is_gone_slows_no_later_s
     killed.record(licence("two"), sync=True)
     assert killed.claim()
     assert all(killed.try_(record) for record in killed.waiting(()))
-    killed._book.close()
     killed._let_go()
     killed.seal()
 

@@ -142,7 +142,7 @@ def test_whatever_lies_in_the_place_of_a_file_costs_only_that_file(
     else:
         path.touch(0o000)
     other = spool(place, max_bytes=40_000, power=False)
-    other.note_fact("lane", "tag", failures=1)
+    other.book.note("lane", "tag", failures=1)
     other.refresh()
     other.history(3)
     keep(other, "b")
@@ -182,7 +182,7 @@ def test_without_a_directory_nothing_is_done_to_the_one_that_the_host_works_in(
     (tmp_path / "agent.book").touch()
     target = spool(None)
     assert target.record(licence("a"), sync=True) == MEMORY
-    target.note_fact("lane", "tag", failures=1)
+    target.book.note("lane", "tag", failures=1)
     assert deliver(target) == ["a"] and target.census()["bytes"] == 0
     target.refuse_usage()
     assert sorted(os.listdir(tmp_path)) == ["agent.book", "agent.lock"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,20 @@ def counted(place: Path) -> tuple[int, int]:
     found = list(look(place).records())
     reports = [record for record in found if record.id.startswith(DROPPED)]
     return len(found) - len(reports), sum(record.weight for record in reports)
+
+
+def test_whoever_looks_beside_an_eviction_sends_no_record_into_memory(place: Path) -> None:
+    target, over = spool(place, power=False, max_bytes=20_000), threading.Event()
+
+    def look_on() -> None:
+        while not over.is_set():
+            target.census()
+
+    with ThreadPoolExecutor(2) as pool:
+        looking = [pool.submit(look_on) for _ in range(2)]
+        kept = {target.record(licence("id-%d" % n, "x" * 200), sync=False) for n in range(1500)}
+        over.set()
+    assert kept == {DISK} and not any(one.result() for one in looking)
 
 
 @pytest.mark.parametrize("max_records", [1, 3, 64, 200])

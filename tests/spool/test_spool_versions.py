@@ -69,16 +69,16 @@ def test_the_golden_spool_of_version_1_is_read(place: Path) -> None:
     assert (waiting[id("d4")].body["count"], waiting[id("d4")].ended_at) == (7, START + 3600)
     assert (waiting[id("e5")].body["count"], waiting[id("e5")].ended_at) == (3, None)
     assert waiting[id("e5")].body["domain"] == "acme.example"
-    tried = [found.attempts(waiting[id(pair)]) for pair in ("a1", "a7")]
+    tried = [found.book.states[waiting[id(pair)].key] for pair in ("a1", "a7")]
     assert [(s.failed, s.counted, s.left_open) for s in tried] == [(2, 1, False), (0, 0, True)]
     assert [record.id for record in found.records(dead=True)] == [id("d0")]
     census = found.census()
     assert (census["dead"], census["damaged"], census["newer"]) == (1, 1, 1)
     assert census["strays"] == {"reo"} and found.consent.current() == 5
-    assert found.fact("lane", "00112233445566aa")["delay_s"] == 3600.0
-    assert found.fact("floor", "99aabbccddeeff00")["floor"] == int(START)
-    assert found.fact("home", "")["id"] == "00000000feedface"
-    assert found.fact("import", "fedcba9876543210")
+    assert found.book.fact("lane", "00112233445566aa")["delay_s"] == 3600.0
+    assert found.book.fact("floor", "99aabbccddeeff00")["floor"] == int(START)
+    assert found.book.fact("home", "")["id"] == "00000000feedface"
+    assert found.book.fact("import", "fedcba9876543210")
     answers = [(answer["event_id"][:2], answer["verdict"]) for answer in found.history(9)]
     told = ["a1 retry", "b2 delivered", "d0 rejected", "c0 delivered", "a7 rejected"]
     assert answers == [tuple(one.split()) for one in told]

@@ -30,12 +30,13 @@ def _opened(file: files.File, *given: Any) -> None:
     open_now.add(file)
 
 
-def _closed(file: files.File) -> None:
+def _closed(file: files.File, *unused: object) -> None:
     _closes(file)
     open_now.discard(file)
 
 
-files.File.__init__, files.File.close = _opened, _closed  # type: ignore[assignment, method-assign]
+files.File.__init__ = _opened  # type: ignore[assignment, method-assign]
+files.File.close = files.File.__exit__ = _closed  # type: ignore[assignment, method-assign]
 
 
 class FakeClock(Clock):
