@@ -153,7 +153,7 @@ _LINE = _text("a non-empty, printable str of at most 1024 characters", _is_line)
 _KEY = _text("printable ASCII without spaces", _ASCII.issuperset)
 _WAIT, _SPAN = _number(0, _WAIT_MAX_S), _number(0.001, _WAIT_MAX_S)
 _PLACE = _path, "a non-empty str, or os.PathLike"
-_HTTPS = _https, "https://HOST[:PORT][/PREFIX], or http:// for this machine; without user and query"
+HTTPS = _https, "https://HOST[:PORT][/PREFIX], or http:// for this machine; without user and query"
 _PROXY = _proxy, 'None, "direct" or (http|https|socks5|socks5h)://[USER:PASSWORD@]HOST[:PORT]'
 _KEYS = _keys, "a tuple of PublicKey (of this very package; see PublicKey.from_pem) or a Keyring"
 _ENDPOINTS = _endpoints, "a tuple of GetKeyManager and Reo, each of its own name"
@@ -247,11 +247,6 @@ def kept(field: str, value: object, check: Callable[[Any], object], allowed: str
     return found
 
 
-def https_url(field: str, value: object) -> str:
-    """The address without its trailing slash; scheme and host in lower case."""
-    return str(kept(field, value, *_HTTPS))
-
-
 def unknown_name(owner: str, name: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a setting that ``owner`` has not; it names the one that was probably meant."""
     from difflib import get_close_matches
@@ -267,7 +262,7 @@ class GetKeyManager(Settings):
     under ``name``: leave it as it is through all versions of a product. Raises ``ConfigError``.
     """
 
-    base_url: str = setting(_HTTPS)
+    base_url: str = setting(HTTPS)
     api_key: str = setting(_KEY)
     data_group: str = setting(_LINE, default="call-home")
     keys: Any = setting(_KEYS, default=())
@@ -292,7 +287,7 @@ class Reo(Settings):
     """
 
     api_key: str = setting(_KEY)
-    base_url: str = setting(_HTTPS, default="https://ingest.reo.dev")
+    base_url: str = setting(HTTPS, default="https://ingest.reo.dev")
     product_id: str | None = setting(_LINE, default=None)
     environment: str | None = setting(_LINE, default=None)
     source: str = setting(_one_of("PRODUCT_CLOUD", "TELEMETRY"), default="PRODUCT_CLOUD")

@@ -12,6 +12,7 @@ from time import monotonic
 from . import TYPE_CHECKING, verdicts
 from .errors import debug
 from .lanes import Lane
+from .spool.book import UNTRIED
 from .values import Outcome, Unreachable, Verdict, Withheld, here, inside
 
 if TYPE_CHECKING:
@@ -281,7 +282,10 @@ class Delivery:
 
     def _send(self, record: Record, lane: Lane, request: Request, limit_s: float) -> Verdict | None:
         request.may_send = lambda: not self.stopping and self._gate(record)
-        first = record.kind == "aggregate" and not self._spool.book.states[record.key].failed
+        first = (
+            record.kind == "aggregate"
+            and not self._spool.book.states.get(record.key, UNTRIED).failed
+        )
         if not self._spool.try_(record, sync=first):
             self._look_again(REFUSED_S)
             return None

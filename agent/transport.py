@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _GRACE_S = 0.1
 _SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What goes out beside the headers of a request.
-_HEADERS = b"host content-length accept-encoding proxy-authorization".split()
+_HEADERS = "host content-length accept-encoding proxy-authorization".split()
 # Where one of these cannot be loaded, for want of a descriptor just now, hashlib logs a traceback into the host's
 # stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
@@ -313,7 +313,11 @@ class _Connection(_Base):  # type: ignore[misc]
 
     # A host that debugs its own HTTP by the class-wide one must not get our headers printed.
     debuglevel = 0
-    _held = b""
+
+    def putheader(self, header: str, *values: str) -> None:
+        """Our own names and no others, whatever instruments the host."""
+        if header.lower() in [*_HEADERS, *map(str.lower, self.line.request.headers)]:
+            super().putheader(header, *values)
 
     def connect(self) -> None:
         """Through proxy and TLS. urllib3's own warns on stderr of an early clock, and changes contexts."""
@@ -349,20 +353,11 @@ class _Connection(_Base):  # type: ignore[misc]
             raise Unreachable("the connection was lost before the handshake")
 
     def send(self, data: bytes) -> None:
-        """Write, if that is still wanted and allowed; head and body together."""
-        line, tunnel = self.line, data[:8] == b"CONNECT "
+        """Write, if that is still wanted and allowed."""
+        line = self.line
         if self.sock is None:
             self.connect()
-        if not tunnel and not self._held:
-            # Our own names and no others, whatever instruments the host.
-            ours = _HEADERS + [name.lower().encode() for name in line.request.headers]
-            start, *fields = data[:-4].split(b"\r\n")
-            fields = [one for one in fields if one.partition(b":")[0].lower() in ours]
-            data, self._held = b"", b"\r\n".join([start, *fields, b"", b""])
-            if line.request.body:
-                return
-        line.stage = "proxy" if tunnel else "answer"
-        data, self._held = self._held + data, b""
+        line.stage = "proxy" if data[:8] == b"CONNECT " else "answer"
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from .. import files, looking
 from ..errors import EventError
+from ..spool.book import UNTRIED
 from . import settings, upkeep
 from .arguments import UsageError, decimal
 from .directory import problem
@@ -146,7 +147,7 @@ def _entries(agent: Agent) -> Iterator[dict[str, Any]]:
     said = {(one["endpoint"], one["event_id"]): one["reason"] for one in agent.history(_ANSWERS)}
     for dead in (False, True):
         for record in agent._spool.records(dead=dead):
-            attempts = agent._spool.book.states[record.key]
+            attempts = agent._spool.book.states.get(record.key, UNTRIED)
             state = "dead" if dead else "pending"
             if not dead and record.endpoint not in known:
                 state = "unknown endpoint"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
-from ..config import https_url
+from ..config import HTTPS, kept
 from ..errors import EnvelopeMalformed, SignatureInvalid, VerificationError, mistake
 from ..lines import sha256
 from ..signatures.envelope import MAX_INTEGER, MAX_JSON_BYTES, read_json
@@ -68,7 +68,7 @@ class Keyring(Frozen):
         elif document is not None and not isinstance(document, bytes):
             raise mistake("document", document, "None, the bytes of a document, or its path")
         self.document = document
-        self.url = None if url is None else https_url("url", url)
+        self.url = None if url is None else kept("url", url, *HTTPS)
 
     def trusted(self) -> TrustedKeys:
         """The keys that answers may be signed with now."""

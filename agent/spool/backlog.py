@@ -12,6 +12,7 @@ from _thread import RLock
 
 from .. import TYPE_CHECKING, files, lines
 from . import segment
+from .book import UNTRIED
 from .record import Record, parse
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Reading
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..files import File
     from .book import Book
     from .record import Key
+
+    Report = Callable[[list[Record], int, list[str]], None]
 
 # What is evicted first.
 EVICTION = COUNTERS + USAGE + LICENCE
@@ -41,7 +44,7 @@ class Backlog:
     winners()                    of each record the line that counts
     unsettled()                  those of them that are not nothing; pending(): in the order of their turns
     waiting(doubted)             the same as whole records, counters once they are closed
-    reap(names_done())           segments in which every line is nothing go
+    reap(names_done(...), ...)           segments in which every line is nothing go
     """
 
     def __init__(
@@ -104,16 +107,20 @@ class Backlog:
                         winners[key] = stub
         return winners
 
-    def is_nothing(self, stub: Record, epoch: Optional[int], winners: dict[Key, Record]) -> bool:
-        """Whether a line needs no more: settled, overtaken by one of ``winners``, or usage of another consent."""
-        refused = stub.usage and epoch is not None and stub.epoch != epoch
-        overtaken = winners.get(stub.key, stub).place != stub.place
-        return refused or overtaken or self._book.states[stub.key].settled
-
     def unsettled(self, stubs: Collection[Record], winners: dict[Key, Record]) -> list[Record]:
-        """What of these is not nothing: it waits, or is a dead letter."""
-        epoch = self._epoch() if [stub for stub in stubs if stub.usage] else 0
-        return [stub for stub in stubs if not self.is_nothing(stub, epoch, winners)]
+        """What of these is not nothing: it waits, or is a dead letter.
+
+        Nothing is a line whose record is settled, that one of ``winners`` overtook, or that is usage of another
+        consent.
+        """
+        epoch = self._epoch() if [stub for stub in stubs if stub.usage] else None
+        return [
+            stub
+            for stub in stubs
+            if not self._book.states.get(stub.key, UNTRIED).settled
+            and winners.get(stub.key, stub).place == stub.place
+            and (epoch in (None, stub.epoch) or not stub.usage)
+        ]
 
     def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
         """What waits, or the ``dead`` letters, by suspicion, then by age.
@@ -123,21 +130,22 @@ class Backlog:
         known = self._book.states
 
         def turn(stub: Record) -> tuple[Any, ...]:
-            state, failed_counts = known[stub.key], stub.endpoint in doubted
+            state, failed_counts = known.get(stub.key, UNTRIED), stub.endpoint in doubted
             name, at, _ = stub.place
             return (state.suspicion, state.failed * failed_counts, segment.order(name), at)
 
         found = self.unsettled(self.winners().values(), {})
-        return sorted([stub for stub in found if known[stub.key].dead == dead], key=turn)
+        return sorted(
+            [stub for stub in found if known.get(stub.key, UNTRIED).dead == dead], key=turn
+        )
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """What can be sent, each looked at again when its turn comes."""
         for stub in self.pending(doubted=doubted):
-            epoch, name = self._epoch() if stub.usage else 0, stub.place[0]
+            name = stub.place[0]
             grows = stub.kind == "aggregate" and stub.ended_at is None and name[0] == COUNTERS
-            if epoch is None or self.is_nothing(stub, epoch, {}):
-                continue
-            record = self.load(stub) if not grows or name in self._complete else None
+            sendable = self.unsettled([stub], {}) and (not grows or name in self._complete)
+            record = self.load(stub) if sendable else None
             if record is not None:
                 yield record
 
@@ -155,13 +163,13 @@ class Backlog:
         if not isinstance(record, Record) or record.key != stub.key:
             return None
         record.place = stub.place
-        record.body.update(self._book.states[stub.key].origin or {})
+        record.body.update(self._book.states.get(stub.key, UNTRIED).origin or {})
         return record
 
-    def names_done(self) -> list[str]:
+    def names_done(self, winners: dict[Key, Record]) -> list[str]:
         """The segments in which every line is nothing, and none is of a newer format."""
         with self._lock:
-            used = {stub.place[0] for stub in self.unsettled(self.winners().values(), {})}
+            used = {stub.place[0] for stub in self.unsettled(winners.values(), {})}
             found = self._readings.items()
             return [name for name, reading in found if not (reading.newer or name in used)]
 
@@ -174,7 +182,7 @@ class Backlog:
         """How many lines are what, and how old the oldest record is that waits; with what is in ``memory``."""
         unsettled = self.unsettled(self.winners().values(), {})
         readings = list(self._readings.values())
-        dead = [stub for stub in unsettled if self._book.states[stub.key].dead]
+        dead = [stub for stub in unsettled if self._book.states.get(stub.key, UNTRIED).dead]
         pending = [stub for stub in unsettled if stub not in dead] + memory
         names = [stub.endpoint for stub in pending]
         return {
@@ -189,7 +197,7 @@ class Backlog:
 
     def _is_stray(self, stub: Record) -> bool:
         """Whether nobody can say whose usage an aggregate is."""
-        known = {**stub.body, **(self._book.states[stub.key].origin or {})}
+        known = {**stub.body, **(self._book.states.get(stub.key, UNTRIED).origin or {})}
         return stub.kind == "aggregate" and not (known.get("domain") or known.get("ip_addr"))
 
     # -- what goes -------------------------------------------------------------------------------
@@ -214,11 +222,10 @@ class Backlog:
         reading.records = {stub.key: stub for stub in left}
         return file, reading
 
-    def reap(self, done: list[str]) -> None:
+    def reap(self, done: list[str], winners: dict[Key, Record]) -> None:
         """End the segments of which nothing is left to do; and temporary files that a killed process left."""
         if done:  # a line that was overtaken must not come back without what settled the record
             self._book.write(sync=True)
-        winners = self.winners() if done else {}
         for name in done:
             held = self.seize(name, winners)
             if held is not None:
@@ -243,13 +250,8 @@ class Quota:
     segments of these names, or raises ``OSError``.
     """
 
-    def __init__(
-        self,
-        backlog: Backlog,
-        max_bytes: int,
-        max_records: int,
-        report: Callable[[list[Record], int, list[str]], None],
-    ) -> None:
+    def __init__(self, backlog: Backlog, bounds: tuple[int, int], report: Report) -> None:
+        max_bytes, max_records = bounds
         self._directory, self._backlog, self._report = backlog.directory, backlog, report
         segment_bytes = min(SEGMENT_MOST_BYTES, max(512, max_bytes // SHARES))
         self.segment_most = segment_bytes, max(1, max_records // SHARES)

@@ -61,14 +61,7 @@ class State:
         return {"v": 1, "k": "record", "e": key[0], "id": key[1], **said}
 
 
-_UNTRIED = State({})
-
-
-class States(dict):  # type: ignore[type-arg]
-    """By keys of records; one that was never tried is no mistake."""
-
-    def __missing__(self, key: Key) -> State:
-        return _UNTRIED
+UNTRIED = State({})
 
 
 class Book:
@@ -85,7 +78,7 @@ class Book:
 
     def _forget(self, head: bytes) -> None:
         self._head, self._cursor, self._size = head, 0, 0
-        self.states = States()  # not to be changed
+        self.states: dict[Key, State] = {}  # of what was tried; not to be changed
         self._facts: dict[Any, Any] = {}  # by kind and tag; what we do not know by its text
         self.answers: dict[Any, dict[str, Any]] = {}  # by all that tells one from another
 
@@ -132,7 +125,7 @@ class Book:
     def _take(self, line: dict[str, Any]) -> None:
         key, state = (line["e"], line["id"]), State(line)
         state.left_open = self.alone and state.run not in ("", self._run)
-        before = self.states[key]
+        before = self.states.get(key, UNTRIED)
         # Lines may be read in another order than they were written in, of a file that something repaired.
         later = (state.revived, state.dead) >= (before.revived, before.dead)
         if state.settled or (later and not before.settled):
@@ -147,7 +140,7 @@ class Book:
     def change(self, key: Key, *, sync: bool = False, **changes: Any) -> bool:
         """Write what is known of a record, and this; False where the disk refuses."""
         with self._lock:  # who looks may read it anew just now
-            return self.write({**self.states[key].line(key), **changes}, sync=sync)
+            return self.write({**self.states.get(key, UNTRIED).line(key), **changes}, sync=sync)
 
     def write(self, *values: Any, sync: bool = False) -> bool:
         """Know these from now on, and put them on disk; False where it refuses."""

@@ -12,7 +12,7 @@ from _thread import RLock
 from .. import TYPE_CHECKING, files, lines
 from . import segment
 from .backlog import Backlog, Quota
-from .book import DROPPED, REJECTED, SETTLED, Book
+from .book import DROPPED, REJECTED, SETTLED, UNTRIED, Book
 from .record import DROPPED as REPORT, Consent
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
@@ -64,7 +64,7 @@ class Spool:
         self._claim: Optional[File] = None
         self.book = Book(self.directory, self.run, self._bounds[0])
         self.backlog = Backlog(self.directory, self.book, self.consent.look)
-        self._quota = Quota(self.backlog, *self._bounds, self._tell_dropped)
+        self._quota = Quota(self.backlog, self._bounds, self._tell_dropped)
         most, place = self._quota.segment_most, self.directory or ""
         self._writer = Writer(place, self._clock, self._power, most)
 
@@ -257,9 +257,10 @@ class Spool:
             self._let_go()
 
     def _tidy(self) -> None:
-        done = self.backlog.names_done()
+        winners = self.backlog.winners()
+        done = self.backlog.names_done(winners)
         self.seal([name for name in done if name[0] != COUNTERS])
-        self.backlog.reap(done)
+        self.backlog.reap(done, winners)
         if not self.backlog.trouble:  # else what is not read would lose its answers
             self.book.compact(self.backlog.winners)
         with self._lock:
@@ -269,20 +270,20 @@ class Spool:
         """Every record that can be sent now, in the order of its turn; those in memory last."""
         yield from self.backlog.waiting(doubted)
         for record in list(self.memory):
-            if record in self.memory and not self.book.states[record.key].settled:
+            if record in self.memory and not self.book.states.get(record.key, UNTRIED).settled:
                 yield record
 
     def left_open(self, endpoint: str) -> bool:
         """Whether another run ended in the middle of a request there, and left the record; as far as it is read."""
         keys = [stub.key for stub in self.backlog.pending() if stub.endpoint == endpoint]
-        return any([self.book.states[key].left_open for key in keys])
+        return any([self.book.states.get(key, UNTRIED).left_open for key in keys])
 
     def try_(self, record: Record, *, sync: bool = False) -> bool:
         """Note an attempt before its first byte; False where a record on disk could never be settled.
 
         ``sync``: it is the first of an aggregate, whose line and origin must not change any more.
         """
-        known = self.book.states[record.key].origin
+        known = self.book.states.get(record.key, UNTRIED).origin
         origin = {n: record.body[n] for n in ("domain", "ip_addr") if sync and record.body.get(n)}
         durable = sync and self._power
         changes: Any = {"run": self.run, "origin": known or origin}
@@ -304,7 +305,7 @@ class Spool:
         self, record: Record, verdict: Verdict, at: float, *, failed: bool = False, counted: int = 0
     ) -> None:
         """Note what an attempt came to: the record settled, or a dead letter, or its numbers rise by this."""
-        state, outcome = self.book.states[record.key], verdict.outcome
+        state, outcome = self.book.states.get(record.key, UNTRIED), verdict.outcome
         changes: dict[str, Any] = {"run": "", "failed": state.failed + failed}
         changes["counted"] = state.counted + counted
         if outcome not in NO_ANSWER:
@@ -326,7 +327,7 @@ class Spool:
 
     def drop(self, records: Collection[Record], *, why: str) -> int:
         """Let records go, for their "age", by "purge" or after an "export"; how many went. Age is reported first."""
-        gone = {r.key: r for r in records if not self.book.states[r.key].settled}
+        gone = {r.key: r for r in records if not self.book.states.get(r.key, UNTRIED).settled}
         if gone and why == "age" and self.directory is not None:
             try:
                 self._tell_dropped(gone.values())

@@ -13,7 +13,7 @@ from support.endpoints import config, reo
 
 from agent import lines
 from agent.lanes import Lane
-from agent.spool.book import Book
+from agent.spool.book import UNTRIED, Book
 
 from .line import Lined, unmarked
 from .target import promise
@@ -58,7 +58,7 @@ class Books(Lined):
         whole = self._read(data)
         cut = zlib.crc32(data) % (len(data) + 1)
         promise(_said(self._read(data[:cut], data[cut:])) == _said(whole), "read in two it differs")
-        states = [whole.states[key] for key in KEYS]
+        states = [whole.states.get(key, UNTRIED) for key in KEYS]
         for state in states:
             promise(isinstance(state.failed + state.counted, int), "numbers")
             promise(not (state.settled and state.dead), "settled and dead")
@@ -83,7 +83,7 @@ class Books(Lined):
 
 
 def _said(book: Book) -> Any:
-    states = [vars(book.states[key]) for key in KEYS]
+    states = [vars(book.states.get(key, UNTRIED)) for key in KEYS]
     facts = [book.fact(kind, "t") for kind in ("lane", "floor")]
     return repr((states, facts, list(book.answers.values())))
 

@@ -60,7 +60,7 @@ def state(place: Path, id: str) -> tuple[int, int, bool, int]:
     """(failed, counted, left open, suspicion) as a process that has just started finds it."""
     target = look(place)
     found = {record.id: record for record in [*target.records(), *target.records(dead=True)]}
-    known = target.book.states[found[id].key]
+    known = target.book.states.get(found[id].key, books.UNTRIED)
     return known.failed, known.counted, known.left_open, known.suspicion
 
 
@@ -107,7 +107,7 @@ def test_an_attempt_of_our_own_run_or_of_one_that_may_live_is_not_held_against_i
         attempt(target, end=False)
         assert other.claim()
         (record,) = other.records()
-        assert other.book.states[record.key].suspicion == 0
+        assert other.book.states.get(record.key, books.UNTRIED).suspicion == 0
         other.release()
 
 

@@ -136,6 +136,8 @@ def deliver(target: Spool, *, limit: int = 10**9, outcome: str = "delivered") ->
         for record in target.waiting(()):
             if len(sent) >= limit:
                 break
+            if record.usage and target.consent.current() != record.epoch:
+                continue  # as the product's gate says
             first = record.kind == "aggregate"
             if target.try_(record, sync=first):
                 target.answer(record, verdict(outcome, reason="because"), START)
