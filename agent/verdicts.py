@@ -7,7 +7,7 @@ delivery's.
 
 from __future__ import annotations
 
-from .values import Verdict
+from .values import Capture, Request, Response, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from .config import Config, GetKeyManager, Reo
     from .signatures.keys import PublicKey
-    from .values import Capture, Request, Response
 
     Secrets = tuple[str, ...]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import TYPE_CHECKING, verdicts
 from ..errors import AnswerStale, VerificationError
-from ..values import Verdict, post
+from ..values import Capture, Request, Response, Verdict, post
 from ..verdicts import DELIVERED, FLAGGED, HELD, SKEWED, UNTRUSTED, Adapter
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..config import Config, GetKeyManager
     from ..signatures.freshness import Freshness
     from ..signatures.keys import PublicKey
-    from ..values import Capture, Request, Response
 
 PATH = "/api/v1/send-telemetry-data"
 # The API key is invalid, inactive, lacks the capability, may not be used from this address; access is denied.

@@ -9,14 +9,13 @@ from __future__ import annotations
 from .. import TYPE_CHECKING, verdicts
 from ..config import is_host
 from ..lines import dumps
-from ..values import Verdict, post
+from ..values import Capture, Request, Response, Verdict, post
 from ..verdicts import DELIVERED, Adapter
 
 if TYPE_CHECKING:
     from typing import Any
 
     from ..config import Config, Reo
-    from ..values import Capture, Request, Response
 
 USAGE_PATH, AGGREGATE_PATH = "/api/product/usage", "/api/product/aggregateusage"
 # What a preview shows where a vendor's callable is asked for the domain.

@@ -14,8 +14,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Optional
+    from typing import Any, Callable, Iterable, Mapping, Optional
 
     from ..client import Agent
     from ..config import Config

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__
+from .. import TYPE_CHECKING, __version__
 from ..config import HTTPS, kept
 from ..errors import EnvelopeMalformed, SignatureInvalid, VerificationError, mistake
 from ..lines import sha256
@@ -19,7 +19,6 @@ from ..signatures.keys import ED25519, Frozen, PublicKey, decode_base64
 from ..values import Request
 from ..verdicts import UNTRUSTED
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable, Optional
 

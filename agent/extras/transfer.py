@@ -11,16 +11,14 @@ from __future__ import annotations
 import errno
 import os
 
-from .. import files, lines
+from .. import TYPE_CHECKING, files, lines
 from ..errors import EventError
 from ..looking import claimed
 from ..spool import record as records
 from ..spool.store import DISK
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Callable, Iterator
 
     from ..client import Agent
     from ..spool.record import Record

@@ -19,7 +19,6 @@ from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Reading
 if TYPE_CHECKING:
     from typing import Any, Callable, Collection, Iterator, Optional
 
-    from ..files import File
     from .book import Book
     from .record import Key
 
@@ -202,7 +201,7 @@ class Backlog:
 
     # -- what goes -------------------------------------------------------------------------------
 
-    def seize(self, name: str, winners: dict[Key, Record]) -> Optional[tuple[File, Reading]]:
+    def seize(self, name: str, winners: dict[Key, Record]) -> Optional[tuple[files.File, Reading]]:
         """Hold a segment that nobody writes, and read now what in it is not nothing; None where that cannot be.
 
         Without ``winners`` lines that were overtaken are something.
@@ -321,7 +320,7 @@ class Quota:
 
     def _evict(self, size: int, count: int) -> None:
         """A record that is under way may be counted and delivered."""
-        victims: list[tuple[File, Reading]] = []
+        victims: list[tuple[files.File, Reading]] = []
         listed = segment.listing(self._directory)
         try:
             for name in [name for class_ in EVICTION for name in listed if name[0] == class_]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Callable, Collection, Optional
 
     from ..clock import Clock
-    from ..files import File
     from .record import Key
 
     Lease = Callable[[int, bool], None]
@@ -105,7 +104,7 @@ def listing(directory: str) -> list[str]:
 class Segment:
     """One that this process appends to; ``size`` is what must be in it."""
 
-    def __init__(self, file: File, size: int = 0, count: int = 0) -> None:
+    def __init__(self, file: files.File, size: int = 0, count: int = 0) -> None:
         self.name, self._file = os.path.basename(file.path), file
         self.size, self.count = size, count
         # A write or a sync was refused, or broken off: the next sync of this file proves nothing.
@@ -286,7 +285,7 @@ class Reading:
             with files.open_read(self.path) as file:
                 self.read(file)
 
-    def read(self, file: File) -> None:
+    def read(self, file: files.File) -> None:
         """The same, of an open file; an unterminated tail was never acknowledged."""
         if file.stat().st_size < self.cursor:
             self.forget()
@@ -315,7 +314,7 @@ class Reading:
 # -- the end -------------------------------------------------------------------------------------
 
 
-def seize(path: str) -> Optional[File]:
+def seize(path: str) -> Optional[files.File]:
     """Hold a segment that nobody writes; None where somebody does, or may, or it cannot be opened."""
     try:
         file = files.open_append(path, missing_ok=False)
@@ -336,7 +335,7 @@ def seize(path: str) -> Optional[File]:
     return file if held else None
 
 
-def destroy(file: File) -> bool:
+def destroy(file: files.File) -> bool:
     """End a segment that was opened for this, and let go of it; False where it stays as it is.
 
     Truncated first: a name that cannot be unlinked must hold nothing. Closed first: Windows unlinks no open file.

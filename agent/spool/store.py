@@ -13,15 +13,13 @@ from .. import TYPE_CHECKING, files, lines
 from . import segment
 from .backlog import Backlog, Quota
 from .book import DROPPED, REJECTED, SETTLED, UNTRIED, Book
-from .record import DROPPED as REPORT, Consent
+from .record import DROPPED as REPORT, Consent, Record
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Writer
 
 if TYPE_CHECKING:
     from typing import Any, Collection, Iterator, Optional
 
-    from ..files import File
     from ..values import Core, Verdict
-    from .record import Record
 
 DISK, MEMORY, FULL = "disk", "memory", "full"
 # Troubles that a pass meets again while they last.
@@ -61,7 +59,7 @@ class Spool:
         self.not_recorded.clear()
         self.claimed = False
         self._lock = RLock()
-        self._claim: Optional[File] = None
+        self._claim: Optional[files.File] = None
         self.book = Book(self.directory, self.run, self._bounds[0])
         self.backlog = Backlog(self.directory, self.book, self.consent.look)
         self._quota = Quota(self.backlog, self._bounds, self._tell_dropped)
