@@ -79,12 +79,8 @@ def _flag(value: Any) -> object:
     return value if type(value) is bool else None
 
 
-def _flag_or_call(value: Any) -> object:
-    return value if callable(value) else _flag(value)
-
-
-def _host_or_call(value: Any) -> object:
-    return value if callable(value) or is_host(value) else None
+def _or_call(check: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda value: value if callable(value) else check(value)
 
 
 def _path(value: Any) -> str | None:
@@ -157,8 +153,8 @@ HTTPS = _https, "https://HOST[:PORT][/PREFIX], or http:// for this machine; with
 _PROXY = _proxy, 'None, "direct" or (http|https|socks5|socks5h)://[USER:PASSWORD@]HOST[:PORT]'
 _KEYS = _keys, "a tuple of PublicKey (of this very package; see PublicKey.from_pem) or a Keyring"
 _ENDPOINTS = _endpoints, "a tuple of GetKeyManager and Reo, each of its own name"
-_CONSENT = _flag_or_call, "True, False, None (not asked yet) or a callable"
-_DOMAIN = _host_or_call, "a domain name, a callable that gives one, or None"
+_CONSENT = _or_call(_flag), "True, False, None (not asked yet) or a callable"
+_DOMAIN = _or_call(_text("", is_host)[0]), "a domain name, a callable that gives one, or None"
 _COMMAND = _words, "a tuple of non-empty str, or os.PathLike"
 _LOGIN = _text("None or USER:PASSWORD", lambda text: _is_line(text) and text.find(":") > 0)
 
@@ -271,10 +267,9 @@ class GetKeyManager(Settings):
     allow_unsigned: bool = setting((_flag, "True or False"), default=False)
 
     def _agree(self, given: dict[str, Any]) -> None:
+        _ends_before("/api/v1", self.base_url)
         if not (self.keys or self.allow_unsigned):
-            hint = (
-                "pass keys=(PublicKey.from_pem(PEM),), or allow_unsigned=True to believe any answer"
-            )
+            hint = "pass keys=(PublicKey.from_pem(PEM),), or allow_unsigned=True for any answer"
             raise ConfigError("keys: none given, so no answer could be proven; " + hint, "keys")
 
 
@@ -294,6 +289,16 @@ class Reo(Settings):
     domain: str | Callable[[], object] | None = setting(_DOMAIN, default=None)
     ip_addr: str | None = setting(_text("None or an IP address", is_ip), default=None)
     name: str = setting(_LINE, default="reo")
+
+    def _agree(self, given: dict[str, Any]) -> None:
+        _ends_before("/api/product", self.base_url)
+
+
+def _ends_before(own: str, base_url: str) -> None:
+    """The address as an API's documents show it is the likeliest paste; its ``own`` path is added to this one."""
+    before, found, _ = (base_url + "/").partition(own + "/")
+    if found:
+        raise ConfigError("base_url: %s is added to it, allowed is %s" % (own, before), "base_url")
 
 
 class Config(Settings):

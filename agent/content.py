@@ -90,7 +90,9 @@ def number(value: Any, field: str) -> str | None:
         if kind.__name__ in ("bool", "bool_") or not hasattr(kind, "__float__"):
             raise TypeError
         found = kind.__index__(value) + 0 if hasattr(kind, "__index__") else float(value)
-        return str(found) if abs(found) < 2**NUMBER_MAX_BITS else None
+        # Of money every digit counts; as many as any number here may have.
+        text = format(value, ".300g") if kind.__name__ == "Decimal" else str(found)
+        return text if abs(found) < 2**NUMBER_MAX_BITS else None
     except TypeError:  # an array of several
         raise mistake(field, value, "a number", EventError) from None
     except Exception:  # whatever its own method raises

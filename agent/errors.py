@@ -139,6 +139,7 @@ def debug(text: str, *args: object) -> None:
 
 
 _HTTP = "http.client"  # by name: loading it may be what failed
+_NAMED = {"HTTPException": "too many headers", "LineTooLong": "a line that is too long"}
 _MISSING = {"socks": "SOCKS proxies need PySocks", "certifi": "no CA certificates (set ca_bundle)"}
 
 
@@ -168,7 +169,7 @@ def in_words(error: BaseException) -> str:
     if name == "RemoteDisconnected":
         return "the server closed the connection without an answer"
     if type(error).__module__ == _HTTP:
-        return "not an HTTP answer (%s)" % name
+        return "not an HTTP answer (%s)" % _NAMED.get(name, name)
     if hasattr(error, "socket_err"):  # PySocks
         return "refuses us or our password (SOCKS)"
     if isinstance(error, ImportError):

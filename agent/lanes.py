@@ -35,6 +35,7 @@ BROKEN_AT = 3
 # What a lane may be waiting for that is our own.
 CONSENT, ORIGIN = "consent", "a domain or ip_addr"
 
+_PROXIES = "https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY".split()
 # What is read back, as numbers from 0 on, and below what no arithmetic with times is safe beyond.
 _FIELDS = ("failures", "holds", "broken", "set_at", "delay_s")
 
@@ -44,15 +45,16 @@ class Lane:
 
     def __init__(self, adapter: Adapter, core: Core) -> None:
         self.adapter, config, user = adapter, core.config, core.user_identifier()
-        cause = (adapter.cause(), config.proxy, config.proxy_auth, config.ca_bundle)
-        self.tag = _tag(user, adapter.name, cause)
+        proxies = config.proxy, config.proxy_auth, *map(core.environ.get, _PROXIES)
+        bundle = config.ca_bundle or core.environ.get("SSL_CERT_FILE", "")
+        self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, _content(bundle)))
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()
-        self.failures = self.holds = 0  # in a row
-        self.broken = 0  # requests in a row that ended with their process
+        # In a row; broken: requests that ended with their process.
+        self.failures = self.holds = self.broken = 0
         self.wait = self.reason = ""
-        self.set_at = self.delay_s = 0.0
-        self.proven_at = 0.0  # Unix seconds of the last answer that settled a record
+        # Unix seconds; of the last answer that settled a record.
+        self.set_at = self.delay_s = self.proven_at = 0.0
         # Of this pass: it settled a record; whose usage sums are, once asked.
         self.proved = False
         self.origin: dict[str, str] | None = None
@@ -152,6 +154,15 @@ class Lane:
         elif fit:
             doubtful = True
         self.freshness.doubtful |= doubtful and not self.freshness.agreed
+
+
+def _content(path: str) -> object:
+    """What a file holds: a mended one keeps its path, and a program in one file unpacks it elsewhere at each start."""
+    try:
+        with open(path if os.path.isfile(path) else "", "rb") as file:  # a pipe would have no end
+            return file.read()
+    except Exception:  # of any kind, where the host audits what is opened
+        return path
 
 
 def _tag(user: str, name: str, cause: object) -> str:

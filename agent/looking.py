@@ -141,12 +141,11 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
     for server in agent._servers:
         for how, given in _SAMPLES.items():
             found.append((server, "licence", getattr(server, how)(capture, *given)))
-    who = {"user_id": capture.user_identifier, "user_id_type": "USERNAME"}
     for reo in agent._collectors:
         began_at = now - agent._config.count_window_s
         found += [
             (reo, "usage", reo.call_home(capture)),
-            (reo, "usage", reo.track(capture, "EXPORT", **who, ip_addr=None, meta=None)),
+            (reo, "usage", reo.track(capture, "EXPORT")),
             (reo, "aggregate", reo.aggregate("RENDER", 12, id, began_at, now)),
         ]
     return [_request(agent, adapter, kind, body, id, True) for adapter, kind, body in found]

@@ -33,9 +33,7 @@ _HEADERS = "host content-length accept-encoding proxy-authorization".split()
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
 # Of BSD and macOS, Debian, Fedora, SUSE, below /etc: a frozen program's OpenSSL looks where its build machine had it
 # (pyinstaller#5450).
-_BUNDLES = (
-    "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
-)
+_STORES = "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
 
 
 class Seen:
@@ -91,7 +89,7 @@ class HttpTransport:
         line, said = self._lines.get(server) or _Line(self), None
         if line.over or line.said is None:  # or a Ctrl-C came to whoever waited
             if not line.end():
-                raise _unreachable("does not answer (an earlier request hangs)", line.stage)
+                raise Unreachable("does not answer (an earlier request hangs)", line.stage)
             line = _Line(self)
         try:
             self._woken = line.begin(call, timeout_s)
@@ -103,7 +101,7 @@ class HttpTransport:
             line.asked.release()
             interrupted = self._woken.acquire(True, line.timeout_s)  # by no clock of the host
             said = line.said or (Unreachable("interrupted") if interrupted else None)
-            said = said or _unreachable("no answer within %g s" % line.timeout_s, line.stage)
+            said = said or Unreachable("no answer within %g s" % line.timeout_s, line.stage)
         except RuntimeError as error:
             said = line.said = Unreachable(str(error))
         finally:
@@ -207,7 +205,7 @@ class _Line:
             return Withheld("withheld")
         if self.stage == "name resolution" and type(root).__name__ != "gaierror":
             self.stage = "connection"
-        return _unreachable(in_words(root), self.stage)
+        return Unreachable(in_words(root), self.stage)
 
     def end(self, patience_s: float = _GRACE_S) -> bool:
         """Send nothing more, and notice at once; from any thread. Whether that has come to its end by then."""
@@ -376,11 +374,14 @@ class _Answer(_Base):  # type: ignore[misc]
                 raise Unreachable("not an HTTP answer (another protocol)")
             self.headers = None
             super().begin()
+        # RFC 9112, 6.3: the same length twice is one. Two, or one beside chunks, are an attempt at smuggling.
+        said = [*self.msg.get_all("content-length", ()), *self.msg.get_all("transfer-encoding", ())]
+        lengths = {one.strip() for one in ",".join(said).split(",")}
         # Before urllib3 sees it, which would log the server's bytes as a warning into the host's stderr.
-        # RFC 9112, 6.3: both lengths at once are an attempt at smuggling.
-        lengths = "content-length" in self.msg and "transfer-encoding" in self.msg
-        if lengths or self.msg.defects or self.msg.get_payload():
-            raise Unreachable("not an HTTP answer (malformed headers)")
+        if len(lengths) > 1 or self.msg.defects or self.msg.get_payload():
+            raise Unreachable("not an HTTP answer (malformed headers, or two lengths)")
+        if self.length is None and min(lengths).isdecimal():
+            self.length = int(min(lengths))
 
 
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
@@ -444,7 +445,7 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
         # Of a directory there OpenSSL reads what it needs when it verifies.
         capath = ssl.get_default_verify_paths().capath
         if not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
-            bundles = [path for path in _BUNDLES.split() if os.path.isfile("/etc/" + path)]
+            bundles = [path for path in _STORES.split() if os.path.isfile("/etc/" + path)]
             path = store = "/etc/" + bundles[0] if bundles else __import__("certifi").where()
     if path:
         try:
@@ -454,7 +455,3 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
     if ca_bundle and context.cert_store_stats()["crl"]:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context, store
-
-
-def _unreachable(reason: str, stage: str) -> Unreachable:
-    return Unreachable("%s: %s" % (stage, reason) if stage else reason, stage)

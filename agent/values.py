@@ -81,18 +81,23 @@ class Response:
 
 
 def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
-    """``body`` without gzip and deflate, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole."""
-    if coding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        return body[:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
-    import zlib
+    """``body`` without gzip and deflate, which come unasked, at most MAX_ANSWER_BYTES; whether it is whole.
 
-    for bits in (47, -15):  # with the head of gzip or zlib, or without any
+    As it is where it is not packed, whatever the header says: some take off the one and leave the other.
+    """
+    known = coding.strip().lower() in ("gzip", "x-gzip", "deflate")
+    for bits in (47, -15) if known else ():  # with the head of gzip or zlib, or without any
+        import zlib
+
         unpack = zlib.decompressobj(bits)
         try:
-            return unpack.decompress(body, MAX_ANSWER_BYTES), unpack.eof
+            found = unpack.decompress(body, MAX_ANSWER_BYTES)
         except zlib.error:
-            pass
-    return b"", False
+            continue
+        # Plain text, too, may begin like a deflated one.
+        if not unpack.unused_data and (unpack.eof or unpack.unconsumed_tail):
+            return found, unpack.eof
+    return body[:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
 
 
 class Unreachable(AgentError):
@@ -103,7 +108,7 @@ class Unreachable(AgentError):
 
     def __init__(self, reason: str, stage: str = "") -> None:
         super().__init__(reason, stage)
-        self.reason = reason
+        self.reason = "%s: %s" % (stage, reason) if stage else reason
         self.stage = stage
 
 

@@ -34,7 +34,7 @@ HELD_STATUSES = frozenset((401, 402, 403, 404, 405, 410, 451))
 # This very request was read and refused.
 REFUSED_STATUSES = frozenset((400, 413, 415, 422))
 # In a server's own words: about the key, whatever the status.
-_OF_THE_KEY = ("authenticat", "authori", "api key", "api_key", "api-key", "credential", "permis")
+_OF_THE_KEY = "authenticat authori api_key api-key apikey credential permis denied forbid".split()
 TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX = 200, 32, 8
 NOT_REPEATED = "(the server repeats a secret)"
 FOREIGN, WRONG_ADDRESS = "not an answer of this server", "wrong address, check base_url"
@@ -71,8 +71,8 @@ class Adapter:
         return repr((self.address, [key.fingerprint for key in self.keys]))
 
 
-def by_status(response: Response, now: float, pause_max_s: float) -> Verdict | None:
-    """The verdict where the status alone tells that nobody judged the record; None where it does not."""
+def by_status(response: Response, now: float, pause_max_s: float, else_: Verdict) -> Verdict:
+    """The verdict where the status alone tells that nobody judged the record; ``else_`` where it does not."""
     status, reason = response.status, "HTTP %d" % response.status
     if status == 407:
         return Verdict(OFFLINE, reason=reason + ": the proxy asks for credentials")
@@ -81,7 +81,7 @@ def by_status(response: Response, now: float, pause_max_s: float) -> Verdict | N
         reason += ": asked to wait %d s" % told_s
         return Verdict(THROTTLED, reason=reason, retry_after_s=told_s)
     busy = status in (408, 429) or 300 <= status < 400 or status >= 500
-    return Verdict(RETRY, reason=reason) if busy else None
+    return Verdict(RETRY, reason=reason) if busy else else_
 
 
 def by_claim(response: Response, claim: Any, now: float, secrets: Secrets) -> Verdict:
@@ -90,23 +90,30 @@ def by_claim(response: Response, claim: Any, now: float, secrets: Secrets) -> Ve
     ``claim`` is what the server's own JSON says: a code like an HTTP status, and a text. None for a gateway's or a
     portal's answer, whatever its status: that is nobody's word on the record or on the key.
     """
-    hint = by_status(response, now, PAUSE_MAX_S)
-    if hint is not None:
-        return hint
-    if claim is None:
-        return Verdict(RETRY, reason="HTTP %d: %s" % (response.status, foreign(response)))
-    code, text = claim
-    said = {response.status, code if type(code) is int else 0}
-    words = text.lower() if type(text) is str else ""
-    outcome = REFUSED if said & REFUSED_STATUSES else RETRY
-    if said & HELD_STATUSES or any(word in words for word in _OF_THE_KEY):
-        outcome = HELD
-    return Verdict(outcome, reason=brief(text, secrets) or "HTTP %d" % response.status)
+    found = Verdict(RETRY, reason="HTTP %d: %s" % (response.status, foreign(response)))
+    if claim is not None:
+        code, text = claim
+        said = {response.status, code if type(code) is int else 0}
+        words = text.lower().replace("api key", "apikey") if type(text) is str else ""
+        found.reason = brief(text, secrets) or "HTTP %d" % response.status
+        if said & HELD_STATUSES or any(word in words for word in _OF_THE_KEY):
+            found.outcome = HELD
+        elif said & REFUSED_STATUSES and "key" not in words:  # else of which one is unclear
+            found.outcome = REFUSED
+    return by_status(response, now, PAUSE_MAX_S, found)
 
 
 def foreign(response: Response, why: object = FOREIGN) -> object:
-    """What to say of an answer that is not our server's."""
-    return WRONG_ADDRESS if response.status == 404 else why
+    """What to say of an answer that is not our server's, or that something got into on its way."""
+    before, answer, _ = response.body.partition(b'{"')
+    if response.status == 404:
+        return WRONG_ADDRESS
+    if not response.complete:
+        return "the answer broke off, or is too long"
+    if answer and b" on line " in before:
+        return "the server sent a PHP notice before its answer"
+    packed = "content-encoding" in response.headers and not json_of(response)
+    return "the answer is packed, though nobody asked for that" if packed else why
 
 
 def _pause_s(response: Response, now: float) -> float:
@@ -163,6 +170,7 @@ def brief(value: Any, secrets: Secrets = ()) -> str:
 
 def bounded_errors(errors: Any, secrets: Secrets) -> dict[str, list[str]]:
     """A server's field -> messages: at most 32 fields of 8 messages of 200 characters."""
-    found = list(errors.items())[:FIELDS_MAX] if type(errors) is dict else []
-    lists = [(field, texts[:MESSAGES_MAX]) for field, texts in found if type(texts) is list]
-    return {brief(field, secrets): [brief(t, secrets) for t in texts] for field, texts in lists}
+    from .signatures.envelope import by_field
+
+    found = [(brief(name, secrets), texts) for name, texts in by_field(errors).items()]
+    return {n: [brief(t, secrets) for t in texts[:MESSAGES_MAX]] for n, texts in found[:FIELDS_MAX]}

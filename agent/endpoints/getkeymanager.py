@@ -96,10 +96,9 @@ class GetKeyManagerAdapter(Adapter):
         except AnswerStale as old:
             return Verdict(SKEWED, reason=str(old), code=receipt.code, timestamp=receipt.timestamp)
         except VerificationError as error:
-            hint = verdicts.by_status(response, now, verdicts.PAUSE_UNPROVEN_MAX_S)
-            why = verdicts.foreign(response, error)
-            reason = verdicts.brief("HTTP %d, not proven: %s" % (response.status, why))
-            return hint or Verdict(UNTRUSTED, reason=reason)
+            why = response.status, verdicts.foreign(response, error)
+            found = Verdict(UNTRUSTED, reason=verdicts.brief("HTTP %d, not proven: %s" % why))
+            return verdicts.by_status(response, now, verdicts.PAUSE_UNPROVEN_MAX_S, found)
         verdict = _by_code(receipt.code, receipt.message, receipt.errors, secrets)
         verdict.timestamp, verdict.proven = receipt.timestamp, True
         return verdict

@@ -64,7 +64,7 @@ def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = No
     if now is not None and not agrees(timestamp, now):
         raise stale("too far from the given time", timestamp, now)
     message = "; ".join(_texts(signed.get("message")))
-    return Receipt(code, message, _errors(signed.get("errors")), timestamp, key.name)
+    return Receipt(code, message, by_field(signed.get("errors")), timestamp, key.name)
 
 
 def read_json(data: bytes) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def _natural(signed: dict[str, Any], name: str) -> int:
     raise ValueError("no proper `%s`" % name)
 
 
-def _errors(value: Any) -> Errors:
-    """Field -> messages of whatever was signed: PHP's empty array, null, a text, lists within lists."""
+def by_field(value: Any) -> Errors:
+    """Field -> messages of whatever was said: PHP's empty array, null, a text, lists within lists."""
     fields = value if isinstance(value, dict) else {"": value}
     return {_texts(name)[0]: _texts(one) for name, one in fields.items() if name or _texts(one)}
 

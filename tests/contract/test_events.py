@@ -104,7 +104,9 @@ def test_an_object_that_raises_when_asked_for_its_class_is_a_mistake_like_any_ot
     [
         *((50, "50"), (3.2, "3.2"), (-0.5, "-0.5"), (0, "0"), (1e300, "1e+300")),
         *((2**1000, str(2**1000)), (fractions.Fraction(1, 4), "0.25")),
-        *((Number(1.5), "1.5"), (Whole(7), "7"), (decimal.Decimal("3.20"), "3.2")),
+        *((Number(1.5), "1.5"), (Whole(7), "7"), (decimal.Decimal("3.20"), "3.20")),
+        *((decimal.Decimal(text), text) for text in ("0." + "123456789" * 9, "1e+5", "-0.0")),
+        (decimal.Decimal("1." + "3" * 9000), "1." + "3" * 299),
         *((float(text), None) for text in ("nan", "inf", "-inf")),
         *((decimal.Decimal(text), None) for text in ("nan", "sNaN", "-Infinity", "1e999999")),
         *((10**400, None), (10**100_000, None), (fractions.Fraction(10**400), None)),

@@ -65,7 +65,7 @@ class Books(Lined):
         kept: list[Any] = list(whole.answers.values())
         book: Any = SimpleNamespace(fact=lambda kind, tag: whole.fact(kind, "t"))
         book.note = lambda kind, tag, **fields: kept.append(fields)
-        core: Any = SimpleNamespace(config=config(), user_identifier=lambda: "user")
+        core: Any = SimpleNamespace(config=config(), environ={}, user_identifier=lambda: "user")
         lane = Lane(reo(), core)
         lane.take(book, 100.0)
         promise(0 <= lane.remaining_s(100.0) <= 86400.0, "waits for %r s" % lane.remaining_s(100.0))
