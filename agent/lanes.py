@@ -46,7 +46,7 @@ class Lane:
     def __init__(self, adapter: Adapter, core: Core) -> None:
         self.adapter, config, user = adapter, core.config, core.user_identifier()
         proxies = config.proxy, config.proxy_auth, *map(core.environ.get, _PROXIES)
-        bundle = config.ca_bundle or core.environ.get("SSL_CERT_FILE", "")
+        bundle: Any = config.ca_bundle or core.environ.get("SSL_CERT_FILE", "")
         self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, _content(bundle)))
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()

@@ -381,7 +381,7 @@ class _Answer(_Base):  # type: ignore[misc]
         if len(lengths) > 1 or self.msg.defects or self.msg.get_payload():
             raise Unreachable("not an HTTP answer (malformed headers, or two lengths)")
         if self.length is None and min(lengths).isdecimal():
-            self.length = int(min(lengths))
+            self.length: Any = int(min(lengths))
 
 
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
