@@ -255,10 +255,8 @@ class _Line:
         with suppress(Exception):  # broken off
             body = answer.read(MAX_ANSWER_BYTES + 1, decode_content=False)
             whole = not answer.length_remaining
-        # What TLS has read beyond the answer shows to nobody; of anything else urllib3 sees that it waits.
-        if not (whole and answer.closed) or getattr(self.connection.sock, "pending", int)():
-            answer.close()
-            self.over = True
+        self.over |= not (whole and answer.closed)
+        answer.close()
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
         body, unpacked_whole = unpacked(body, headers.get("content-encoding", ""))
         return Response(answer.status, headers, body, whole and unpacked_whole)
@@ -297,8 +295,7 @@ class _Line:
 
     def forked(self) -> None:
         """In the child: let go of the parent's sockets, which a thread may hold that is not here."""
-        sock: Any
-        for sock in (self.handle, getattr(self.connection, "sock", None)):
+        for sock in (self.handle, getattr(self.connection, "sock", self.handle)):
             with suppress(Exception):
                 os.close(sock.detach())
 
@@ -363,7 +360,7 @@ class _Connection(_Base):  # type: ignore[misc]
 
 
 class _Answer(_Base):  # type: ignore[misc]
-    """http.client's answer, past every 1xx."""
+    """http.client's answer, past every 1xx, which ends the connection where more than that was read."""
 
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
@@ -382,6 +379,13 @@ class _Answer(_Base):  # type: ignore[misc]
             raise Unreachable("not an HTTP answer (malformed headers, or two lengths)")
         if self.length is None and min(lengths).isdecimal():
             self.length: Any = int(min(lengths))
+
+    def _close_conn(self) -> None:
+        """The body was read. What came behind it, in a buffer or in that of TLS, would show to nobody."""
+        with suppress(Exception):  # nothing is there
+            self.line._sock.settimeout(0)
+            self.line.over |= self.fp.peek(1) != b""
+        super()._close_conn()
 
 
 def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:

@@ -133,6 +133,11 @@ _NETWORK = (
     ("wrong version", _NO_TLS),
     ("record layer", _NO_TLS),
     (
+        "headers",
+        "whoever runs the server, or a gateway before it, has to mend the headers of its answers: so they "
+        "cannot be read safely",
+    ),
+    (
         "not an http answer",
         "what answers there does not speak HTTP: check the port in base_url; " + _ANSWERS,
     ),
@@ -157,7 +162,21 @@ _NETWORK = (
     ("time", _SILENT),
     ("", "check base_url, network, proxy and firewall"),
 )
+# The record may be saved, and is sent again until its answer can be read.
+_CLOTHES = (
+    (
+        "PHP notice",
+        "whoever runs the server has to switch display_errors off there, and mend what it complains of",
+    ),
+    (
+        "packed",
+        "whoever runs the server, or a gateway before it, has to leave its answers unpacked: that is all "
+        "that was asked for",
+    ),
+    ("broke off", _ENDED),
+)
 _UNTRUSTED = (
+    *_CLOTHES,
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     (
         "not JSON",
@@ -172,6 +191,7 @@ _UNTRUSTED = (
     ),
 )
 _RETRY = (
+    *_CLOTHES,
     ("HTTP 3", "base_url may have moved (give the new address), or " + _ANSWERS),
     ("HTTP 5", "the server has trouble; it is asked again, and spool replay tries at once"),
     ("HTTP 429", "the server has too much to do; it is asked again, nothing to do"),
@@ -268,6 +288,8 @@ def for_wait(waiting: str, reason: str) -> str:
 def for_failure(reason: str) -> str:
     """What to do about an endpoint after that failure."""
     outcome, _, seen = reason.partition(": ")
+    if WRONG_ADDRESS in reason:
+        return "put base_url right: there is a server, but not this API; then spool replay"
     if outcome == "skewed":
         return _SKEWED
     if outcome == "untrusted":
@@ -277,8 +299,6 @@ def for_failure(reason: str) -> str:
     if outcome == "retry" or reason.endswith(FOREIGN):
         return _first(_RETRY, seen)
     # Without an outcome it is what the server said: to wait, or that it refuses us.
-    if seen == WRONG_ADDRESS:
-        return "put base_url right: there is a server, but not this API; then spool replay --held"
     return _THROTTLED if seen.startswith("asked to wait") else _HELD
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from .stage import Stage
 
-GROUPS = "Proxies", "Certificates", "Hostile and half-broken networks"
-PROXIES, CERTIFICATES, HOSTILE = GROUPS
+GROUPS = "Proxies", "Certificates", "Hostile and half-broken networks", "Answers"
+PROXIES, CERTIFICATES, HOSTILE, ANSWERS = GROUPS
 
 
 class Situation(NamedTuple):
@@ -70,7 +70,7 @@ def program(name: str) -> str:
 
 def everything() -> list[Situation]:
     """All of them, in the order of the table."""
-    from . import certificates, distant, hostile, proxies
+    from . import answers, certificates, distant, hostile, proxies
 
-    assert all((proxies, certificates, hostile, distant))
+    assert all((proxies, certificates, hostile, distant, answers))
     return sorted(SITUATIONS, key=lambda one: GROUPS.index(one.group))
