@@ -143,6 +143,17 @@ def test_addresses_that_are_refused(address: str) -> None:
         assert error.field == "base_url" and SECRET not in str(error)
 
 
+def test_an_address_as_the_documents_show_it_is_refused_with_the_right_one() -> None:
+    """Else every record goes to a path that is not there."""
+    for make, path in ((getkeymanager, "/api/v1/send-telemetry-data"), (reo, "/api/product/usage")):
+        for end in (path, path.rpartition("/")[0], path.rpartition("/")[0] + "/"):
+            for right in ("https://h.example", "https://h.example:8443/keys"):
+                error = refusal(make, base_url=right + end)
+                assert error.field == "base_url" and str(error).endswith("allowed is " + right)
+        for other in ("https://h/api", "https://h/api/v10", "https://h/api/products"):
+            assert make(base_url=other).base_url == other
+
+
 # --- endpoints ----------------------------------------------------------------------------------
 
 

@@ -29,12 +29,13 @@ class Server(Scripted):
         super().__init__(lambda name: self.answers.get(name, self.else_))
 
 
+@pytest.mark.parametrize("max_bytes", [10_000_000, 150_000])
 @pytest.mark.parametrize("side", SIDES)
-def test_a_gateway_that_says_400_kills_none_of_300(at: Desk, side: str) -> None:
+def test_a_gateway_that_says_400_kills_none_of_300(at: Desk, side: str, max_bytes: int) -> None:
     server = Server(side)
     server.else_ = HTML
     names = ["r%03d" % n for n in range(300)]
-    given: dict[str, Any] = {"only": side, "transport": server, "durability": "process"}
+    given: dict[str, Any] = {"only": side, "transport": server, "max_bytes": max_bytes}
     with at.agent(**given, **SIDES[side]) as product:
         put(product, side, *names)
         for n in range(15):  # each costs one probe, and never the same one twice
@@ -103,6 +104,22 @@ def test_twelve_answers_that_count_make_a_dead_letter(at: Desk, status: int) -> 
             most = COUNTS[status]
             assert (report.delivered, report.dead) == (1, int(most is not None and n >= most)), n
         assert Counter(server.sent)["poison"] == 1 + (most or 14)
+
+
+def test_a_key_that_comes_and_goes_kills_nothing_however_it_is_called(at: Desk) -> None:
+    """Beside a proof each time, which makes a refusal count."""
+    for text in ("Invalid API Key", "Authentication failure.", "This key is unknown", "Forbidden"):
+        server = Server("usage")
+        server.else_ = response(400, {"response_code": 400, "response": text, "status": "failure"})
+        with at.agent(only="usage", transport=server) as product:
+            for n in range(4):
+                put(product, "usage", "good%d" % n, *["bad"][n:])
+                server.answers = {"good%d" % n: YES["usage"]}
+                product.flush()
+                at.clock.advance(86400)
+            assert product.status()["dead"] == 0
+            server.else_ = YES["usage"]
+            assert product.flush().drained
 
 
 @pytest.mark.parametrize("answer", [HTML, NO["usage"], response(500), DOWN])

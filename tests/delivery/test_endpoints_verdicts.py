@@ -77,7 +77,8 @@ def test_a_stored_record_is_stored_whatever_the_shape_of_the_rest(errors: Any, s
         found = judge(getkeymanager(), response(200, signed_body({**odd, "code": code})))
         assert (found.outcome, found.code, found.errors) == (FLAGGED, 831, said)
         for status in (200, 400):
-            assert outcome(unsigned(), status, {"response": {**odd, "code": code}}) == FLAGGED
+            found = judge(unsigned(), response(status, {"response": {**odd, "code": code}}))
+            assert (found.outcome, found.code, found.errors) == (FLAGGED, 831, said)
     bare = b"\xef\xbb\xbf" + signed_body({"code": "830", "timestamp": int(NOW)})
     assert outcome(getkeymanager(), 200, bare) == outcome(unsigned(), 200, bare) == DELIVERED
 
@@ -141,6 +142,21 @@ def test_a_wrong_address_is_called_so_signed_or_not(kind: str) -> None:
     for body in (b"", PORTAL, b'{"message": "Not Found"}'):
         reason = judge(ADAPTERS[kind](), response(404, body)).reason
         assert reason.startswith("HTTP 404") and reason.endswith(WRONG_ADDRESS)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_what_is_between_us_and_an_answer_is_named(kind: str) -> None:
+    yes = json.dumps(SUCCESS).encode() if kind == "reo" else signed_body(receipt(830))
+    notices = b"\nWarning: x in /a.php on line 3\n", b"<b>Notice</b>: x on line <b>3</b><br />\n"
+    found = {
+        response(200, notice + yes): "sent a PHP notice before its answer" for notice in notices
+    }
+    found[response(200, yes[1:], content_encoding="br")] = "the answer is packed"
+    found[response(200, yes, False)] = "the answer broke off"
+    found[response(200, b"<html>The way is on line 5</html>")] = ": "
+    for answer, why in found.items():
+        reason = judge(ADAPTERS[kind](), answer).reason
+        assert why in reason and ("PHP" in reason) == ("PHP" in why), reason
 
 
 # --- what the status alone tells, for every endpoint --------------------------------------------
@@ -238,6 +254,7 @@ def test_a_2xx_that_is_no_success(body: bytes) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Authentication Failure", "Authentication failure.", "Invalid API Key", "Unknown x-api-key"]
+    + ["Access denied", "Forbidden", "ApiKey expired"]
     + ["The api_key is not authorized", "Invalid credentials", "no permission for this product"],
 )
 def test_trouble_with_the_key_is_no_records_fault(status: int, text: str) -> None:
@@ -245,6 +262,8 @@ def test_trouble_with_the_key_is_no_records_fault(status: int, text: str) -> Non
     assert (found.outcome, found.reason) == (HELD, text)
     claimed = {"response": {"code": 104, "message": text}}
     assert outcome(unsigned(), status, claimed) == HELD
+    # Of whatever key it may be, it is not in so many words about the record.
+    assert outcome(reo(), status, failure(400, "Unknown key")) in (RETRY, HELD)
 
 
 @pytest.mark.parametrize("code", [401, 402, "403", 404, 405, "410", 451])

@@ -23,16 +23,25 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "keys": (slice(1), slice(9)),  # of the collector's
     "proxy": (None, "direct"),
     "proxy_auth": ("user:secret", "user:another"),
-    "ca_bundle": (None, "a bundle"),
+    "ca_bundle": (None, "ca.pem holds old"),
+    "what it holds": ("ca.pem holds old", "ca.pem holds new"),
+    "SSL_CERT_FILE": ("ca.pem holds old", "ca.pem holds new"),
+    "HTTPS_PROXY": ("http://127.0.0.1:9", ""),
     "nothing": (None, None),
+    # As of a program in one file, which unpacks it to another place each time.
+    "no more than where it lies": ("ca.pem holds old", "other.pem holds old"),
 }
 
 
 def settings(at: Desk, place: Path, name: str, value: Any) -> dict[str, Any]:
     if name == "keys":
         value = at.collector.public_keys[value]
-    if value == "a bundle":
-        value = str(Authority(place).path)
+    if " holds " in str(value):
+        path, _, text = value.partition(" holds ")
+        (place / path).write_text(text)
+        name, value = name if name.isupper() else "ca_bundle", str(place / path)
+    if name.isupper():
+        return {"environ": {name: value}}
     return {} if name == "nothing" else {name: value}
 
 
@@ -42,15 +51,15 @@ def test_whoever_corrects_what_may_have_caused_a_wait_ends_it(
     at: Desk, tmp_path: Path, change: str, fault: str
 ) -> None:
     """An address, too: ``cause`` in ``test_endpoints_requests.py``."""
-    first, second = (settings(at, tmp_path, change, value) for value in CHANGES[change])
+    first, second = CHANGES[change]
     at.collector.fault(fault, count=1)
-    with at.agent(only="licence", **first) as product:
+    with at.agent(only="licence", **settings(at, tmp_path, change, first)) as product:
         product.call_home()
         product.flush()
         assert endpoint(product)["waiting"] == WAITS[fault]
-    with at.agent(only="licence", **second) as product:
+    with at.agent(only="licence", **settings(at, tmp_path, change, second)) as product:
         pass_(product)
-        assert product.status()["pending"] == (change == "nothing")
+        assert product.status()["pending"] == (change[:2] == "no")
 
 
 @pytest.mark.parametrize("change", [{"proxy": "direct"}, {"api_key": "another"}, {"ca_bundle": 1}])

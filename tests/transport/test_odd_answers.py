@@ -25,6 +25,7 @@ LINES = {
     "interim answers": (INTERIM + YES, INTERIM + YES, 2),
     "interim ones alone, the last too late": (INTERIM, YES, 0),
     "two answers": (YES + YES, b"", 2),
+    "an answer, and another one's beginning": (YES + INTERIM, YES, 2),
     "more than its length": (ok(b"") + YES, b"", 0),
     "a body where none may be": (b"HTTP/1.1 204 No\r\n\r\n" + YES, b"", 0),
     "less than its length": (YES.replace(b"\r\n\r\n", b"\r\nX: y\r\n\r\n")[:-9], YES, 0),
