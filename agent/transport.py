@@ -255,7 +255,6 @@ class _Line:
         with suppress(Exception):  # broken off
             body = answer.read(MAX_ANSWER_BYTES + 1, decode_content=False)
             whole = not answer.length_remaining
-        self.over |= not (whole and answer.closed)
         answer.close()
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
         body, unpacked_whole = unpacked(body, headers.get("content-encoding", ""))

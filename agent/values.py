@@ -95,7 +95,7 @@ def unpacked(body: bytes, coding: str) -> tuple[bytes, bool]:
         except zlib.error:
             continue
         # Plain text, too, may begin like a deflated one.
-        if not unpack.unused_data and (unpack.eof or unpack.unconsumed_tail):
+        if not unpack.unused_data:
             return found, unpack.eof
     return body[:MAX_ANSWER_BYTES], len(body) <= MAX_ANSWER_BYTES
 

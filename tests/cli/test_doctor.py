@@ -158,7 +158,12 @@ def test_each_answer_is_explained_and_has_its_own_advice(
         ("offline: ", "check base_url"),
         ("HTTP 403", "API key"),
         ("HTTP 403: not an answer of this server", "a proxy or something else"),
-        ("HTTP 404: wrong address, check base_url", "put base_url right"),
+        ("HTTP 404, not proven: wrong address, check base_url", "put base_url right"),
+        ("untrusted: HTTP 404, not proven: wrong address, check base_url", "put base_url right"),
+        ("retry: HTTP 404: wrong address, check base_url", "put base_url right"),
+        ("untrusted: HTTP 200, not proven: the server sent a PHP notice before its", "display_err"),
+        ("retry: HTTP 200: the answer is packed, though nobody asked for that", "unpacked"),
+        ("offline: answer: not an HTTP answer (too many headers)", "mend the headers"),
     ],
 )
 def test_a_reason_that_was_kept_leads_to_the_advice(reason: str, word: str) -> None:
