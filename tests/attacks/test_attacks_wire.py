@@ -95,18 +95,6 @@ def test_a_decompression_bomb(line: Scene, coding: str) -> None:
         line.recovers(product)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_a_genuine_answer_may_be_packed(line: Scene, coding: str) -> None:
-    """We asked for identity; whoever packs it regardless, as filters do, changes nothing of its text."""
-    pack = gzip.compress if coding == "gzip" else zlib.compress
-    line.attack = lambda request, honest: http_answer(
-        pack(honest().partition(b"\r\n\r\n")[2]), 200, "Content-Encoding: " + coding
-    )
-    with line.agent() as product:
-        line.delivers(product, "first", "second")
-    assert b"Accept-Encoding: identity" in line.middle.requests[0]
-
-
 HEADS = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(GENUINE),
