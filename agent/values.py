@@ -111,9 +111,6 @@ class Unreachable(AgentError):
         self.reason = "%s: %s" % (stage, reason) if stage else reason
         self.stage = stage
 
-    def __str__(self) -> str:
-        return self.reason
-
 
 class Withheld(Unreachable):
     """``request.may_send()`` said no: nothing was sent, and nothing is wrong with the endpoint."""
