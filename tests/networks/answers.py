@@ -18,7 +18,7 @@ What = Callable[[Ask], bytes]
 
 
 def says(stage: Stage, what: What, outcome: str = "", copies: int = 1, count: int = 1) -> None:
-    """To each request, of either endpoint, comes ``what``: it may ``ask`` the server behind. Then all is right again."""
+    """To each request, of either endpoint, comes ``what``: it may ``ask`` the server behind. Then all is well."""
 
     def act(number: int, connection: socket.socket, ask: Ask) -> None:
         connection.sendall(what(lambda: ask().partition(b"\r\n\r\n")[2]))
