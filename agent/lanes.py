@@ -160,7 +160,7 @@ def _content(path: str) -> object:
     """What a file holds: a mended one keeps its path, and a program in one file unpacks it elsewhere at each start."""
     try:
         with open(path if os.path.isfile(path) else "", "rb") as file:  # a pipe would have no end
-            return file.read()
+            return sha256(file.read(1 << 20)).digest()
     except Exception:  # of any kind, where the host audits what is opened
         return path
 
