@@ -162,7 +162,9 @@ def full_queue() -> Iterator[int]:
 
 
 def relay(one: socket.socket, two: socket.socket) -> None:
-    """Pass on both ways until one of them ends."""
+    """Pass on both ways until one of them ends, each piece at once: a request may come as two."""
+    for sock in (one, two):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while True:
         for source in select.select([one, two], [], [])[0]:
             source.setblocking(False)
