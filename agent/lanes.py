@@ -46,8 +46,9 @@ class Lane:
     def __init__(self, adapter: Adapter, core: Core) -> None:
         self.adapter, config, user = adapter, core.config, core.user_identifier()
         proxies = config.proxy, config.proxy_auth, *map(core.environ.get, _PROXIES)
-        bundle: Any = config.ca_bundle or core.environ.get("SSL_CERT_FILE", "")
-        self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, _content(bundle)))
+        # Of what the environment names only the name: on a dead mount a look at it would hold up the host.
+        bundle = core.environ.get("SSL_CERT_FILE"), _content(str(config.ca_bundle or ""))
+        self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, bundle))
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()
         # In a row; broken: requests that ended with their process.

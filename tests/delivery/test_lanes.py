@@ -25,7 +25,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "proxy_auth": ("user:secret", "user:another"),
     "ca_bundle": (None, "ca.pem holds old"),
     "what it holds": ("ca.pem holds old", "ca.pem holds new"),
-    "SSL_CERT_FILE": ("ca.pem holds old", "ca.pem holds new"),
+    "SSL_CERT_FILE": ("ca.pem holds old", "other.pem holds new"),
     "HTTPS_PROXY": ("http://127.0.0.1:9", ""),
     "nothing": (None, None),
     # As of a program in one file, which unpacks it to another place each time.
