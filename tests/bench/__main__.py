@@ -1,10 +1,9 @@
-"""``python -m tests.bench``: what the host pays, beside a bare interpreter, beside floors, beside peers."""
+"""``python -m tests.bench``: what the host pays, beside a bare interpreter and beside floors."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import shutil
@@ -13,20 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from . import cold, exit, interference, measure, peers, replay, report, verify, warm
-from .measure import Context, Result
+from support import tables
+
+from . import cold, exit, interference, measure, replay, verify, warm
+from .measure import Aim, Context, Result
 
 EXAMPLES = """
 examples:
   python -m tests.bench
   python -m tests.bench import cold --rounds 31
-  python -m tests.bench --json bench.json --report vendor_notes/PERFORMANCE.md
-  python -m tests.bench --from bench.json --report vendor_notes/PERFORMANCE.md
+  python -m tests.bench --report vendor_notes/PERFORMANCE.md
 
 groups: %s
-Peers are installed from PyPI into .bench/peers on first use; state lies below .bench, on the disk of the checkout.
+State lies below .bench, on the disk of the checkout.
 """
 GROUPS: dict[str, Callable[[Context], Result]] = {
     "import": cold.importing,
@@ -40,40 +40,27 @@ GROUPS: dict[str, Callable[[Context], Result]] = {
 
 
 def say(text: str) -> None:
-    sys.stderr.write(text + "\n")  # in one piece: several threads say something
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)
 
 
-def about(rounds: int) -> dict[str, Any]:
+def about(name: str) -> str:
     """What the figures depend on."""
-    return {
-        "python": platform.python_version(),
-        "platform": "%s %s" % (platform.system(), platform.machine()),
-        "cpus": os.cpu_count() or 0,
-        "load": "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown",
-        "date": datetime.date.today().isoformat(),
-        "rounds": rounds,
-    }
+    load = "%.1f" % os.getloadavg()[0] if hasattr(os, "getloadavg") else "unknown"
+    facts = platform.system(), platform.machine(), os.cpu_count() or 0, load
+    where = "Python %s on %s %s, %d CPUs, load %s" % (platform.python_version(), *facts)
+    return "`python -m tests.bench %s`: %s, %s." % (name, where, datetime.date.today().isoformat())
 
 
-def measured(groups: list[str], rounds: int, with_peers: bool) -> dict[str, Any]:
-    """Run the groups; the result as JSON-ready values."""
-    with_peers &= bool({"import", "warm", "exit"} & set(groups))
-    found, missing = peers.install(say) if with_peers else ({}, {})
-    for name, why in missing.items():
-        say("%s: left out: %s" % (name, why))
+def measured(name: str, rounds: int) -> Result:
+    """Run one group, in a directory of its own."""
+    began = time.perf_counter()
     measure.HERE.mkdir(exist_ok=True)
-    results: dict[str, Any] = {"about": about(rounds), "groups": {}}
-    for name in groups:
-        began = time.perf_counter()
-        work = Path(tempfile.mkdtemp(prefix="work-", dir=measure.HERE))
-        try:
-            result = GROUPS[name](Context(rounds, found, work, say, missing))
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        results["groups"][name] = measure.as_json(result)
+    work = Path(tempfile.mkdtemp(prefix="work-", dir=measure.HERE))
+    try:
+        return GROUPS[name](Context(rounds, work, say))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
         say("%s: %.0f s" % (name, time.perf_counter() - began))
-    return results
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,9 +72,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("groups", nargs="*", metavar="GROUP", help="default: all")
     made.add_argument("--rounds", type=int, default=11, metavar="N", help="turns (11)")
-    made.add_argument("--no-peers", dest="peers", action="store_false", help="ours and floors only")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    made.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing")
     made.add_argument("--report", type=Path, metavar="FILE", help="fill the blocks of a document")
     return made
 
@@ -101,18 +85,16 @@ def main(argv: Optional[list[str]] = None) -> int:
         options.error("no group %r; known are %s" % (unknown[0], " ".join(GROUPS)))
     if given.rounds < 1:
         options.error("--rounds: at least 1")
-    if given.source:
-        results = json.loads(given.source.read_text("utf-8"))
-    else:
-        results = measured(given.groups or list(GROUPS), given.rounds, given.peers)
-    for name, result in results["groups"].items():
-        print("== %s\n%s\n" % (name, report.terminal(result)))
-    print(report.summary(results["groups"]))
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    if given.report:
-        for name in report.fill(given.report, results["groups"], results["about"]):
+    aims: list[Aim] = []
+    for name in given.groups or GROUPS:
+        told = about(name)
+        result = measured(name, given.rounds)
+        text = "\n".join([told, "", *result.lines()])
+        print(text + "\n", flush=True)
+        aims += result.aims
+        if given.report and not tables.fill(given.report, "bench", name, text):
             say("%s has no block for %r" % (given.report, name))
+    print("%d of %d aims met" % (sum(aim.met for aim in aims), len(aims)))
     return 0
 
 

@@ -1,6 +1,6 @@
 """What loading costs, and how long it takes from the start of the interpreter to a durable record.
 
-Importing is held against the peers. The floor of a record creates a directory and a file, writes one checksummed line
+The floor of a record creates a directory and a file, writes one checksummed line
 of JSON and syncs both: no program that promises durability does less. All run fresh, under the same flags, on the disk
 of the checkout.
 """
@@ -8,11 +8,11 @@ of the checkout.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from . import measure
 from .measure import Aim, Context, Figure, Result, Table
-from .peers import PEERS
 
 BARE = measure.program("mark()\ntell()")
 
@@ -50,10 +50,10 @@ tell()
 """)
 TIMES_THE_FLOOR = 4.0
 
-# Modules from site-packages, the peer's own top-level package left out.
 FACTS = """
+mark()
 others = [name for name, module in list(sys.modules.items())
-          if "site-packages" in str(getattr(module, "__file__", None) or "") and name.partition(".")[0] != %r]
+          if "site-packages" in str(getattr(module, "__file__", None) or "")]
 told["modules"], told["others"] = len(sys.modules), len(others)
 import os
 try:
@@ -62,57 +62,27 @@ except OSError:
     told["rss"] = 0.0
 tell()
 """
-OURS = {
+IMPORTS = {
+    "bare": "",
     "agent": "import agent",
     "agent, its names used": "import agent; agent.Agent, agent.Config, agent.GetKeyManager",
 }
-LIGHTEST_SHARE = 0.1
 
 
 def importing(context: Context) -> Result:
-    """What importing costs the host; the row below ours says what comes when a name is used."""
+    """What importing costs the host; the second row says what comes when a name is used."""
+    programs = {name: partial(measure.run, measure.ours(c + FACTS)) for name, c in IMPORTS.items()}
+    measure.in_turns(programs, 1)  # has the files read and compiled
+    found = measure.in_turns(programs, context.rounds)
+    bare = found.pop("bare")
     columns = ["ms", "modules", "third-party modules", "resident MB"]
     table = Table("Import, over a bare interpreter", columns)
-    sources = {"bare": ("", measure.SITE, "pass")}
-    paths = [str(measure.ROOT), *measure.SITE]
-    sources.update({name: ("agent", paths, code) for name, code in OURS.items()})
-    for name, peer in PEERS.items():
-        if peer.code and name in context.peers:
-            own = peer.code.split()[1].partition(".")[0]
-            sources[name] = (own, [str(context.peers[name])], peer.code)
-    works: dict[str, Callable[[], float]] = {}
-    told, missing = {}, dict(context.missing)
-    for name, (own, paths, code) in sources.items():
-        context.say("import: %s" % name)
-        try:  # this also has the files read and compiled
-            told[name] = measure.run(measure.program(code + FACTS % own, paths)).told
-        except RuntimeError as error:
-            missing[name] = str(error).splitlines()[-1]
-        else:
-            works[name] = _timed(measure.program(code + "\nmark()\ntell()", paths))
-    found = measure.in_turns(works, context.rounds)
-    bare, base = told.pop("bare"), found.pop("bare")
-    for name, times in found.items():
-        more, rss = told[name]["modules"] - bare["modules"], told[name]["rss"] - bare["rss"]
-        table.add(name, measure.over(times, base), more, told[name]["others"], [rss])
-    for name, why in missing.items():
-        if PEERS[name].code:
-            table.notes.append("%s was not measured: %s" % (name, why))
-    return Result([table], list(_aims(table)))
-
-
-def _timed(source: str) -> Callable[[], float]:
-    return lambda: measure.run(source).marks[0]
-
-
-def _aims(table: Table) -> Iterator[Aim]:
-    cost = table.rows["agent"][0].median
-    peers = {name: row[0].median for name, row in table.rows.items() if name not in OURS}
-    if peers:
-        lightest = min(peers, key=lambda name: peers[name])
-        share = max(cost, 0.0) / peers[lightest]
-        yield Aim("import, beside the lightest peer (%s)" % lightest, share, LIGHTEST_SHARE)
-    yield Aim("third-party modules that importing loads", float(table.rows["agent"][2]), 0, "")
+    for name, runs in found.items():
+        times = measure.over([r.marks[0] for r in runs], [r.marks[0] for r in bare])
+        more, rss = (runs[0].told[what] - bare[0].told[what] for what in ("modules", "rss"))
+        table.add(name, times, more, runs[0].told["others"], [rss])
+    loaded = float(table.rows["agent"][2])
+    return Result([table], [Aim("third-party modules that importing loads", loaded, 0, "")])
 
 
 def group(context: Context) -> Result:

@@ -1,24 +1,20 @@
 """How long the end of a program takes while something is being sent, whatever the server does.
 
 A program records one event, gives the worker time to be in the middle of sending it, and ends. The exit is what passes
-from its last statement to the end of the process. The peers do the same, each with its own defaults.
+from its last statement to the end of the process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from . import measure, servers
 from .measure import Aim, Context, Result, Table
-from .peers import PEERS
 
 EXIT_TIMEOUT_S = 0.25
 WORST_MS = 332.0
 SETTLED_S = 0.7  # loading what it sends with takes 0.1 s
-PEER_LIMIT_S = 20.0
 PENDING = 3_000  # takes longer than SETTLED_S
 
 AGENT = measure.ours("""
@@ -35,13 +31,6 @@ tell()
 BARE = measure.program("import time\ntime.sleep(0.05)\nmark()\ntell()")
 # Taking apart what is loaded for sending takes the interpreter a while too.
 LOADED = measure.ours("import urllib3, nacl.signing, time\ntime.sleep(0.05)\nmark()\ntell()")
-PEER = """
-port = int(sys.argv[1])
-%s
-mark()
-%s
-tell()
-"""
 
 
 def group(context: Context) -> Result:
@@ -72,41 +61,10 @@ def group(context: Context) -> Result:
         works["resolver silent"] = ours("resolver", "https://keys.acme.example")
         context.say("exit: %d scenes, %d rounds" % (len(works), rounds))
         found = measure.in_turns(works, rounds)
-        silent = stack.enter_context(servers.silent())
-        told = _peers(context, silent)
     table = Table("Exit with exit_timeout_s=%g" % EXIT_TIMEOUT_S, ["ms", "worst ms"])
     for name, values in found.items():
         table.add(name, [1e3 * value for value in values], [1e3 * max(values)])
     worst = {name: max(found[name]) for name in (*servers.HOLES, "resolver silent")}
     slowest = max(worst, key=lambda name: worst[name])
     text = "the longest exit behind any black hole (%s)" % slowest
-    result = Result([table], [Aim(text, 1e3 * worst[slowest], WORST_MS, "ms")])
-    if told:
-        title = "Recording one event and ending, behind a server that accepts and never answers"
-        others = Table(title, ["seconds"])
-        others.add("agent", found["server accepts, never answers"])
-        for name, text in told.items():
-            others.add(name, text)
-        others.notes.append(
-            "Peers with their defaults, one run each, ended after %g s." % PEER_LIMIT_S
-        )
-        result.tables.append(others)
-    return result
-
-
-def _peers(context: Context, port: int) -> dict[str, str]:
-    names = [name for name, peer in PEERS.items() if peer.record and name in context.peers]
-    context.say("exit: %d peers, up to %g s" % (len(names), PEER_LIMIT_S))
-
-    def work(name: str) -> str:
-        peer = PEERS[name]
-        source = measure.program(PEER % (peer.code, peer.record), [context.peers[name]])
-        try:
-            return "%.2f" % measure.run(source, port, limit_s=PEER_LIMIT_S).after_s
-        except subprocess.TimeoutExpired:
-            return "over %g" % PEER_LIMIT_S
-        except RuntimeError as error:
-            return "failed: " + str(error).splitlines()[-1][:60]
-
-    with ThreadPoolExecutor(max(1, len(names))) as pool:  # they only wait
-        return dict(zip(names, pool.map(work, names)))
+    return Result([table], [Aim(text, 1e3 * worst[slowest], WORST_MS, "ms")])

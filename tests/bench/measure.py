@@ -7,7 +7,6 @@ to all. Compared are figures of one turn; ratios survive a noisy machine, absolu
 from __future__ import annotations
 
 import ast
-import json
 import os
 import shutil
 import statistics
@@ -21,8 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import tables
+
 ROOT = Path(__file__).resolve().parents[2]
-# Peers, and the state directories: on the disk of the checkout, not in memory.
+# The state directories: on the disk of the checkout, not in memory.
 HERE = ROOT / ".bench"
 LIMIT_S = 120.0
 # Where this interpreter's own libraries are: urllib3 and PyNaCl among them.
@@ -67,12 +68,22 @@ class Table:
 
     title: str
     columns: list[str]
-    rows: dict[str, list[Any]] = field(default_factory=dict)  # a Figure, a text or None per column
+    rows: dict[str, list[Any]] = field(default_factory=dict)  # a Figure, a number or a text
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, *cells: Any) -> None:
         assert len(cells) == len(self.columns)
         self.rows[name] = [Figure.of(cell) if isinstance(cell, list) else cell for cell in cells]
+
+    def lines(self) -> list[str]:
+        rows = [
+            [name, *(number(c) if isinstance(c, (int, float)) else str(c) for c in cells)]
+            for name, cells in self.rows.items()
+        ]
+        shown = ["**%s**" % self.title, "", *tables.table(["", *self.columns], rows), ""]
+        for note in self.notes:
+            shown += [*tables.folded(note), ""]
+        return shown
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,11 @@ class Aim:
     def met(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    def __str__(self) -> str:
+        bound, verdict = "least" if self.at_least else "most", "met" if self.met else "**missed**"
+        value, limit = ((number(v) + " " + self.unit).strip() for v in (self.value, self.limit))
+        return "- %s: %s, aim at %s %s: %s" % (self.text, value, bound, limit, verdict)
+
 
 @dataclass
 class Result:
@@ -97,16 +113,19 @@ class Result:
     tables: list[Table] = field(default_factory=list)
     aims: list[Aim] = field(default_factory=list)
 
+    def lines(self) -> list[str]:
+        """As a document has it; no line but those of tables is wide."""
+        shown = [line for table in self.tables for line in table.lines()]
+        return shown + [line for aim in self.aims for line in tables.folded(str(aim))]
+
 
 @dataclass
 class Context:
     """What the groups are told, and the directory that they may fill."""
 
     rounds: int
-    peers: Mapping[str, Path]  # name: its site-packages
     work: Path
     say: Callable[[str], None]
-    missing: Mapping[str, str] = field(default_factory=dict)  # a peer's name: why it is not there
 
     def directory(self) -> Path:
         """An empty directory of its own."""
@@ -223,14 +242,6 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> float:
 def quantile(values: Sequence[float], share: float) -> float:
     found = sorted(values)
     return found[min(len(found) - 1, int(len(found) * share))]
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    return json.loads(json.dumps(result, default=_plain))  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    return {**vars(value), "met": value.met} if isinstance(value, Aim) else dict(vars(value))
 
 
 PRODUCT = """

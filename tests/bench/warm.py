@@ -1,12 +1,13 @@
 """What one recording call costs once everything is loaded, beside a raw write and fsync in the same process, in turns.
 
 The agent's worker lives, as in a product, but does not deliver before it is told to. Each call alternates with the
-floor: a write of as many bytes to an open file, and fsync. Peers are spools from PyPI, each doing what it calls safe.
+floor: a write of as many bytes to an open file, and fsync.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from . import measure
 from .measure import Aim, Context, Figure, Result, Table
@@ -62,27 +63,6 @@ if several:
 tell()
 os._exit(0)
 """)
-SPOOLS = {
-    "persist-queue SQLiteAckQueue": """
-import persistqueue
-queue = persistqueue.SQLiteAckQueue(os.path.join(sys.argv[1], "peer"), auto_commit=True)
-put = lambda: queue.put(LINE)
-""",
-    "litequeue": """
-import litequeue
-queue = litequeue.LiteQueue(os.path.join(sys.argv[1], "peer.db"))
-put = lambda: queue.put(LINE.decode())
-""",
-    "diskcache Deque": """
-import diskcache
-queue = diskcache.Deque(directory=os.path.join(sys.argv[1], "peer"))
-put = lambda: queue.append(LINE)
-""",
-}
-PEER = """
-told["times"] = loop({"raw write + fsync": raw, sys.argv[3]: put}, int(sys.argv[2]))
-tell()
-"""
 Times = dict[str, list[float]]
 
 
@@ -116,27 +96,15 @@ def _delivering(context: Context) -> Times:
         return _quiet(context, server.url)
 
 
-def _peers(context: Context) -> Times:
-    found: Times = {}
-    for name, source in SPOOLS.items():
-        code = measure.program(LOOP + source + PEER, [context.peers["spools"]])
-        times = measure.run(code, context.directory(), CALLS, name).told["times"]
-        found[name] = times[name]
-        found.setdefault(RAW, []).extend(times[RAW])
-    return found
-
-
 SCENES: dict[str, Callable[[Context], Times]] = {
     "quiet disk": _quiet,
     "another thread delivers": _delivering,
     "%d processes record" % MEMBERS: _crowd,
-    "peers, quiet disk": _peers,
 }
 
 
 def group(context: Context) -> Result:
-    scenes = {n: s for n, s in SCENES.items() if s is not _peers or "spools" in context.peers}
-    works = {name: lambda scene=scene: scene(context) for name, scene in scenes.items()}
+    works = {name: partial(scene, context) for name, scene in SCENES.items()}
     rounds = max(1, context.rounds // 2)
     result = Result()
     context.say("warm: %d scenes, %d rounds" % (len(works), rounds))
