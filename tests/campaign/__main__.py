@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from support import tables
+
 from . import report
 
 CAMPAIGNS = {
@@ -55,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(name: str, options: argparse.Namespace) -> report.Result:
-    """One campaign; its module is imported only now."""
+def run(name: str, options: argparse.Namespace) -> bool:
+    """One campaign, whose module is imported only now; whether every promise held."""
     module = importlib.import_module("." + name, __package__)
     rounds = options.rounds or (module.SHORT_ROUNDS if options.short else module.ROUNDS)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -66,25 +68,22 @@ def run(name: str, options: argparse.Namespace) -> report.Result:
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="campaign-", dir=options.work) as work:
         rows = module.run(rounds=rounds, seed=seed, progress=progress, work=Path(work))
-    seconds = time.monotonic() - began_at
-    python = "Python " + platform.python_version()
-    where = "%s, %s" % (platform.system(), platform.machine())
-    return report.Result(name, command, seed, seconds, python, where, rows)
+    facts = platform.python_version(), platform.system(), platform.machine()
+    where = "seed %d, %.0f s, Python %s on %s, %s" % (seed, time.monotonic() - began_at, *facts)
+    text = report.markdown("`%s`: %s" % (command, where), rows)
+    print(text + "\n", flush=True)
+    for row in rows:
+        if not row.ok:
+            print("FAILED: " + row.treatment)
+    if options.into and not tables.fill(Path(options.into), "results", name, text):
+        raise SystemExit("%s has no block for %r" % (options.into, name))
+    return all(row.ok for row in rows)
 
 
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    failed = False
-    for name in CAMPAIGNS if options.campaign == "all" else [options.campaign]:
-        result = run(name, options)
-        print(report.markdown(result) + "\n", flush=True)
-        for row in result.rows:
-            if not row.ok:
-                print("FAILED: " + row.treatment)
-        if options.into:
-            report.fill(Path(options.into), result)
-        failed |= not result.ok
-    return int(failed)
+    names = list(CAMPAIGNS) if options.campaign == "all" else [options.campaign]
+    return int(not all([run(name, options) for name in names]))
 
 
 if __name__ == "__main__":

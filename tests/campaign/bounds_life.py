@@ -92,10 +92,8 @@ def _walk(chance: random.Random, place: Path) -> report.Row:
     row.recorded, row.delivered = len(captured), len(texts & captured)
     # One whose answer came too late waits although it was delivered.
     row.lost = max(0, row.recorded - row.delivered - waiting)
-    row.note = "%d wait for a day that their clock had; %d aged out by a wrong clock"
-    row.note %= waiting, early
-    if early:
-        row.broken.append("%d dropped although none was old" % early)
+    row.figure("wait for a day that their clock had", waiting)
+    row.breaks(early, "%d dropped although none was old" % early)
     return row
 
 
@@ -116,8 +114,7 @@ def _aged(chance: random.Random, place: Path) -> report.Row:
         for _ in range(3):  # nothing is proven: nothing ages
             with at.agent(**AGED) as product:
                 product.flush()
-                if product.status()["pending"] != old + young:
-                    row.broken.append("aged without a proof")
+                row.breaks(product.status()["pending"] != old + young, "aged without a proof")
             at.clock.advance(DAY_S)
         at.collector.fault(None)
         for _ in range(3):
@@ -131,9 +128,9 @@ def _aged(chance: random.Random, place: Path) -> report.Row:
         sent = len([text for text in at.texts() if text.startswith("old")])
     row.recorded, row.delivered = old + young, fresh + sent + said
     row.lost = max(0, row.recorded - row.delivered)
-    row.note = "%d old ones, %d of them sent as the probe, %d reported" % (old, sent, said)
-    if said + sent < old or said > old:
-        row.broken.append("reported %d of %d" % (said, old - sent))
+    for what, n in (("old ones", old), ("sent as the probe", sent), ("reported", said)):
+        row.figure(what, n)
+    row.breaks(said + sent < old or said > old, "reported %d of %d" % (said, old - sent))
     return row
 
 
@@ -156,12 +153,12 @@ def _lost_answer(chance: random.Random, place: Path) -> report.Row:
     said, gone = sum(by_id.values()), count - len(texts)
     row.recorded, row.delivered = count, len(texts) + said
     row.lost = max(0, count - row.delivered)
-    row.note = "%d dropped, %d in %d reports" % (gone, said, len(by_id))
+    row.figure("dropped", gone)
+    row.figure("reported", said)
     # A record whose answer was lost may make room, and is told of, like any other.
-    if not gone <= said <= gone + unanswered * DROPPED_AT_ONCE:
-        row.broken.append("dropped %d, reported %d" % (gone, said))
-    if dropped > gone:
-        row.broken.append("status() counts %d dropped of %d" % (dropped, gone))
+    most = gone + unanswered * DROPPED_AT_ONCE
+    row.breaks(not gone <= said <= most, "dropped %d, reported %d" % (gone, said))
+    row.breaks(dropped > gone, "status() counts %d dropped of %d" % (dropped, gone))
     return row
 
 
@@ -179,15 +176,12 @@ def _killed(when: str, place: Path) -> report.Row:
     row.recorded, row.delivered = acked, kept + said
     # The one in the middle of which it died was not acknowledged, and may be there or counted.
     row.lost = max(0, acked - row.delivered)
-    row.note = "%d kept, %d in %d reports" % (kept, said, len(reports))
-    if not said:
-        row.broken.append("it was not killed in the middle of an eviction")
-    if row.delivered > acked:
-        twice = "%d counted twice" % (row.delivered - acked)
-        if when == "between report and removal":
-            row.note += ", " + twice  # never too few: the next run reports what is still there
-        else:
-            row.broken.append(twice)
+    row.figure("kept", kept)
+    row.figure("reported", said)
+    row.breaks(not said, "it was not killed in the middle of an eviction")
+    # Never too few: the next run reports what is still there.
+    row.figure("counted twice", max(0, row.delivered - acked))
+    row.breaks(row.delivered > acked and when == "before the report", "counted twice")
     return row
 
 
@@ -231,7 +225,6 @@ def _sixty_days(
         tracemalloc.stop()
     row.delivered = row.recorded - row.lost
     early, late = seen[len(seen) // 4 : len(seen) // 2], seen[-len(seen) // 4 :]
-    notes = []
     for name, slack in (
         ("threads", 0),
         ("files open", 1),
@@ -240,16 +233,15 @@ def _sixty_days(
         ("memory", 250_000),
     ):
         most, later = (max(one[name] for one in part) for part in (early, late))
-        notes.append("%s %d then %d" % (name, most, later))
-        if later > most + slack:
-            row.broken.append("%s grew from %d to %d" % (name, most, later))
+        row.figure("%s in the last quarter" % name, later)
+        row.breaks(later > most + slack, "%s grew from %d to %d" % (name, most, later))
     # Two endpoints, each with a backoff that doubles up to six hours, anew for each outage.
-    if down_sent > 2 * (14 * outages + 8 * days):
-        row.broken.append("%d requests without a network" % down_sent)
-    figures = (wakes, network.sent, down_sent, outages, sums, ", ".join(notes))
-    row.note = "%d wakes, %d requests (%d in %d outages), %d delivered; %s" % figures
-    if sums < row.recorded:
-        row.broken.append("%d delivered of %d" % (sums, row.recorded))
+    most = 2 * (14 * outages + 8 * days)
+    row.breaks(down_sent > most, "%d requests without a network" % down_sent)
+    told = ("wakes", wakes), ("requests", network.sent), ("of them without a network", down_sent)
+    for name, n in (*told, ("outages", outages)):
+        row.figure(name, n)
+    row.breaks(sums < row.recorded, "%d delivered of %d" % (sums, row.recorded))
     return row
 
 
@@ -270,9 +262,7 @@ def run(
     rows: dict[str, report.Row] = {}
 
     def add(row: report.Row) -> None:
-        whole = rows.setdefault(row.treatment, report.Row(row.treatment))
-        whole.add(row)
-        whole.note = "last: " * (whole.rounds > 1) + row.note
+        rows.setdefault(row.treatment, report.Row(row.treatment)).add(row)
 
     for number in range(rounds):
         own = place / str(number)

@@ -61,14 +61,11 @@ def _quota(kind: tuple[Any, ...], records: int, place: Path) -> report.Row:
     row.delivered, row.lost = there + counted, max(0, acked - there - counted)
     figures = (largest, max_bytes, samples, there, counted, len(reports))
     row.note = "most %d of %d bytes in %d samples; %d kept, %d in %d reports" % figures
-    if there + counted > acked:
-        row.broken.append("%d counted twice" % (there + counted - acked))
-    if largest > max_bytes + WRITERS * (sizes[1] + 400):
-        row.broken.append("%d bytes above the quota" % (largest - max_bytes))
-    if there > max_records + WRITERS:
-        row.broken.append("%d records above the quota" % (there - max_records))
-    if not counted:
-        row.broken.append("nothing was dropped: not far more than fits")
+    row.breaks(there + counted > acked, "%d counted twice" % (there + counted - acked))
+    above = largest - max_bytes
+    row.breaks(above > WRITERS * (sizes[1] + 400), "%d bytes above the quota" % above)
+    row.breaks(there > max_records + WRITERS, "%d records above the quota" % (there - max_records))
+    row.breaks(not counted, "nothing was dropped: not far more than fits")
     return row
 
 
@@ -78,6 +75,10 @@ def _order(chance: random.Random, place: Path) -> report.Row:
     chance.shuffle(classes)
     for at, class_ in enumerate(classes):
         fill(place, 20, segments=1, at=1000.0 + at, text="x" * 700, class_=class_)
+
+    def turn(name: str) -> tuple[int, str]:
+        return EVICTION.index(name[0]), name[2:]
+
     reports, idle = Dropped(), spool(place)
     assert idle.claim()
     target = spool(place, max_bytes=300_000, power=False, report=reports)
@@ -88,11 +89,10 @@ def _order(chance: random.Random, place: Path) -> report.Row:
         if target.record(licence("new-%d" % n, "x" * 1_000), sync=False) != DISK or not left:
             break
         now = {path.name for path in place.glob("*.seg")}
-        gone += sorted(left - now, key=lambda name: (EVICTION.index(name[0]), name[2:]))
+        gone += sorted(left - now, key=turn)
         left &= now
     order = "".join(name[0] for name in gone)
-    if gone != sorted(gone, key=lambda name: (EVICTION.index(name[0]), name[2:])):
-        row.broken.append("wrong order: %s" % gone)
+    row.breaks(gone != sorted(gone, key=turn), "wrong order: %s" % gone)
     row.delivered = 20 * len(gone)
     row.lost = 300 - row.delivered
     row.note = "%d segments went in the order %s, in %d reports" % (len(gone), order, len(reports))
@@ -105,7 +105,7 @@ def run(
     rows = []
     kinds = KINDS[3:] if rounds == 1 else KINDS
     for number, kind in enumerate(kinds):
-        progress.step("quota", number + 1, len(kinds), kind[0])
+        progress.step("quota", number + 1, len(kinds))
         # Three times and more of what fits.
         fits = min(kind[1] / (sum(kind[3]) / 2 + 130), kind[2])
         records = int(fits * (1.3 if rounds == 1 else 4) / WRITERS)

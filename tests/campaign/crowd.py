@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -106,9 +105,8 @@ class Scene:
         row.deliver(recorded, keys)
         duplicated = sum(keys.values()) - len(keys)
         if cause and duplicated:
-            row.causes[cause] = row.causes.get(cause, 0) + min(duplicated, causes_max)
-        if not cause and any(n > 1 for n in ids.values()):
-            row.broken.append("event ids are not distinct")
+            row.causes[cause] += min(duplicated, causes_max)
+        row.breaks(not cause and any(n > 1 for n in ids.values()), "event ids are not distinct")
         return sums
 
     def one_at_a_time(self, killed: Any = ()) -> None:
@@ -128,10 +126,9 @@ class Scene:
     def settled(self, process: Child) -> dict[str, Any]:
         """Have a process deliver until nothing is pending; its ``status()`` then."""
         status: dict[str, Any] = process.ask("flush")
-        if not status["drained"] or status["pending"] or status["dead"]:
-            self.row.broken.append("%d pending, %d dead" % (status["pending"], status["dead"]))
-        if status["trouble"]:
-            self.row.broken.append("trouble: %s" % status["trouble"])
+        left = "%d pending, %d dead" % (status["pending"], status["dead"])
+        self.row.breaks(not status["drained"] or status["pending"] or status["dead"], left)
+        self.row.breaks(status["trouble"], "trouble: %s" % status["trouble"])
         return status
 
     def reaped(self, **settings: Any) -> None:
@@ -139,8 +136,8 @@ class Scene:
         with together(self.starter("one", "last", records=0, **settings)) as (last,):
             last.expect("recorded")
             self.settled(last)
-        if self.segments() and not settings:
-            self.row.broken.append("%d segments were left" % len(self.segments()))
+        if not settings:
+            self.row.breaks(self.segments(), "%d segments were left" % len(self.segments()))
 
 
 # -- treatments ----------------------------------------------------------------------------------
@@ -153,8 +150,8 @@ def _together(at: Scene) -> None:
         for process in members:
             process.expect("recorded")
         # Nobody flushes: the workers deliver.
-        if not until(lambda: at.arrived >= total):
-            at.row.broken.append("%d of %d arrived within a minute" % (at.arrived, total))
+        late = not until(lambda: at.arrived >= total)
+        at.row.breaks(late, "%d of %d arrived within a minute" % (at.arrived, total))
     at.reaped()
     at.judge()
     at.one_at_a_time()
@@ -197,10 +194,9 @@ def _note_takeover(at: Scene, pid: str, killed_at: float) -> None:
     limit_s = TAKEOVER_S * (10 if at.size is SHORT else 1)
     for name, received_at in at.requests():
         if name.partition("-")[0] != pid and received_at >= killed_at:
-            at.row.figure("takeovers", received_at - killed_at)
-            if received_at - killed_at > limit_s:
-                at.row.broken.append("nobody went on for %.2f s" % (received_at - killed_at))
-            return
+            took_s = received_at - killed_at
+            at.row.figure("s until another went on", took_s)
+            return at.row.breaks(took_s > limit_s, "nobody went on for %.2f s" % took_s)
     at.row.broken.append("nobody went on after a kill")
 
 
@@ -213,20 +209,17 @@ def _lockless(number: int, at: Scene) -> None:
             process.tell("flush")
         for process in members:
             status = json.loads(process.hear())
-            if status["locks_work"]:
-                at.row.broken.append("status() does not say that locks fail")
-            if not status["drained"]:
-                at.row.broken.append("not drained")
+            at.row.breaks(status["locks_work"], "status() does not say that locks fail")
+            at.row.breaks(not status["drained"], "not drained")
     before = sorted(at.segments())
-    if len(before) < size.lockless:
-        at.row.broken.append("reaped before its time")
+    at.row.breaks(len(before) < size.lockless, "reaped before its time")
     old = before[: len(before) // 2]
     for name in old:
         aged = time.time() - WEEK_S - 60
         os.utime(at.state_dir / name, (aged, aged))
     at.reaped(lock_error=number)
-    if at.segments() != set(before) - set(old):
-        at.row.broken.append("of %d segments %d are left" % (len(before), len(at.segments())))
+    left = at.segments()
+    at.row.breaks(left != set(before) - set(old), "%d of %d are left" % (len(left), len(before)))
     most = (size.lockless - 1) * size.lockless * size.records
     at.judge("no locks: several deliver", most)
 
@@ -242,14 +235,12 @@ def _alone(
     with together(start) as (process,):
         process.expect("recorded")
         failures = at.settled(process).get("failures")
-        if failures:
-            at.row.broken.append("a failure: %r" % failures)
+        at.row.breaks(failures, "a failure: %r" % failures)
     at.reaped()
     sums = at.judge()
     at.one_at_a_time()
     for activity, n in expected(size).items():
-        if sums[activity] != n:
-            at.row.broken.append("%s: %d counted, not %d" % (activity, sums[activity], n))
+        at.row.breaks(sums[activity] != n, "%s: %d counted, not %d" % (activity, sums[activity], n))
 
 
 def _threads_expected(size: Size) -> dict[str, int]:
@@ -283,8 +274,7 @@ def _reaper(at: Scene) -> None:
     at.row.wrong += len(set(sent.split()) - recorded)
     at.row.figure("segments", size.segments * size.writers)
     at.row.figure("taken before their writer had them", sum(map(int, taken)))
-    if at.segments():
-        at.row.broken.append("%d segments were left" % len(at.segments()))
+    at.row.breaks(at.segments(), "%d segments were left" % len(at.segments()))
 
 
 # -- the campaign --------------------------------------------------------------------------------
@@ -330,13 +320,5 @@ def run(
             with at.collecting():
                 treat(at)
             progress.step(what, round_ + 1, rounds)
-        row.note = "; ".join(_told(what, values) for what, values in row.figures.items())
         rows.append(row)
     return rows
-
-
-def _told(what: str, values: list[float]) -> str:
-    if what != "takeovers":
-        return "%d %s" % (sum(values), what)
-    middle, longest = statistics.median(values), max(values)
-    return "another went on after %.2f s, %.2f at most" % (middle, longest)

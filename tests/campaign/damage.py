@@ -53,15 +53,6 @@ SETTLEMENT = "settlement damaged"
 DELIVERED = Verdict("delivered")
 
 
-def told(row: report.Row) -> report.Row:
-    """With all figures in words."""
-    worst = [max(row.figures.get(name, [0])) for name in ("start_s", "later_s")]
-    row.note = "%d of the records undamaged, %d damaged lines counted, slowest start %.2f s of "
-    row.note += "processor time, of those after it %.2f s"
-    row.note %= (row.total("undamaged"), row.total("damaged"), *worst)
-    return row
-
-
 def judge(oracle: Oracle, expected: Expected, sent: list[tuple[Key, bool]]) -> report.Row:
     """One round: what was delivered, each with whether its content was right, beside what was to be."""
     times = Counter(key for key, _ in sent)
@@ -70,10 +61,10 @@ def judge(oracle: Oracle, expected: Expected, sent: list[tuple[Key, bool]]) -> r
     explained = [key for key, n in again.items() if n == 1 and key in expected.again]
     missing = sorted(expected.must - times.keys())
     row = report.Row("", rounds=1, recorded=len(oracle.before.must), delivered=len(times))
-    row.figure("undamaged", len(expected.must))
+    row.figure("of the records undamaged", len(expected.must))
     row.lost, row.duplicated = len(missing), sum(again.values())
     row.wrong = sum(not right for _, right in sent)
-    row.causes = {SETTLEMENT: len(explained)} if explained else {}
+    row.causes[SETTLEMENT] += len(explained)
     usage = [key for key in times if key[0] == "reo"]
     for what, keys in (
         ("lost", missing),
@@ -82,8 +73,7 @@ def judge(oracle: Oracle, expected: Expected, sent: list[tuple[Key, bool]]) -> r
         ("a dead letter was delivered", sorted(times.keys() & expected.dead)),
         ("usage was sent without its consent", [] if expected.usage else usage),
     ):
-        if keys:
-            row.broken.append("%s: %d, as %s" % (what, len(keys), keys[0]))
+        row.breaks(keys, "%s: %d, as %s" % (what, len(keys), keys[:1]))
     return row
 
 
@@ -122,20 +112,22 @@ def _round(place: Path, oracle: Oracle, state: State) -> report.Row:
     more, later_s, _, target = _pass(place)
     right = [(key, oracle.is_right(key, value, expected)) for key, value in sent]
     found = judge(oracle, expected, right)
-    for what, value in (("start_s", start_s), ("later_s", later_s), ("damaged", damaged)):
-        found.figure(what, value)
-    plain = not any(isinstance(data, Odd) for data in state.values())
-    if plain and damaged != expected.damaged_lines:
-        found.broken.append("%d damaged lines of %d" % (damaged, expected.damaged_lines))
-    if more:
-        found.broken.append("a second pass delivers %d, as %s" % (len(more), more[0][0]))
+    _timed(found, start_s, later_s)
+    found.figure("damaged lines counted", damaged)
+    odd = any(isinstance(data, Odd) for data in state.values())
+    lines = "%d damaged lines of %d" % (damaged, expected.damaged_lines)
+    found.breaks(not odd and damaged != expected.damaged_lines, lines)
+    found.breaks(more, "a second pass delivers %d, as %s" % (len(more), more[:1]))
     dead = {record.key for record in target.records(dead=True)}
-    if dead != expected.dead:
-        found.broken.append("dead letters: %d of %d" % (len(dead), len(expected.dead)))
+    found.breaks(dead != expected.dead, "dead letters: %d of %d" % (len(dead), len(expected.dead)))
     left = _left(place, target)
-    if left:
-        found.broken.append("left: %s" % ", ".join(left))
+    found.breaks(left, "left: %s" % ", ".join(left))
     return found
+
+
+def _timed(row: report.Row, start_s: float, later_s: float) -> None:
+    row.figure("s of processor time for a start", start_s)
+    row.figure("s for one after it", later_s)
 
 
 # --- rounds through the agent ---------------------------------------------------------------------
@@ -185,8 +177,7 @@ class Whole:
         right = [(key, self._is_right(key, fields, expected)) for key, fields in known]
         found = judge(self._oracle, expected, right)
         found.broken += broken
-        found.figure("start_s", start_s)
-        found.figure("later_s", self._start_s)
+        _timed(found, start_s, self._start_s)
         return found
 
     def _is_right(self, key: Key, fields: dict[str, Any], expected: Expected) -> bool:
@@ -250,8 +241,8 @@ def _each(
             where = traceback.extract_tb(error.__traceback__)[-1]
             found = report.Row("", rounds=1)
             found.broken.append("%r at %s:%s" % (error, where.filename, where.lineno))
-        if time.process_time() - began_at > hang_s:
-            found.broken.append("took %.0f s" % (time.process_time() - began_at))
+        took_s = time.process_time() - began_at
+        found.breaks(took_s > hang_s, "took %.0f s" % took_s)
         found.broken = ["round %d: %s" % (n, what) for what in found.broken]
         total.add(found)
 
@@ -308,4 +299,4 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
             for what in one.broken:
                 progress.say("%s: %s" % (task.group, what))
             progress.step(task.group, done, total)
-    return list(map(told, rows.values()))
+    return list(rows.values())

@@ -52,7 +52,7 @@ class Trial:
         self.at, self.place, self.fault, self.course = at, place, fault, course
         self.state = place / "state"
         self.shim = Shim(place, fault)
-        self.broken: list[str] = []
+        self.row = report.Row("", rounds=1)
         self.texts: set[str] = set()  # acknowledged
         self.events: set[str] = set()
         self.tried: set[str] = set()  # texts, acknowledged or not
@@ -60,9 +60,6 @@ class Trial:
         self.exported: Optional[Path] = None
         self.counted = 0
         self.missed = 0  # calls that gave no id
-        self.arrived = self.lost = self.wrong = 0
-        self.twice: list[str] = []
-        self.causes: Counter[str] = Counter()
         self.user = ""
 
     # -- what a scenario does --------------------------------------------------------------------
@@ -90,20 +87,18 @@ class Trial:
             refusing = self.shim.hits and self.fault is not None and self.fault.mode == STAYS
             named = status.get("trouble") or {}
             if refusing and self.missed and not named.get("spool"):
-                self.broken.append("records are not durable and status does not say so")
+                self.row.broken.append("records are not durable and status does not say so")
             elif refusing and not named and self._delivered_and_waiting():
-                self.broken.append("answers cannot be written down and status names no trouble")
+                self.row.broken.append("answers cannot be written down, status names no trouble")
             return
         self.shim.healed = True
         done = self.call("flush", product.flush)
         status = self.call("status", product.status) or {}
-        if status.get("trouble"):
-            self.broken.append("trouble is named that is over: %s" % status["trouble"])
-        if done is not None and (done.pending or status.get("in_memory")):
-            self.broken.append("not delivered after the disk got well: %s" % done)
+        self.row.breaks(status.get("trouble"), "trouble is named that is over: %s" % status)
+        left = done is not None and (done.pending or status.get("in_memory"))
+        self.row.breaks(left, "not delivered after the disk got well: %s" % done)
         self.text(product, "healed")
-        if "healed" not in self.texts:
-            self.broken.append("a disk that is well again takes no record")
+        self.row.breaks("healed" not in self.texts, "a disk that is well again takes no record")
 
     def call(self, what: str, function: Callable[[], Any], *allowed: type[BaseException]) -> Any:
         """Call into the product as a host does: whatever comes out of it but ``allowed`` is a finding."""
@@ -113,7 +108,7 @@ class Trial:
         except allowed:
             return None
         except Exception as error:
-            self.broken.append("%s raised %s: %s" % (what, type(error).__name__, error))
+            self.row.broken.append("%s raised %s: %s" % (what, type(error).__name__, error))
             return None
 
     def text(self, product: agent.Agent, text: str) -> None:
@@ -138,8 +133,8 @@ class Trial:
         id = self.call(what, record)
         self.missed += id is None
         with self.shim.paused():
-            if id is not None and id not in waiting(self.state):
-                self.broken.append("%s is acknowledged and not on disk" % what)
+            gone = id is not None and id not in waiting(self.state)
+        self.row.breaks(gone, "%s is acknowledged and not on disk" % what)
         return id if isinstance(id, str) else None
 
     # -- what came of it -------------------------------------------------------------------------
@@ -147,21 +142,18 @@ class Trial:
     def judge(self) -> None:
         """The healthy run, and everything that is held against all of them."""
         left = descriptors(self.place)
-        if left:
-            self.broken.append("left open: %s" % left)
+        self.row.breaks(left, "left open: %s" % left)
         self.at.clock.advance(1)
         with self.at.agent(state_dir=self.state) as product:
-            if self.user != product.user_identifier:
-                self.broken.append("the user identifier was %r" % self.user)
+            changed = self.user != product.user_identifier
+            self.row.breaks(changed, "the user identifier was %r" % self.user)
             done = product.flush(timeout=5)
             status = product.status()
-        if status["trouble"] or done.pending or done.dead or status["in_memory"]:
-            self.broken.append("the healthy run: %s, %s" % (done, status["trouble"]))
+        ill = status["trouble"] or done.pending or done.dead or status["in_memory"]
+        self.row.breaks(ill, "the healthy run: %s, %s" % (done, status["trouble"]))
         strange = [name for name in os.listdir(self.state) if not segment.is_ours(name)]
-        if strange:
-            self.broken.append("files of no known name: %s" % strange)
-        if segments(self.state):
-            self.broken.append("segments remain: %s" % segments(self.state))
+        self.row.breaks(strange, "files of no known name: %s" % strange)
+        self.row.breaks(segments(self.state), "segments remain: %s" % segments(self.state))
         if self.exported is not None:
             with self.at.agent(state_dir=self.place / "other") as product:
                 product.import_spool(self.exported)
@@ -177,23 +169,27 @@ class Trial:
             else:
                 events[found["event_id"]] += 1
                 sums[found["event_id"]] = found.get("count", 0)
-        self.arrived = len(texts) + len(events)
+        row, twice = self.row, sorted((texts + events - Counter([*texts, *events])).elements())
+        row.recorded = len(self.texts) + len(self.events - self.refused)
+        row.delivered, row.duplicated = len(texts) + len(events), len(twice)
         gone = (self.texts - set(texts)) | (self.events - set(events) - self.refused)
-        self.lost = len(gone)
-        if gone:
-            self.broken.append("lost %s" % sorted(gone))
+        row.lost = len(gone)
+        row.breaks(gone, "lost %s" % sorted(gone))
         strangers = set(texts) - self.tried - {"CALL HOME"}
-        self.wrong = len(strangers) + len(self.refused & set(events))
-        if sum(sums.values()) > self.counted:
-            self.broken.append("counted %d, delivered %s" % (self.counted, sums))
-        self.twice = sorted((texts + events - Counter([*texts, *events])).elements())
+        row.wrong = len(strangers) + len(self.refused & set(events))
+        row.breaks(row.wrong, "%d wrong" % row.wrong)
+        more = sum(sums.values()) > self.counted
+        row.breaks(more, "counted %d, delivered %s" % (self.counted, sums))
         known = self.tried | self.events | self.refused
         unwritten = any(hit.phase in ("flush", "export") for hit in self.shim.hits)
-        for key in self.twice:
+        for key in twice:
             if key in self.tried - self.texts or key not in known:
-                self.causes[UNACKNOWLEDGED] += 1
+                row.causes[UNACKNOWLEDGED] += 1
             elif unwritten:
-                self.causes[UNWRITTEN] += 1
+                row.causes[UNWRITTEN] += 1
+            else:
+                row.broken.append("duplicated: %s; hit: %s" % (key, self.shim.hits[:3]))
+        row.figure("of them reached", bool(self.shim.hits))
 
     def _delivered_and_waiting(self) -> bool:
         """Whether the next process would send again what has arrived."""
@@ -375,7 +371,7 @@ class Bench:
     def faults(self, name: str) -> list[tuple[str, Fault, str]]:
         """Everything that can go wrong in a scenario, found by running it."""
         dry = self.trial(name, None, ENDS)
-        assert not dry.broken and not dry.lost, (name, dry.broken, dry.lost)
+        assert dry.row.ok, (name, dry.row)
         return [
             (name, Fault(kind, number, error, mode), course)
             for kind, (_, errors) in CALLS.items()
@@ -385,23 +381,6 @@ class Bench:
             # Everything fails: once is what the other kinds are.
             if kind != ANY or mode == STAYS
         ]
-
-
-def _summed(row: report.Row, trial: Trial) -> list[str]:
-    """Add a trial to its row; its findings."""
-    row.rounds += 1
-    row.recorded += len(trial.texts) + len(trial.events - trial.refused)
-    row.delivered += trial.arrived
-    row.lost += trial.lost
-    row.wrong += trial.wrong
-    row.duplicated += len(trial.twice)
-    row.causes = dict(Counter(row.causes) + trial.causes)
-    row.figure("hit", bool(trial.shim.hits))
-    broken = trial.broken + ["%d wrong" % trial.wrong] * bool(trial.wrong)
-    if len(trial.twice) > sum(trial.causes.values()):
-        broken.append("duplicated: %s; hit: %s" % (trial.twice, trial.shim.hits[:3]))
-    row.figure("found", len(broken))
-    return broken
 
 
 def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> list[report.Row]:
@@ -416,17 +395,14 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
         if rounds < len(plan):
             plan = random.Random(seed).sample(plan, rounds)
         for number, (name, fault, course) in enumerate(plan):
-            row = rows[fault.kind]
-            for finding in _summed(row, bench.trial(name, fault, course)):
-                line = "%s, %s, %s: %s" % (name, fault, course, finding)
+            row = bench.trial(name, fault, course).row
+            row.broken = ["%s, %s, %s: %s" % (name, fault, course, what) for what in row.broken]
+            for line in row.broken:
                 progress.say(line)
-                row.broken += [line] if len(row.broken) < report.SHOWN else []
+            rows[fault.kind].add(row)
             progress.step("faults", number + 1, len(plan))
         full = 10 if rounds >= FULL_FROM else 0
         disks = full_disks(at, rounds=full, seed=seed, progress=progress, work=work)
-    for row in rows.values():
-        row.note = "%d of them reached" % row.total("hit")
-        row.note += ", %d findings" % row.total("found") if row.broken else ""
     return [row for row in rows.values() if row.rounds] + disks
 
 
@@ -445,8 +421,8 @@ def _full_disk(at: Desk, disk: Path, seed: int, row: report.Row) -> None:
         product.flush(timeout=60)  # still full
     filler.unlink()
     with at.agent(state_dir=place, only="licence") as product:
-        if not product.flush(timeout=60).drained or product.status()["trouble"]:
-            row.broken.append("not delivered: %s" % product.status()["trouble"])
+        drained, trouble = product.flush(timeout=60).drained, product.status()["trouble"]
+        row.breaks(not drained or trouble, "not delivered: %s" % trouble)
     row.deliver(kept, Counter(text[:6] for text in at.texts()))
 
 

@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Optional
 from agent.collector import Collector
 
 from . import report
-from .kill_account import UNEXPLAINED, Account, Found
+from .kill_account import Account
 from .processes import Child
 
 ROUNDS = 1000
@@ -106,21 +105,28 @@ class Lane:
         # Published test keys, the same for every collector.
         self._keys = {name: Collector(algorithm=name).keys for name in ("rsa", "ed25519")}
 
-    def round(self, number: int) -> tuple[int, Found]:
+    def round(self, number: int) -> tuple[int, report.Row]:
         """Play one round and judge it."""
         place = self._work / ("round-%d" % number)
         (place / "logs").mkdir(parents=True)
         told = self._plan(place)
         (place / "plan.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-        found = self._judge(place, self._zygote.ask(json.dumps(told)))
-        if found.failed:
+        result = self._zygote.ask(json.dumps(told))
+        row = self._account.round(place / "logs", result["statuses"])
+        row.breaks(not row.figures.pop("drained", ()), "the drain did not end")
+        row.broken += ["process %d hung" % pid for pid in result["hung"]]
+        for printed in place.glob("stderr*"):
+            text = printed.read_text(encoding="utf-8", errors="replace")
+            loud = "Traceback" in text or (text and printed.name == "stderr")
+            row.breaks(loud, "printed: " + text)
+        if row.broken:
             kept = self._work.parent / ("kill-%d-%s" % (self._seed, place.name))
             shutil.copytree(place, kept, dirs_exist_ok=True)
-            (kept / "failed").write_text("\n".join(found.failed) + "\n", encoding="utf-8")
-            what = (number, kept, len(found.failed), found.failed[0][-300:])
-            found.failed = ["round %d, see %s: %d, the first: %s" % what]
+            (kept / "failed").write_text("\n".join(row.broken) + "\n", encoding="utf-8")
+            what = (number, kept, len(row.broken), row.broken[0][-300:])
+            row.broken = ["round %d, see %s: %d, the first: %s" % what]
         shutil.rmtree(place)
-        return number, found
+        return number, row
 
     def _plan(self, place: Path) -> dict[str, Any]:
         rng = self._rng
@@ -149,68 +155,10 @@ class Lane:
             "keys": self._keys[algorithm],
         }
 
-    def _judge(self, place: Path, result: dict[str, Any]) -> Found:
-        account = self._account
-        found = account.read(place / "logs", result["statuses"])
-        earlier = set(account.arrivals)
-        wrong = account.add(found.arrived)
-        lost = account.lost()
-        again = list(account.duplicates())
-        found.causes.update(cause for _, _, cause in again)
-        found.lost, found.wrong = len(lost), len(wrong)
-        for key in lost:
-            del account.recorded[key]  # told once
-        arrived = account.arrivals.keys() - earlier
-        found.delivered = len(arrived & account.recorded.keys())
-        unknown = arrived - account.recorded.keys()
-        found.unacknowledged = sum(1 for endpoint, _ in unknown if endpoint != "reo-aggregate")
-        failed = found.failed + ["process %d hung" % pid for pid in result["hung"]]
-        failed += ["wrong: " + what for what in wrong] + ["lost: %s %s" % key for key in lost]
-        failed += ["unexplained: %s, %s" % one[:2] for one in again if one[2] == UNEXPLAINED]
-        failed += found.raised + account.miscounted()
-        if found.drained is None:
-            failed.append("the drain did not end")
-        else:
-            pending, found.revived, found.damaged, left, trouble = found.drained
-            failed += ["the drain left %d records" % pending] if pending else []
-            failed += ["left behind: %s" % ", ".join(left)] if left else []
-            failed += ["trouble: %s" % trouble] if trouble else []
-        for printed in place.glob("stderr*"):
-            text = printed.read_text(encoding="utf-8", errors="replace")
-            if "Traceback" in text or (text and printed.name == "stderr"):
-                failed.append("printed: " + text)
-        found.failed = failed
-        return found
-
-
-def _row(rounds: list[Found]) -> report.Row:
-    def total(name: str) -> int:
-        return sum(getattr(found, name) for found in rounds)
-
-    row = report.Row("SIGKILL", len(rounds))
-    for name in ("recorded", "delivered", "lost", "wrong"):
-        setattr(row, name, total(name))
-    causes = sum((found.causes for found in rounds), Counter())
-    row.duplicated = sum(causes.values())
-    unexplained = causes.pop(UNEXPLAINED, 0)
-    row.causes = dict(causes)
-    row.broken = [what for found in rounds for what in found.failed][:20]
-    notes = ["%d processes killed, and %d collectors" % (total("killed"), total("collectors"))]
-    for count, what in (
-        (total("unacknowledged"), "delivered beside these, their call was killed"),
-        (total("revived"), "revived from dead letters"),
-        (total("damaged"), "damaged lines"),
-        (sum(len(found.raised) for found in rounds), "calls that failed"),
-        (unexplained, "duplicates unexplained"),
-    ):
-        notes += ["%d %s" % (count, what)] if count else []
-    row.note = ", ".join(notes)
-    return row
-
 
 def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> list[report.Row]:
     """One row: all rounds."""
-    found: list[Found] = []
+    total = report.Row("SIGKILL")
     # In this order: when something goes wrong here, the lanes end with their zygotes.
     with ThreadPoolExecutor(LANES) as pool, ExitStack() as ending:
         # One of the full form leaves loading to its children, who fork in the middle of it.
@@ -224,9 +172,9 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
         ]
         for first in range(1, rounds + 1, LANES):
             numbers = range(first, min(first + LANES, rounds + 1))
-            for number, one in pool.map(Lane.round, lanes, numbers):
-                found.append(one)
-                for what in one.failed:
+            for number, row in pool.map(Lane.round, lanes, numbers):
+                total.add(row)
+                for what in row.broken:
                     progress.say(what)
                 progress.step("kill", number, rounds)
-    return [_row(found)]
+    return [total]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 from .kill_child import content
+from .report import Row
 
 LOST, SPOILT, LATE = "answer lost", "answer unusable", "answer late"
 KILLED, ENDED = "sender killed", "sender ended"
-UNEXPLAINED = "unexplained"
 # Answers that no client can use; of these the collector took the record in.
 _SPOILT = ("truncated", "not-json", "drip-body", "drip-headers")
+# What the transport says of a request that its own process broke off.
+CUT_SHORT = ("interrupted", "the transport is closed")
 
 Key = tuple[str, str]  # endpoint, and marker or event id
 
@@ -37,20 +38,6 @@ class Arrival:
         self.request, self.fault, self.fields = request, fault, fields
 
 
-class Found:
-    """One round: what is new of an account, and what was wrong in it."""
-
-    def __init__(self) -> None:
-        self.recorded = self.killed = self.collectors = 0
-        self.delivered = self.unacknowledged = self.lost = self.wrong = 0
-        self.revived = self.damaged = 0
-        self.arrived: list[tuple[str, int, Arrival]] = []
-        self.raised: list[str] = []
-        self.failed: list[str] = []
-        self.drained: Optional[list[Any]] = None
-        self.causes: Counter[str] = Counter()
-
-
 class Account:
     """What all processes on one state directory wrote into their logs, over all of its rounds."""
 
@@ -67,30 +54,39 @@ class Account:
         self.complete: set[str] = set()  # activities whose process ended in order
         self.judged: set[str] = set()  # requests and activities that were told of
 
-    def read(self, logs: Path, statuses: list[list[int]]) -> Found:
-        """Take in a round's logs: what is new, and what was wrong in them."""
-        found, by_pid = Found(), {pid: status for pid, status in statuses}
+    def round(self, logs: Path, statuses: list[list[int]]) -> Row:
+        """Take in a round's logs: what is new of them, and what was wrong in it."""
+        row, by_pid = Row("SIGKILL", rounds=1), {pid: status for pid, status in statuses}
+        arrived: list[tuple[str, int, Arrival]] = []
         for path in sorted(logs.iterdir()):
             number = len(self.ends)
             self.ends[number] = by_pid.get(int(path.name.partition("-")[0]), 0)
             lines = path.read_bytes().split(b"\n")
-            self._read_one(number, [json.loads(line) for line in lines if line], found)
-        kills = sum(1 for _, status in statuses if status == -signal.SIGKILL)
-        found.killed = kills - found.collectors
+            self._read(number, [json.loads(line) for line in lines if line], row, arrived)
+        killed = sum(status == -signal.SIGKILL for _, status in statuses)
+        row.figure("processes killed", killed - row.total("collectors killed"))
         for pid, status in statuses:
-            if status not in (0, -signal.SIGKILL):
-                found.failed.append("process %d ended with status %d" % (pid, status))
-        return found
+            fine = status in (0, -signal.SIGKILL)
+            row.breaks(not fine, "process %d ended with status %d" % (pid, status))
+        earlier = set(self.arrivals)
+        self._take(arrived, row)
+        new = self.arrivals.keys() - earlier
+        row.delivered = len(new & self.recorded.keys())
+        unknown = [key for key in new - self.recorded.keys() if key[0] != "reo-aggregate"]
+        row.figure("delivered beside these, their call was killed", len(unknown))
+        self._judge(row)
+        self._sum_up(row)
+        return row
 
-    def _read_one(self, number: int, entries: list[list[Any]], found: Found) -> None:
+    def _read(self, number: int, entries: list[list[Any]], row: Row, arrived: list[Any]) -> None:
         activities: set[str] = set()
         for what, *more in entries:
             if what == "process":
-                found.collectors += more[1] == "collect"
+                row.figure("collectors killed", int(more[1] == "collect"))
             elif what == "try":
                 self.tried[more[0]] = more[1]
             elif what == "recorded":
-                found.recorded += self._note_recorded(*more)
+                row.recorded += self._note_recorded(*more)
             elif what == "counting":
                 activities.add(more[0])
                 self.counted[more[0]] += more[1]
@@ -99,15 +95,15 @@ class Account:
             elif what == "complete":
                 self.complete |= activities if self.ends[number] == 0 else set()
             elif what in ("raised", "refused"):
-                found.raised.append("%s %s" % (what, more))
+                row.broken.append("%s %s" % (what, more))
             elif what == "drained":
-                found.drained = more
+                self._note_drained(row, *more)
             elif what == "accepted":
-                found.arrived.append((more[1], more[3], Arrival(more[0], more[2], more[4])))
+                arrived.append((more[1], more[3], Arrival(more[0], more[2], more[4])))
             else:
-                self._read_exchange(number, what, *more)
+                self._note_exchange(number, what, *more)
 
-    def _read_exchange(self, number: int, what: str, name: str, *more: Any) -> None:
+    def _note_exchange(self, number: int, what: str, name: str, *more: Any) -> None:
         if what == "sent":
             self.requests[name] = Request(number, more[0])
         elif what == "answered":
@@ -125,10 +121,20 @@ class Account:
         self.recorded.update((key, marker) for key in keys)
         return len(keys)
 
+    def _note_drained(
+        self, row: Row, pending: int, revived: int, damaged: int, left: list[str], trouble: Any
+    ) -> None:
+        row.figure("drained", 1)
+        row.figure("revived from dead letters", revived)
+        row.figure("damaged lines", damaged)
+        row.breaks(pending, "the drain left %d records" % pending)
+        row.breaks(left, "left behind: %s" % ", ".join(left))
+        row.breaks(trouble, "trouble: %s" % trouble)
+
     # -- judging ---------------------------------------------------------------------------------
 
-    def add(self, arrived: list[tuple[str, int, Arrival]]) -> list[str]:
-        """Take in what arrived; what of it is not what anybody recorded, in words."""
+    def _take(self, arrived: list[tuple[str, int, Arrival]], row: Row) -> None:
+        """Take in what arrived, and see whether it is what somebody recorded."""
         wrong = []
         for endpoint, code, arrival in arrived:
             key = (endpoint, id_of(arrival.fields))
@@ -143,7 +149,8 @@ class Account:
         untold = {m for m, kind in self.tried.items() if kind == "call_home"} - told
         if len(self.strangers) > len(untold):
             wrong.append("%d call homes that nobody made" % (len(self.strangers) - len(untold)))
-        return wrong
+        row.wrong = len(wrong)
+        row.broken += wrong
 
     def _is_known(self, key: Key, fields: dict[str, Any]) -> bool:
         endpoint, id = key
@@ -162,64 +169,57 @@ class Account:
             return bool(fields["activity_type"] == "CALL HOME")
         return kind == "track" and bool(fields["meta"] == content(str(marker), kind)["meta"])
 
-    def lost(self) -> list[Key]:
-        """What was acknowledged and has not arrived."""
-        return sorted(self.recorded.keys() - self.arrivals.keys())
+    def _judge(self, row: Row) -> None:
+        """What was acknowledged and has not arrived, and what arrived again: each told once."""
+        for key in sorted(self.recorded.keys() - self.arrivals.keys()):
+            del self.recorded[key]
+            row.lost += 1
+            row.broken.append("lost: %s %s" % key)
+        for key, arrivals in self.arrivals.items():
+            by_request = {arrival.request: arrival for arrival in arrivals}
+            for name in sorted(by_request, key=self._sent_at)[:-1]:
+                if name not in self.judged:
+                    self.judged.add(name)
+                    row.duplicated += 1
+                    cause = self._cause(by_request[name])
+                    row.causes.update([cause] if cause else [])
+                    row.breaks(not cause, "unexplained: %s, %s" % (key, name))
 
-    def miscounted(self) -> list[str]:
+    def _sent_at(self, name: str) -> float:
+        return self.requests[name].at if name in self.requests else 0.0
+
+    def _cause(self, arrival: Arrival) -> str:
+        """Why the sender of this delivery did not settle the record; "" where there is no reason."""
+        request = self.requests.get(arrival.request)
+        if request is None:
+            return ""
+        ended = KILLED if self.ends[request.sender] == -signal.SIGKILL else ENDED
+        if request.status is not None and arrival.fault in _SPOILT:
+            return SPOILT
+        if request.status is not None or not request.trouble:
+            return "" if request.over else ended
+        if request.trouble in CUT_SHORT:
+            return ENDED
+        if arrival.fault is not None or arrival.request not in self.given:
+            return LOST
+        return LATE if request.late else ""
+
+    def _sum_up(self, row: Row) -> None:
         """Activities of which the sums that arrived cannot be."""
         arrived: Counter[str] = Counter()
-        wrong = []
         for (endpoint, id), arrivals in self.arrivals.items():
             if endpoint == "reo-aggregate":
                 sums = {(a.fields["activity_type"], a.fields["count"]) for a in arrivals}
                 activity, count = sums.pop()
                 arrived[activity] += count
-                if sums:
-                    wrong.append("%s: arrived with different sums" % id)
+                row.breaks(sums, "%s: arrived with different sums" % id)
         for activity in sorted(arrived.keys() | self.counted.keys()):
             total, most = arrived[activity], self.counted[activity]
             least = most if activity in self.complete else self.kept[activity]
             if not least <= total <= most and activity not in self.judged:
                 self.judged.add(activity)
                 what = (activity, total, least, most)
-                wrong.append("%s: %d arrived, counted were %d to %d" % what)
-        return wrong
-
-    def duplicates(self) -> Iterator[tuple[Key, str, str]]:
-        """(key, request, cause) of each delivery that had to be repeated, once."""
-        for key, arrivals in self.arrivals.items():
-            numbers = sorted({a.request: a for a in arrivals}.items(), key=self._sent_at)
-            for number, arrival in numbers[:-1]:
-                if number not in self.judged:
-                    self.judged.add(number)
-                    yield key, number, self._cause(arrival)
-
-    def _sent_at(self, numbered: tuple[str, Arrival]) -> float:
-        request = self.requests.get(numbered[0])
-        return request.at if request is not None else 0.0
-
-    def _cause(self, arrival: Arrival) -> str:
-        """Why the sender of this delivery did not settle the record."""
-        request = self.requests.get(arrival.request)
-        if request is None:
-            return UNEXPLAINED
-        ended = KILLED if self.ends[request.sender] == -signal.SIGKILL else ENDED
-        if request.status is not None:  # there was an answer
-            if arrival.fault in _SPOILT:
-                return SPOILT
-            return UNEXPLAINED if request.over else ended
-        if not request.trouble:
-            return UNEXPLAINED if request.over else ended
-        if request.trouble in CUT_SHORT:
-            return ENDED
-        if arrival.fault is not None or arrival.request not in self.given:
-            return LOST
-        return LATE if request.late else UNEXPLAINED
-
-
-# What the transport says of a request that its own process broke off.
-CUT_SHORT = ("interrupted", "the transport is closed")
+                row.broken.append("%s: %d arrived, counted were %d to %d" % what)
 
 
 def id_of(fields: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
                 notes = getattr(error, "__notes__", [])
                 row.broken.append(" ".join([repr(error), *notes]))
             row.rounds += batch
-            progress.step("histories", row.rounds, rounds, "%d recorded" % row.recorded)
-    row.causes = {CAUSE: row.duplicated}
+            progress.step("histories", row.rounds, rounds)
+    row.causes[CAUSE] = row.duplicated
     row.note = ", ".join("%s %d" % found for found in sorted(told.items()))
     return [row]

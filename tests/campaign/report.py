@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
-WIDTH = 118
+from support import tables
+
 SHOWN = 10  # broken promises of one row
 COLUMNS = ("treatment", "rounds", "recorded", "delivered", "lost", "duplicated", "wrong")
 
 
 @dataclass
 class Row:
-    """One treatment, summed over all rounds."""
+    """One treatment, of one round or summed over all of them."""
 
     treatment: str
     rounds: int = 0
@@ -26,23 +25,28 @@ class Row:
     lost: int = 0  # acknowledged, intact on disk or never damaged, and not delivered
     duplicated: int = 0  # deliveries beyond the first
     wrong: int = 0  # delivered with a content that nobody recorded
-    causes: dict[str, int] = field(default_factory=dict)  # of the duplicates
+    causes: Counter[str] = field(default_factory=Counter)  # of the duplicates
     note: str = ""
     broken: list[str] = field(default_factory=list)  # promises of ours that did not hold, in words
-    figures: dict[str, list[float]] = field(default_factory=dict)  # of the rounds, for the note
+    figures: dict[str, list[float]] = field(default_factory=dict)  # of the rounds, by what they are
 
     def figure(self, what: str, value: float) -> None:
-        """Keep a figure of one round."""
+        """Keep a figure of one round: whole ones are summed, of others the greatest counts."""
         self.figures.setdefault(what, []).append(value)
 
     def total(self, what: str) -> int:
         return int(sum(self.figures.get(what, ())))
 
+    def breaks(self, fault: object, words: str) -> None:
+        """Where there is a ``fault``, a promise is broken."""
+        if fault:
+            self.broken.append(words)
+
     def add(self, other: Row) -> None:
         """Sum up what another came to."""
         for name in COLUMNS[1:]:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.causes = dict(Counter(self.causes) + Counter(other.causes))
+        self.causes += other.causes
         self.broken += other.broken[: SHOWN - len(self.broken)]
         for what, values in other.figures.items():
             self.figures.setdefault(what, []).extend(values)
@@ -61,60 +65,26 @@ class Row:
         unexplained = self.duplicated - sum(self.causes.values())
         return not (self.lost or self.wrong or unexplained or self.broken)
 
-
-@dataclass
-class Result:
-    """One run of one campaign."""
-
-    campaign: str
-    command: str
-    seed: int
-    seconds: float
-    python: str
-    platform: str
-    rows: list[Row]
-
-    @property
-    def ok(self) -> bool:
-        return all(row.ok for row in self.rows)
+    def told(self) -> str:
+        """What stands below the table."""
+        parts = [self.note]
+        for what, values in self.figures.items():
+            if all(isinstance(value, int) for value in values):
+                parts.append("%d %s" % (sum(values), what) if any(values) else "")
+            else:
+                parts.append("at most %.2f %s" % (max(values), what))
+        parts.append(", ".join("%s: %d" % cause for cause in sorted(self.causes.items())))
+        return "; ".join(part for part in (*parts, *self.broken) if part)
 
 
-def _cells(row: Row) -> list[str]:
-    return [str(getattr(row, name)) for name in COLUMNS]
-
-
-def _notes(row: Row) -> str:
-    causes = ", ".join("%s: %d" % cause for cause in sorted(row.causes.items()))
-    return "; ".join(part for part in (row.note, causes, *row.broken) if part)
-
-
-def markdown(result: Result) -> str:
+def markdown(head: str, rows: list[Row]) -> str:
     """The table, as a terminal shows it and ``RELIABILITY.md`` has it."""
-    head = "`%s`: seed %d, %.0f s, %s on %s" % (
-        result.command,
-        result.seed,
-        result.seconds,
-        result.python,
-        result.platform,
-    )
-    lines = [*textwrap.wrap(head, WIDTH), "", "| %s |" % " | ".join(COLUMNS)]
-    lines.append("|---|" + "---:|" * (len(COLUMNS) - 1))
-    lines += ["| %s |" % " | ".join(_cells(row)) for row in result.rows]
-    lines.append("")
-    for row in filter(_notes, result.rows):
-        note = "- %s: %s." % (row.treatment, _notes(row))
-        lines += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
+    cells = [[str(getattr(row, name)) for name in COLUMNS] for row in rows]
+    lines = [*tables.folded(head), "", *tables.table(COLUMNS, cells, "---:"), ""]
+    for row in rows:
+        if row.told():
+            lines += tables.folded("- %s: %s." % (row.treatment, row.told()))
     return "\n".join(lines).rstrip()
-
-
-def fill(path: Path, result: Result) -> None:
-    """Put it into its block of a document."""
-    begin, end = "<!-- results %s -->\n" % result.campaign, "<!-- /results -->\n"
-    before, _, rest = path.read_text("utf-8").partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit("%s has no block for %r" % (path, result.campaign))
-    path.write_text(before + begin + markdown(result) + "\n" + end + after, "utf-8")
 
 
 class Progress:
@@ -125,24 +95,15 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._began_at = self._shown_at = time.monotonic()
 
-    def step(self, what: str, done: int, total: int, more: str = "") -> None:
+    def step(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` rounds of ``what`` are over."""
         now = time.monotonic()
         last = done >= total
-        if self._quiet or not (last or now - self._shown_at > (0.1 if self._live else 10)):
-            return
-        self._shown_at = now
-        line = "%s: %d of %d, %.0f s%s" % (
-            what,
-            done,
-            total,
-            now - self._began_at,
-            more and "; " + more,
-        )
-        end = "\n" if last or not self._live else ""
-        print(("\r\x1b[K" if self._live else "") + line, end=end, file=sys.stderr, flush=True)
+        if last or now - self._shown_at > (0.1 if self._live else 10):
+            self._shown_at = now
+            line = "%s: %d of %d, %.0f s" % (what, done, total, now - self._began_at)
+            self.say(line, "\n" if last or not self._live else "")
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
+    def say(self, line: str, end: str = "\n") -> None:
         if not self._quiet:
-            print(("\r\x1b[K" if self._live else "") + line, file=sys.stderr, flush=True)
+            print(("\r\x1b[K" if self._live else "") + line, end=end, file=sys.stderr, flush=True)
