@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.cli import API_KEY, PEM
+from support.endpoints import ACME
 
 from agent.cli import config_file
 from agent.config import Config, GetKeyManager, Reo
@@ -27,14 +28,7 @@ def document(**changes: Any) -> dict[str, Any]:
     return {**PRODUCT, "endpoints": endpoints, **changes}
 
 
-PRODUCT: dict[str, Any] = {
-    "vendor": "Acme",
-    "product_name": "Studio",
-    "product_id": "42",
-    "product_version": "5.2.5",
-    "usage_consent": True,
-    "start_delay_s": 0,
-}
+PRODUCT: dict[str, Any] = {**ACME, "usage_consent": True, "start_delay_s": 0}
 EXPECTED = Config(
     **PRODUCT,
     endpoints=(

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from support.agent import config
+
 import agent
 from agent.collector import Collector
 
@@ -116,19 +118,8 @@ class Desk:
 
         As our own agent on the product's state sees it: it sends nothing.
         """
-        server = agent.GetKeyManager(
-            base_url=self.collector.url, api_key="demo-api-key", keys=self.collector.public_keys
-        )
-        config = agent.Config(
-            vendor="Acme",
-            product_name="Studio",
-            product_id="42",
-            product_version="5.2.5",
-            endpoints=(server,),
-            state_dir=self.state_dir,
-            deliver="manual",
-        )
-        with agent.Agent(config) as looking:
+        at = self.collector.url, self.collector.public_keys, self.state_dir
+        with agent.Agent(config(*at, only="licence")) as looking:
             found = [one for one in looking.history() if one["endpoint"] == "getkeymanager"]
             return [one["verdict"] for one in found], int(looking.status()["pending"])
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from support.agent import config
+
 import agent
 
 LICENCE, USAGE = "getkeymanager", "reo"
@@ -30,20 +32,9 @@ class Product:
         self._usage = settings["usage"]
         api_key, *licence = settings["secrets"]
         keys = tuple(agent.PublicKey.from_pem(pem) for pem in settings["keys"])
-        at = {"base_url": settings["url"], "api_key": api_key}
-        endpoints = agent.GetKeyManager(**at, keys=keys), agent.Reo(**at)
-        config = agent.Config(
-            vendor="Acme",
-            product_name="Studio",
-            product_id="42",
-            product_version="5.2.5",
-            endpoints=endpoints[: 1 + self._usage],
-            usage_consent=True,
-            deliver="manual",
-            start_delay_s=0,
-            **settings["config"],
-        )
-        self._agent = agent.Agent(config, tuple(licence), environ=environ)
+        given = {"api_key": api_key, "only": None if self._usage else "licence"}
+        found = config(settings["url"], keys, **given, **settings["config"])
+        self._agent = agent.Agent(found, tuple(licence), environ=environ)
 
     def record(self, *texts: str) -> None:
         """On disk when it returns."""

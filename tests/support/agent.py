@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qs
 
+from support.endpoints import ACME
 from support.spool import START, FakeClock
 
 import agent
@@ -39,10 +40,7 @@ def config(url: str, keys: Any, state_dir: Any, **changes: Any) -> agent.Config:
     if only is not None:
         endpoints = (endpoints[0 if only == "licence" else 1],)
     settings: dict[str, Any] = {
-        "vendor": "Acme",
-        "product_name": "Studio",
-        "product_id": "42",
-        "product_version": "5.2.5",
+        **ACME,
         "endpoints": endpoints,
         "usage_consent": True,
         "state_dir": state_dir,

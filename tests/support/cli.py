@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from support.endpoints import ACME
+
 from agent import Agent, Config, cli
 from agent.cli import config_file
 from agent.collector import Collector
@@ -122,10 +124,7 @@ class Site:
         keys = [{"name": key["name"], "pem": key["public_key"]} for key in self.server.keys]
         address = {"base_url": self.server.url, "api_key": API_KEY}
         base = {
-            "vendor": "Acme",
-            "product_name": "Studio",
-            "product_id": "42",
-            "product_version": "5.2.5",
+            **ACME,
             "usage_consent": True,
             "state_dir": str(self.state),
             "license_key": LICENSE_KEY,

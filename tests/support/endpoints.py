@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 import json
 from typing import Any, Optional
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from support.signatures import RSA_2048, RSA_3072, RSA_4096, envelope
 
 from agent.config import Config, GetKeyManager, Reo
 from agent.endpoints.getkeymanager import GetKeyManagerAdapter
@@ -22,30 +19,21 @@ LICENSE_KEY = "9cc2cc83-4c74-49f9-98f5-f0e1c1eb1541"
 SOURCE = Capture("0f8fad5bd9cb469fa16570867728950e", NOW - 60, "a" * 32, LICENSE_KEY, "12135644")
 
 
-@functools.lru_cache(maxsize=None)
-def private_key(name: str) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def pem(name: str) -> str:
-    spki = serialization.PublicFormat.SubjectPublicKeyInfo
-    return private_key(name).public_key().public_bytes(serialization.Encoding.PEM, spki).decode()
+SIGNERS = {"global": RSA_2048, "next": RSA_3072, "stranger": RSA_4096}
+ACME: dict[str, Any] = {
+    "vendor": "Acme",
+    "product_name": "Studio",
+    "product_id": "42",
+    "product_version": "5.2.5",
+}
 
 
 def public_key(name: str = "global") -> PublicKey:
-    return PublicKey.from_pem(pem(name), name=name)
+    return PublicKey.from_pem(SIGNERS[name].pem, name=name)
 
 
 def config(*targets: Any, **changes: Any) -> Config:
-    fields: dict[str, Any] = {
-        "vendor": "Acme",
-        "product_name": "Studio",
-        "product_id": "42",
-        "product_version": "5.2.5",
-        "endpoints": targets,
-        "usage_consent": True,
-    }
-    return Config(**{**fields, **changes})
+    return Config(**{**ACME, "endpoints": targets, "usage_consent": True, **changes})
 
 
 def licence_server(**changes: Any) -> GetKeyManager:
@@ -74,15 +62,7 @@ def reo(**changes: Any) -> ReoAdapter:
 
 def signed_body(content: Any, *, by: str = "global", outer: Any = None) -> bytes:
     """An envelope around ``content``, as the licence server makes it."""
-    text = base64.b64encode(json.dumps(content).encode())
-    signature = private_key(by).sign(text, padding.PKCS1v15(), hashes.SHA256())
-    envelope = {
-        "response": content if outer is None else outer,
-        "response_base64": text.decode(),
-        "private_key_used": "global",
-        "signature": base64.b64encode(signature).decode(),
-    }
-    return json.dumps(envelope).encode()
+    return envelope(content, SIGNERS[by], response=content if outer is None else outer)
 
 
 def receipt(code: int, *, errors: Any = (), timestamp: Optional[int] = None) -> dict[str, Any]:
