@@ -16,7 +16,7 @@ from typing import Optional
 
 from support import tables
 
-from . import cold, exit, interference, measure, replay, verify, warm
+from . import cold, exit, interference, measure, replay, warm
 from .measure import Aim, Context, Result
 
 EXAMPLES = """
@@ -35,7 +35,6 @@ GROUPS: dict[str, Callable[[Context], Result]] = {
     "exit": exit.group,
     "interference": interference.group,
     "replay": replay.group,
-    "verify": verify.group,
 }
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from support.agent import START, config
+from support.scripted import Network
 from support.spool import DISK, licence, spool, usage, verdict
 
 import agent
 from agent import lines
-from agent.spool import segment
 from agent.spool.record import Record
-from agent.values import Response, Unreachable
 
 from .processes import begin, main, say
 
@@ -70,29 +69,6 @@ def fill(
             file.write(data)
 
 
-class Network:
-    """A transport: ``up`` it takes every record, unsigned; down it is no network at all."""
-
-    def __init__(self, *, up: bool = True) -> None:
-        self.up = up
-        self.sent = 0
-        self.requests: list[Any] = []
-        self.keeping = False
-
-    def send(self, request: Any, *, timeout_s: float) -> Response:
-        self.sent += 1
-        if self.keeping:
-            self.requests.append(request)
-        if not self.up:
-            raise Unreachable("no network")
-        answer: dict[str, Any] = {"status": "success", "response": {"code": 830}}
-        return Response(200, {}, json.dumps(answer).encode("ascii"), True)
-
-    def rest(self) -> None: ...
-
-    close = interrupt = rest
-
-
 # -- processes -----------------------------------------------------------------------------------
 
 
@@ -126,29 +102,6 @@ def writer(settings: dict[str, Any]) -> None:
             target.book.note("lane", "tag", failures=n, wait="backoff")
             target.release()
     say(acknowledged)
-
-
-def doomed(settings: dict[str, Any]) -> None:
-    """Records until it dies in the middle of its third eviction; says a dot for each that was acknowledged."""
-    when, reports, destroy = settings["when"], [0], segment.destroy
-
-    def told(count: int, id: str) -> Record:
-        reports[0] += 1
-        if reports[0] == 3 and when == "before the report":
-            os.kill(os.getpid(), 9)
-        return report(count, id)
-
-    def removed(file: Any) -> bool:
-        if reports[0] == 3 and when == "between report and removal":
-            os.kill(os.getpid(), 9)
-        return bool(destroy(file))
-
-    segment.destroy = removed
-    target = spool(settings["place"], max_bytes=40_000, power=False, report=told)
-    for n in range(settings["records"]):
-        text = licence("%s-%d" % (settings["name"], n), "x" * 200)
-        if target.record(text, sync=False) == DISK:
-            os.write(1, b".")
 
 
 def hoarder(settings: dict[str, Any]) -> None:
@@ -215,4 +168,4 @@ def measured(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(writer, doomed, hoarder, measured)
+    main(writer, hoarder, measured)

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any, Callable, Union
 
 from support.agent import FakeClock, config, snapshot
+from support.scripted import Network
 from support.spool import spool
 
 import agent
 from agent.values import Verdict
-
-from .bounds_spool import Network
 
 SEGMENT = re.compile(r"([luc])-([0-9a-f]{12})-([0-9a-f]{16})\.seg")
 BOOK, CONSENT, LOCK = "agent.book", "agent.consent", "agent.lock"

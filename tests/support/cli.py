@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from support.endpoints import ACME
+from support.scripted import YES, Scripted, response
 
 from agent import Agent, Config, cli
 from agent.cli import config_file
 from agent.collector import Collector
-from agent.values import Response
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "canary-api-key-7f3a"
@@ -103,15 +103,6 @@ def on_terminal(columns: int, act: Callable[[TextIO], Any]) -> tuple[Any, str]:
     return found, b"".join(seen).decode().replace("\r\n", "\n")
 
 
-class Choosy:
-    """A transport to a server without signatures that takes every record but those that say "dead"."""
-
-    def send(self, request: Any, *, timeout_s: float) -> Response:
-        refused = b"dead" in request.body
-        answer = {"response": {"code": 422 if refused else 830, "message": "Choosy."}}
-        return Response(422 if refused else 200, {}, json.dumps(answer).encode())
-
-
 class Site:
     """A configuration file for a collector, and commands that use it."""
 
@@ -151,7 +142,8 @@ class Site:
         """The id of a licence record that the server refused twice, while it took others."""
         self.unsigned()
         config = config_file.load(self.file).replace(deliver="manual", usage_consent=False)
-        chooses: Any = Choosy()
+        no = response(422, {"response": {"code": 422, "message": "Choosy."}})
+        chooses: Any = Scripted(lambda text: no if text == "dead" else YES["licence"])
         with Agent(config, transport=chooses) as product:
             id = product.record_text("dead", data_group="g")
             for _ in range(3):

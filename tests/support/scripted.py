@@ -22,6 +22,7 @@ YES = {
     "licence": response(200, {"response": {"code": 830, "message": "", "errors": []}}),
     "usage": response(200, {"response_code": "200", "response": "", "status": "success"}),
 }
+EITHER = response(200, {"status": "success", "response": {"code": 830}})
 REFUSAL = {"response_code": 400, "response": "Bad Request", "status": "failure"}
 NO = {"licence": response(400, {"response": {"code": 400}}), "usage": response(400, REFUSAL)}
 HTML = response(400, b"<html><h1>Bad Request</h1></html>", server="a gateway")
@@ -40,12 +41,24 @@ class Scripted:
         self.sent.append(name)
         found = self.answer(name)
         if isinstance(found, Unreachable):
-            raise found
+            raise found.with_traceback(None)  # which would hold all that it was raised in
         return found
+
+    def rest(self) -> None: ...
+
+    close = interrupt = rest
+
+
+class Network(Scripted):
+    """One that takes every record, unsigned, while it is ``up``, and is no network at all while it is not."""
+
+    def __init__(self, *, up: bool = True) -> None:
+        super().__init__(lambda name: EITHER if self.up else DOWN)
+        self.up = up
 
 
 def name_of(body: bytes) -> str:
     """The text of a licence record, the activity of usage."""
     if body.startswith(b"{"):
         return str(json.loads(body)["payload"]["activity_type"])
-    return parse_qs(body.decode())["text_data"][0]
+    return parse_qs(body.decode()).get("text_data", [""])[0]
