@@ -8,18 +8,17 @@ nothing to do. Most rounds deliver from the spool itself, some through the whole
 
 from __future__ import annotations
 
+import functools
 import gc
 import multiprocessing
 import os
 import random
-import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from support.agent import Desk, desk
 from support.spool import spool
@@ -199,86 +198,66 @@ def _fields(record: dict[str, Any]) -> dict[str, Any]:
 
 # --- all of it ------------------------------------------------------------------------------------
 
-
-@dataclass
-class Task:
-    """Some rounds of one group, for one process."""
-
-    group: str
-    numbers: list[int]
-    seed: int
-    whole: bool = False
-
-    def states(self, oracle: Oracle) -> Iterator[tuple[int, State]]:
-        for n in self.numbers:
-            rng = random.Random("%d %s %d" % (self.seed, self.group, n))
-            yield n, GROUPS[self.group][0](oracle.files, rng, n)
+Round = tuple[str, int, bool]  # of which group, its number, whether through the agent
 
 
-def _do(task: Task, oracle: Oracle, work: Path) -> tuple[Task, report.Row]:
-    """Run one task in this process, in a directory of its own."""
-    mine = work / ("process-%d" % os.getpid())
-    mine.mkdir(exist_ok=True)
-    place, total = mine / "state", report.Row("")
-    if task.whole:
-        with desk(place, algorithm="ed25519") as at:
-            _each(task, oracle, total, Whole(place, oracle, at).round)
-    else:
-        _each(task, oracle, total, lambda state: _round(place, oracle, state))
-    shutil.rmtree(mine)
-    return task, total
+class Process:
+    """What one process needs for its rounds; ``begin`` makes its own."""
 
+    mine: Any = None
 
-def _each(
-    task: Task, oracle: Oracle, total: report.Row, one: Callable[[State], report.Row]
-) -> None:
-    hang_s = HUGE_HANG_S if GROUPS[task.group][0] is spools.huge else HANG_S
-    for n, state in task.states(oracle):
+    def __init__(self, oracle: Oracle, seed: int, work: Path) -> None:
+        self._oracle, self._seed = oracle, seed
+        self._place = work / ("process-%d" % os.getpid()) / "state"
+        self._stack = ExitStack()
+
+    @functools.cached_property
+    def _whole(self) -> Whole:
+        at = self._stack.enter_context(desk(self._place, algorithm="ed25519"))
+        return Whole(self._place, self._oracle, at)
+
+    def play(self, one: Round) -> report.Row:
+        group, n, whole = one
+        treat = GROUPS[group][0]
+        state = treat(self._oracle.files, random.Random("%d %s %d" % (self._seed, group, n)), n)
         began_at = time.process_time()
         try:
-            found = one(state)
+            row = self._whole.round(state) if whole else _round(self._place, self._oracle, state)
         except Exception as error:  # a start that fails is what this campaign looks for
             where = traceback.extract_tb(error.__traceback__)[-1]
-            found = report.Row("", rounds=1)
-            found.broken.append("%r at %s:%s" % (error, where.filename, where.lineno))
+            row = report.Row("", rounds=1)
+            row.broken.append("%r at %s:%s" % (error, where.filename, where.lineno))
         took_s = time.process_time() - began_at
-        found.breaks(took_s > hang_s, "took %.0f s" % took_s)
-        found.broken = ["round %d: %s" % (n, what) for what in found.broken]
-        total.add(found)
+        hangs = took_s > (HUGE_HANG_S if treat is spools.huge else HANG_S)
+        row.breaks(hangs, "took %.0f s" % took_s)
+        row.broken = ["%s, round %d: %s" % (group, n, what) for what in row.broken]
+        row.treatment = THROUGH if whole else group
+        return row
 
 
-def _tasks(rounds: int, seed: int) -> list[Task]:
-    tasks = []
+def _begin(*given: Any) -> None:
+    gc.disable()  # a round makes no circles worth a look
+    Process.mine = Process(*given)
+
+
+def _play(one: Round) -> report.Row:
+    row: report.Row = Process.mine.play(one)
+    return row
+
+
+def _plan(rounds: int, seed: int) -> list[Round]:
+    plan: list[Round] = []
     for group, (treat, share) in GROUPS.items():
         count = max(1, round(rounds * share))
         # Few of the cuts are spread over the 4 KB, all of them are one for each byte.
         numbers = [n * spools.BLOCK // count for n in range(count)]
         if treat is not spools.cut_end:  # of few rounds, other kinds with another seed
             numbers = [seed + n for n in range(count)]
-        size = 2 if treat is spools.huge else 100
-        tasks += [Task(group, numbers[n : n + size], seed) for n in range(0, count, size)]
-    rng = random.Random(seed)
-    chosen: dict[str, list[int]] = {}
+        plan += [(group, n, False) for n in numbers]
+    rng, (*groups, huge) = random.Random(seed), GROUPS
     for _ in range(max(2, round(rounds * THROUGH_AGENT))):
-        chosen.setdefault(rng.choice(list(GROUPS)[:-1]), []).append(rng.randrange(10**6))
-    if rounds >= 1000:
-        chosen[list(GROUPS)[-1]] = [0, 1, 2]
-    for group, numbers in chosen.items():
-        tasks += [Task(group, numbers[n : n + 25], seed, True) for n in range(0, len(numbers), 25)]
-    return tasks
-
-
-_given: tuple[Any, ...] = ()
-
-
-def _begin(*given: Any) -> None:
-    global _given
-    _given = given
-    gc.disable()  # a round makes no circles worth a look
-
-
-def _work(task: Task) -> tuple[Task, report.Row]:
-    return _do(task, *_given)
+        plan.append((rng.choice(groups), rng.randrange(10**6), True))
+    return plan + [(huge, n, True) for n in range(3 if rounds >= 1000 else 0)]
 
 
 def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> list[report.Row]:
@@ -286,17 +265,14 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     oracle = Oracle(spools.build(work / "made" / "state", records))
     sizes = len(oracle.before.must), len(oracle.files), sum(map(len, oracle.files.values()))
     progress.say("%d records wait in %d files of %d bytes" % sizes)
-    tasks = _tasks(rounds, seed)
-    total = sum(len(task.numbers) for task in tasks)
+    plan = _plan(rounds, seed)
     rows = {name: report.Row(name) for name in [*GROUPS, THROUGH]}
-    done = 0
     processes = min(4, os.cpu_count() or 1) if rounds >= 1000 and hasattr(os, "fork") else 1
     fork: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
-    with fork.Pool(processes, _begin, (oracle, work)) as pool:
-        for task, one in pool.imap_unordered(_work, tasks):
-            rows[THROUGH if task.whole else task.group].add(one)
-            done += len(task.numbers)
-            for what in one.broken:
-                progress.say("%s: %s" % (task.group, what))
-            progress.step(task.group, done, total)
+    with fork.Pool(processes, _begin, (oracle, seed, work)) as pool:
+        for done, row in enumerate(pool.imap_unordered(_play, plan, 10), 1):
+            rows[row.treatment].add(row)
+            for what in row.broken:
+                progress.say(what)
+            progress.step(row.treatment, done, len(plan))
     return list(rows.values())
