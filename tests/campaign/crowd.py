@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Optional
 from agent.collector import Collector
 
 from . import report
-from .crowd_member import HEADER, text_of
+from .crowd_member import text_of
 from .processes import Child, said, together, until
 
 ROUNDS, SHORT_ROUNDS = 10, 1
@@ -56,7 +56,8 @@ class Scene:
         work.mkdir()
         self.row, self.size, self.rng = row, size, rng
         self.state_dir = work / "state"
-        self.acknowledged, self.passes = work / "acknowledged", work / "passes"
+        self.logs = work / "logs"
+        self.logs.mkdir()
         self.arrived = 0  # requests so far
 
     def note(self, _line: str) -> None:
@@ -69,9 +70,8 @@ class Scene:
 
     def starter(self, role: str, name: str, **settings: Any) -> Callable[[], Child]:
         """How to start a member of the crowd."""
-        places = ("state_dir", "acknowledged", "passes")
-        given = {place: str(getattr(self, place)) for place in places}
-        given.update(url=self.collector.url, pem=self.collector.keys[0]["public_key"], name=name)
+        given = {"state_dir": str(self.state_dir), "logs": str(self.logs), "name": name}
+        given.update(url=self.collector.url, pem=self.collector.keys[0]["public_key"])
         return partial(Child, "crowd_member", role, **{**given, **settings})
 
     def crowd(self, number: int, **settings: Any) -> Any:
@@ -81,16 +81,20 @@ class Scene:
     def segments(self) -> set[str]:
         return {path.name for path in self.state_dir.glob("*.seg")}
 
-    def requests(self) -> list[tuple[str, float]]:
-        """Whose each request was, and when it came."""
-        found = self.collector.requests()
-        return [(r["headers"].get(HEADER.lower(), ""), r["received_at"]) for r in found]
+    def noted(self, *kinds: str) -> list[tuple[Any, str, str]]:
+        """What processes wrote down of these kinds: (when, or what is last in a line), whose it is, the kind."""
+        found = []
+        for path in self.logs.iterdir():
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                what, *_, last = json.loads(line)
+                found += [(last, path.name.partition("-")[0], what)] if what in kinds else []
+        return sorted(found)
 
     # -- what arrived ----------------------------------------------------------------------------
 
     def judge(self, cause: str = "", causes_max: int = 0) -> Counter[str]:
         """Add what became of one round, of which at most so many duplicates have the ``cause``; what was counted."""
-        row, recorded = self.row, set(self.acknowledged.read_text().split())
+        row, recorded = self.row, {key for key, _, _ in self.noted("recorded")}
         keys, sums, ids = Counter[str](), Counter[str](), Counter[str]()
         for record in self.collector.records():
             fields = record["fields"]
@@ -110,18 +114,12 @@ class Scene:
         return sums
 
     def one_at_a_time(self, killed: Any = ()) -> None:
-        """What contradicts that there was one deliverer at a time: in the order of the passes."""
-        broken, holder = self.row.broken, ""
-        for line in self.passes.read_text().splitlines():
-            what, pid = line.split()
-            if what == "begin":
-                if holder and holder not in killed:
-                    broken.append("%s began a pass within one of %s" % (pid, holder))
-                holder = pid
-            elif holder == pid:
-                holder = ""
-            else:
-                broken.append("%s ended a pass within one of %s" % (pid, holder))
+        """What contradicts that there was one deliverer at a time."""
+        holder = ""
+        for _, pid, what in self.noted("sent", "rest"):
+            beside = holder not in ("", pid, *killed)
+            self.row.breaks(beside, "%s: %s within a pass of %s" % (pid, what, holder))
+            holder = pid if what == "sent" else ""
 
     def settled(self, process: Child) -> dict[str, Any]:
         """Have a process deliver until nothing is pending; its ``status()`` then."""
@@ -155,7 +153,7 @@ def _together(at: Scene) -> None:
     at.reaped()
     at.judge()
     at.one_at_a_time()
-    at.row.figure("passes", len({name for name, _ in at.requests()}))
+    at.row.figure("passes", len(at.noted("rest")))
 
 
 def _killed(at: Scene) -> None:
@@ -174,11 +172,10 @@ def _killed(at: Scene) -> None:
             if not until(lambda aim=aim: at.arrived >= aim):  # type: ignore[misc]
                 break
             time.sleep(rng.random() * 0.005)
-            notes = at.passes.read_text().splitlines()
-            pid = [line.split()[1] for line in notes if line.startswith("begin")][-1]
+            pid = at.noted("sent")[-1][1]
             if pid not in killed:
                 by_pid[pid].process.kill()
-                killed[pid] = time.time()
+                killed[pid] = time.monotonic()
         at.collector.answer_delay_s = 0
         at.settled(next(one for pid, one in by_pid.items() if pid not in killed))
     at.reaped()
@@ -192,9 +189,9 @@ def _killed(at: Scene) -> None:
 def _note_takeover(at: Scene, pid: str, killed_at: float) -> None:
     """How long after the kill the next request of another process came."""
     limit_s = TAKEOVER_S * (10 if at.size is SHORT else 1)
-    for name, received_at in at.requests():
-        if name.partition("-")[0] != pid and received_at >= killed_at:
-            took_s = received_at - killed_at
+    for sent_at, by, _ in at.noted("sent"):
+        if by != pid and sent_at >= killed_at:
+            took_s = sent_at - killed_at
             at.row.figure("s until another went on", took_s)
             return at.row.breaks(took_s > limit_s, "nobody went on for %.2f s" % took_s)
     at.row.broken.append("nobody went on after a kill")

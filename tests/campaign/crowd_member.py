@@ -24,56 +24,13 @@ from support.agent import config
 import agent
 from agent import files
 from agent.spool import segment
-from agent.transport import HttpTransport
-from agent.values import Request, Response
 
-from .processes import begin, hear, main, say
-
-HEADER = "X-Crowd"
+from .processes import Log, Traced, begin, hear, main, say
 
 
 def text_of(key: str) -> str:
     """The one content that belongs to a key."""
     return key + " " + hashlib.sha256(key.encode()).hexdigest()
-
-
-class Notes:
-    """A file to which many processes append whole lines."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def add(self, *words: object) -> None:
-        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode("ascii"))
-
-
-class Watched(HttpTransport):
-    """The usual transport, which tells in each request whose it is and in which pass, and notes where passes begin
-    and end: both while the deliverer's lock is held, so the order of the notes is that of the passes.
-    """
-
-    def __init__(self, notes: Notes) -> None:
-        super().__init__(proxy="direct")
-        self._notes, self._name = notes, os.urandom(4).hex()
-        self._passes, self._inside = 0, False
-
-    def after_fork(self) -> None:
-        super().after_fork()
-        self._passes, self._inside = 0, False
-
-    def send(self, request: Request, *, timeout_s: float) -> Response:
-        if not self._inside:
-            self._inside, self._passes = True, self._passes + 1
-            self._notes.add("begin", os.getpid())
-        told = "%d-%s-%d" % (os.getpid(), self._name, self._passes)
-        own = Request(request.method, request.url, {**request.headers, HEADER: told}, request.body)
-        return super().send(own, timeout_s=timeout_s)
-
-    def rest(self) -> None:
-        super().rest()
-        if self._inside:
-            self._inside = False
-            self._notes.add("end", os.getpid())
 
 
 class Member:
@@ -83,12 +40,12 @@ class Member:
         self.settings, self.name = settings, settings["name"]
         if settings.get("lock_error"):
             _break_locks(settings["lock_error"])
-        self.acknowledged = Notes(settings["acknowledged"])
+        self.log = Log(settings["logs"], "member")
         keys = (agent.PublicKey.from_pem(settings["pem"], name="global"),)
         more: dict[str, Any] = {"deliver": "thread", "exit_timeout_s": 2}
         given = config(settings["url"], keys, settings["state_dir"], **more)
-        watched = Watched(Notes(settings["passes"]))
-        self.agent = agent.Agent(given, ("demo-license-key", "a"), transport=watched)
+        licence = ("demo-license-key", "a")
+        self.agent = agent.Agent(given, licence, transport=Traced(self.log))
 
     def record(self, key: str) -> None:
         """One record, to the licence server or to the usage collector; noted once the call acknowledged it."""
@@ -97,7 +54,7 @@ class Member:
         else:
             kept = self.agent.record_text(text_of(key), data_group="g")
         if kept is not None:
-            self.acknowledged.add(key)
+            self.log("recorded", key)
 
     def record_all(self, name: str, count: Optional[int] = None) -> None:
         for n in range(self.settings["records"] if count is None else count):

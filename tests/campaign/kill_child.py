@@ -7,8 +7,6 @@ is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``.
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import random
 import threading
@@ -26,10 +24,9 @@ from agent.collector.book import Book
 from agent.collector.faults import Fault
 from agent.collector.handler import Handler
 from agent.collector.listener import Connection
-from agent.transport import HttpTransport
-from agent.values import Request, Response, Unreachable
 
-REQUEST = "X-Test-Request"
+from .processes import REQUEST, Log, Traced
+
 KINDS = ("text", "value", "point", "track", "call_home", "count")
 # Of the collector, for one to three requests each. The first four strike after a record was taken in.
 FAULTS = ["drop-answer", "truncated", "drip-body", "not-json"] * 2
@@ -49,77 +46,6 @@ def content(marker: str, kind: str) -> dict[str, Any]:
     if kind == "track":
         return {"meta": {"marker": marker, "text": text}}
     return {"text_data": "CALL HOME" if kind == "call_home" else text}
-
-
-class Log:
-    """One process's log; a forked child begins its own with its first line."""
-
-    def __init__(self, directory: str, role: str) -> None:
-        self._directory, self._role = directory, role
-        self._pid = self._fd = -1
-        self._token, self._numbers = "", itertools.count(1)
-
-    @property
-    def token(self) -> str:
-        """The name of this process, unlike its number never used again."""
-        if self._pid != os.getpid():
-            parent, self._token, self._pid = self._token, os.urandom(6).hex(), os.getpid()
-            path = os.path.join(self._directory, "%d-%s.log" % (self._pid, self._token))
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self("process", self._pid, self._role, parent)
-        return self._token
-
-    def number(self) -> str:
-        """The number of a request, never given again."""
-        return "%s-%d" % (self.token, next(self._numbers))
-
-    def __call__(self, *entry: Any) -> None:
-        assert self.token
-        os.write(self._fd, json.dumps(entry).encode() + b"\n")
-
-
-class Traced(HttpTransport):
-    """The real transport; its requests are numbered, and what became of each is in the log.
-
-    ``over`` says that the deliverer has gone on: whatever it wanted to write down about the answer is written.
-    """
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(proxy="direct")
-        self._log, self._open = log, ""
-
-    def after_fork(self) -> None:
-        super().after_fork()
-        self._open = ""
-
-    def send(self, request: Request, *, timeout_s: float) -> Response:
-        self._over()
-        number = self._log.number()
-        began_at = time.monotonic()
-        self._log("sent", number, began_at)
-        self._open = number
-        headers = {**request.headers, REQUEST: number}
-        numbered = Request(request.method, request.url, headers, request.body)
-        numbered.may_send = request.may_send
-        try:
-            response = super().send(numbered, timeout_s=timeout_s)
-        except Unreachable as error:
-            late = time.monotonic() - began_at >= timeout_s
-            self._log("unreachable", number, late, error.reason)
-            raise
-        self._log("answered", number, response.status, response.complete)
-        return response
-
-    def _over(self) -> None:
-        number, self._open = self._open, ""
-        if number:
-            self._log("over", number)
-
-    def rest(self) -> None:
-        self._over()
-        super().rest()
 
 
 def product(spec: dict[str, Any], log: Log, marker_of: Callable[[], str]) -> agent.Agent:

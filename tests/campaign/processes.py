@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,6 +14,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from support.agent import ROOT
+
+from agent.transport import HttpTransport
+from agent.values import Request, Response, Unreachable
+
+REQUEST = "X-Test-Request"
 
 
 class Child:
@@ -137,3 +143,78 @@ def main(*roles: Callable[[dict[str, Any]], None]) -> None:
     """Play the role that the command line names."""
     by_name = {role.__name__: role for role in roles}
     by_name[sys.argv[1]](json.loads(sys.argv[2]))
+
+
+class Log:
+    """One process's log; a forked child begins its own with its first line."""
+
+    def __init__(self, directory: str, role: str) -> None:
+        self._directory, self._role = directory, role
+        self._pid = self._fd = -1
+        self._token, self._numbers = "", itertools.count(1)
+
+    @property
+    def token(self) -> str:
+        """The name of this process, unlike its number never used again."""
+        if self._pid != os.getpid():
+            parent, self._token, self._pid = self._token, os.urandom(6).hex(), os.getpid()
+            path = os.path.join(self._directory, "%d-%s.log" % (self._pid, self._token))
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self("process", self._pid, self._role, parent)
+        return self._token
+
+    def number(self) -> str:
+        """The number of a request, never given again."""
+        return "%s-%d" % (self.token, next(self._numbers))
+
+    def __call__(self, *entry: Any) -> None:
+        assert self.token
+        os.write(self._fd, json.dumps(entry).encode() + b"\n")
+
+
+class Traced(HttpTransport):
+    """The real transport; its requests are numbered, and what became of each is in the log.
+
+    ``over`` says that the deliverer has gone on: whatever it wanted to write down about the answer is written; ``rest``
+    that a pass has ended, and nobody else's began since its first ``sent``: it still holds the deliverer's lock.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(proxy="direct")
+        self._log, self._open, self._passing = log, "", False
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._open, self._passing = "", False
+
+    def send(self, request: Request, *, timeout_s: float) -> Response:
+        self._over()
+        number = self._log.number()
+        began_at = time.monotonic()
+        self._log("sent", number, began_at)
+        self._open, self._passing = number, True
+        headers = {**request.headers, REQUEST: number}
+        numbered = Request(request.method, request.url, headers, request.body)
+        numbered.may_send = request.may_send
+        try:
+            response = super().send(numbered, timeout_s=timeout_s)
+        except Unreachable as error:
+            late = time.monotonic() - began_at >= timeout_s
+            self._log("unreachable", number, late, error.reason)
+            raise
+        self._log("answered", number, response.status, response.complete)
+        return response
+
+    def _over(self) -> None:
+        number, self._open = self._open, ""
+        if number:
+            self._log("over", number)
+
+    def rest(self) -> None:
+        self._over()
+        super().rest()
+        if self._passing:
+            self._passing = False
+            self._log("rest", time.monotonic())
