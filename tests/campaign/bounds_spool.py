@@ -104,23 +104,6 @@ def writer(settings: dict[str, Any]) -> None:
     say(acknowledged)
 
 
-def hoarder(settings: dict[str, Any]) -> None:
-    """Fills a disk: records until it is refused, says what was acknowledged, and kills itself."""
-    chance, place = random.Random(settings["seed"]), settings["place"]
-    given = config("http://127.0.0.1:9", (), place, only="licence")
-    product = agent.Agent(given, transport=Network(up=False))
-    refused = number = 0
-    while refused < 20:
-        id = "%06d" % number
-        number += 1
-        text = id + " " + "x" * chance.randrange(3000)
-        if product.record_text(text, data_group="g") is None:
-            refused += 1
-        else:
-            say(id)
-    os.kill(os.getpid(), 9)
-
-
 def peak_kb() -> int:
     """Of this program alone: what getrusage gives begins with the peak of whoever started it."""
     with open("/proc/self/status", encoding="ascii") as file:
@@ -168,4 +151,4 @@ def measured(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(writer, hoarder, measured)
+    main(writer, measured)

@@ -284,9 +284,8 @@ CROWDS: dict[str, Treat] = {
     "locks fail: ENOLCK": partial(_lockless, errno.ENOLCK),
     "locks fail: EOPNOTSUPP": partial(_lockless, errno.EOPNOTSUPP),
     "threads of one process": partial(_alone, "threads", _threads_expected),
-    "forks beside threads": partial(_alone, "forks", lambda size: {"CHILD": 3 * size.children}),
-    "prefork server": partial(
-        _alone, "prefork", lambda size: {"SERVED": size.children * (size.children + 1) // 2}
+    "forks beside threads": partial(
+        _alone, "forks", lambda size: {"CHILD": size.children * (size.children + 1) // 2}
     ),
     "multiprocessing: fork, the parent's agent": partial(_multiprocess, "fork", False),
     "multiprocessing: fork": partial(_multiprocess, "fork", True),

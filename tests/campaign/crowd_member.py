@@ -154,42 +154,14 @@ def _joined(*pids: int) -> None:
         assert status == 0, status
 
 
-def prefork(settings: dict[str, Any]) -> None:
-    """A server: the parent makes the agent and records, its children record and serve until SIGTERM."""
-    member = Member(settings)
-    begin()
-    member.record_all(member.name)
-    reader, writer = os.pipe()
-
-    def serve(number: int) -> None:
-        ended: list[int] = []
-        signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
-        member.record_all("%s.child%d" % (member.name, number))
-        member.agent.count("SERVED", number + 1)
-        os.write(writer, b"x")
-        while not ended:
-            time.sleep(0.02)
-        member.agent.close(30)
-
-    pids = [_child(serve, n) for n in range(settings["children"])]
-    serving = 0
-    while serving < len(pids):
-        serving += len(os.read(reader, 100))
-    for pid in pids:
-        os.kill(pid, signal.SIGTERM)
-    _joined(*pids)
-    member.rest()
-
-
 def forks(settings: dict[str, Any]) -> None:
-    """Children forked one after the other, beside threads that hold every lock now and then."""
+    """A server: the parent's threads hold every lock now and then while its children are forked, record and close."""
     member = Member(settings)
     product, going = member.agent, [True]
 
     def record(number: int) -> None:
         if number == 3:
-            for child in range(settings["children"]):
-                _joined(_child(work, child))
+            _joined(*(_child(serve, child) for child in range(settings["children"])))
             going.clear()
         for n in range(10 * settings["records"]):
             if not going:
@@ -198,9 +170,9 @@ def forks(settings: dict[str, Any]) -> None:
             product.count("RENDER")
             product.status() if n % 5 == 0 else product.flush(0)
 
-    def work(number: int) -> None:
+    def serve(number: int) -> None:
         member.record_all("%s.child%d" % (member.name, number), 4)
-        product.count("CHILD", 3)
+        product.count("CHILD", number + 1)
         product.close(30)
 
     begin()
@@ -324,7 +296,6 @@ if __name__ == "__main__":
     main(
         one,
         threads,
-        prefork,
         forks,
         multiprocess,
         writer,

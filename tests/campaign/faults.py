@@ -9,9 +9,6 @@ Held to: nothing is raised into the host; what was acknowledged is on disk when 
 collector; nothing arrives that was refused or never recorded; ``status()`` names what is wrong while records are not
 durable and nothing once the disk is well; the user identifier stays; no descriptor, no foreign file and no segment
 remains. A duplicate needs an attempt whose end could not be written down.
-
-The full form then fills real file systems, where it may mount them: a process records until the disk refuses it, and
-is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 from support.agent import START, Desk, FakeClock, desk
-from support.disks import EXT4, EXT4_1K, TMPFS, NotHere, mounted
 from support.faults import ANY, CALLS, ONCE, STAYS, Fault, Shim, descriptors
 from support.spool import look, segments, waiting
 
@@ -35,10 +31,8 @@ from agent import lines
 from agent.spool import segment
 
 from . import report
-from .processes import Child
 
 ROUNDS, SHORT_ROUNDS = 100_000, 40
-FULL_FROM = 1000  # rounds from which on real disks are filled too
 ENDS, HEALS = "ends", "heals"
 COURSES = ((ONCE, HEALS), (ONCE, ENDS), (STAYS, HEALS), (STAYS, ENDS))
 UNACKNOWLEDGED = "not acknowledged, on the disk all the same"
@@ -401,47 +395,4 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
                 progress.say(line)
             rows[fault.kind].add(row)
             progress.step("faults", number + 1, len(plan))
-        full = 10 if rounds >= FULL_FROM else 0
-        disks = full_disks(at, rounds=full, seed=seed, progress=progress, work=work)
-    return [row for row in rows.values() if row.rounds] + disks
-
-
-# --- full disks ---------------------------------------------------------------------------------
-
-
-def _full_disk(at: Desk, disk: Path, seed: int, row: report.Row) -> None:
-    """One round: what a killed writer on a full disk was told is kept, and what is found once there is room."""
-    filler = disk / "filler"
-    filler.write_bytes(b"x" * max(0, shutil.disk_usage(disk).free - 400_000))
-    place = disk / "state"
-    writer = Child("bounds_spool", "hoarder", place=str(place), seed=seed)
-    kept = set(writer.said(killed=True).split())
-    at.collector.clear()
-    with at.agent(state_dir=place, only="licence") as product:
-        product.flush(timeout=60)  # still full
-    filler.unlink()
-    with at.agent(state_dir=place, only="licence") as product:
-        drained, trouble = product.flush(timeout=60).drained, product.status()["trouble"]
-        row.breaks(not drained or trouble, "not delivered: %s" % trouble)
-    row.deliver(kept, Counter(text[:6] for text in at.texts()))
-
-
-def full_disks(
-    at: Desk, *, rounds: int, seed: int, progress: report.Progress, work: Path
-) -> list[report.Row]:
-    """A row for each kind of file system."""
-    rows = []
-    for kind in (TMPFS, EXT4, EXT4_1K):
-        row = report.Row("full " + kind)
-        for number in range(rounds):
-            try:
-                with mounted(work / "disk", kind, size_kb=4096) as disk:
-                    _full_disk(at, disk, seed + number, row)
-            except NotHere as reason:
-                progress.say("no %s here: %s" % (kind, reason))
-                break
-            finally:
-                shutil.rmtree(work / "disk", ignore_errors=True)
-            progress.step("full " + kind, number + 1, rounds)
-        rows += [row] if row.rounds else []
-    return rows
+    return [row for row in rows.values() if row.rounds]
