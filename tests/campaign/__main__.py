@@ -53,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
             "--work", metavar="DIR", help="where spools are made (default: a temporary directory)"
         )
         one.add_argument("--into", metavar="DOCUMENT", help="fill its block of this document")
-        one.add_argument("--quiet", action="store_true", help="no progress")
     return parser
 
 
@@ -63,7 +62,7 @@ def run(name: str, options: argparse.Namespace) -> bool:
     rounds = options.rounds or (module.SHORT_ROUNDS if options.short else module.ROUNDS)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     command = "python -m tests.campaign %s --rounds %d --seed %d" % (name, rounds, seed)
-    progress = report.Progress(quiet=options.quiet)
+    progress = report.Progress()
     progress.say(command)
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="campaign-", dir=options.work) as work:

@@ -1,8 +1,7 @@
 """Bounds: quotas under many writers, 100,000 pending records, clocks that jump, two months in one process, drop counts.
 
 ``--rounds`` says how often each fresh process of the curve is measured, and how many random walks of the clock are
-made; from ten on the sizes are those of the full form. The curve is printed while it runs and stands in the notes of
-its rows; with ``BOUNDS_PLOT=FILE`` it is drawn too, where matplotlib can be imported.
+made; from ten on the sizes are those of the full form. The curve stands in the notes of its rows.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,11 +81,6 @@ def plan(rng: random.Random, *, small: bool) -> dict[str, Any]:
 class Zygote(Child):
     """The prepared process that plays rounds; see ``kill_zygote``."""
 
-    def __init__(self, *, loaded: bool) -> None:
-        super().__init__("kill_zygote", "serve", loaded=loaded)
-        # Whether it becomes the parent of processes whose parent was killed.
-        self.adopting = json.loads(self.hear())["adopting"]
-
     def end(self) -> None:
         """With all that it started and that still lives."""
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -143,7 +139,7 @@ class Lane:
         told = plan(rng, small=self._small)
         for process in told["processes"]:
             process["settings"].update(self._settings)
-            if not self._zygote.adopting:
+            if sys.platform != "linux":  # a zygote cannot adopt those whose parent was killed
                 process["forks"] = 0
         paths = {name: str(place / name) for name in ("logs", "before", "stderr")}
         return {
@@ -163,7 +159,8 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     with ThreadPoolExecutor(LANES) as pool, ExitStack() as ending:
         # One of the full form leaves loading to its children, who fork in the middle of it.
         small = rounds <= SHORT_ROUNDS
-        zygotes = [Zygote(loaded=small or bool(number)) for number in range(LANES)]
+        loads = [small or bool(number) for number in range(LANES)]
+        zygotes = [Zygote("kill_zygote", "serve", loaded=loaded) for loaded in loads]
         for zygote in zygotes:
             ending.callback(zygote.end)
         lanes = [

@@ -39,7 +39,10 @@ class Zygote:
         self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._port.bind(("127.0.0.1", 0))
         self.port = self._port.getsockname()[1]
-        self.adopting = adopt_orphans()
+        if sys.platform == "linux":  # become the parent of those whose parent was killed
+            import ctypes
+
+            assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
 
     def round(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Play one plan: what happened to whom."""
@@ -189,16 +192,6 @@ def _leave_the_zygote(errors: str) -> None:
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
 
 
-def adopt_orphans() -> bool:
-    """Become the parent of those whose parent was killed; False where only Linux could."""
-    try:
-        import ctypes
-
-        return sys.platform == "linux" and ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0
-    except (AttributeError, ImportError, OSError):
-        return False
-
-
 def load() -> None:
     """What a product that forks has loaded: everything, and nothing made of it."""
     ours = "cli.spooling client delivery looking transport signatures.envelope endpoints.reo"
@@ -219,7 +212,6 @@ def serve(settings: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     ours = Zygote()
-    say(json.dumps({"adopting": ours.adopting}))
     with contextlib.suppress(Finished, BrokenPipeError):
         while plan := hear():
             say(json.dumps(ours.round(json.loads(plan))))

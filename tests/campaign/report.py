@@ -88,22 +88,19 @@ def markdown(head: str, rows: list[Row]) -> str:
 
 
 class Progress:
-    """Where a campaign is: a line that is rewritten on a terminal, one every ten seconds elsewhere."""
+    """Where a campaign is, on stderr: a line every ten seconds, and what has to be said at once."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._live = sys.stderr.isatty()
-        self._began_at = self._shown_at = time.monotonic()
+        self._quiet, self._began_at = quiet, time.monotonic()
+        self._shown_at = self._began_at
 
     def step(self, what: str, done: int, total: int) -> None:
         """``done`` of ``total`` rounds of ``what`` are over."""
         now = time.monotonic()
-        last = done >= total
-        if last or now - self._shown_at > (0.1 if self._live else 10):
+        if done >= total or now - self._shown_at > 10:
             self._shown_at = now
-            line = "%s: %d of %d, %.0f s" % (what, done, total, now - self._began_at)
-            self.say(line, "\n" if last or not self._live else "")
+            self.say("%s: %d of %d, %.0f s" % (what, done, total, now - self._began_at))
 
-    def say(self, line: str, end: str = "\n") -> None:
+    def say(self, line: str) -> None:
         if not self._quiet:
-            print(("\r\x1b[K" if self._live else "") + line, end=end, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
