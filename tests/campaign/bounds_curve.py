@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import statistics
 from pathlib import Path
 from typing import Any, Optional
@@ -88,7 +87,7 @@ class Curve:
         return broken
 
 
-def run(
+def curve(
     rounds: int, chance: random.Random, progress: report.Progress, place: Path
 ) -> list[report.Row]:
     short = rounds < 10
@@ -96,14 +95,12 @@ def run(
     keys: list[Key] = [(n, -(-n // PER_SEGMENT)) for n in sizes]
     if not short:
         keys.append((sizes[-1], SPREAD))
-    curve = Curve(place, keys)
+    found = Curve(place, keys)
     for key in keys:
-        curve.measure(key, whole=False, kept=False)  # files in memory, modules compiled
+        found.measure(key, whole=False, kept=False)  # files in memory, modules compiled
     times = 2 if short else max(3, rounds)
     for done in range(times):
         for key in chance.sample(keys, len(keys)):
-            curve.measure(key, whole=done < (1 if short else 2))
+            found.measure(key, whole=done < (1 if short else 2))
         progress.step("curve", done + 1, times)
-    rows = [curve.row(key) for key in keys]
-    shutil.rmtree(place)
-    return rows
+    return [found.row(key) for key in keys]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ import pytest
 pytest.importorskip("fcntl")
 
 from campaign import (  # noqa: E402 - they need flock, and fork
-    bounds_curve,
-    bounds_life,
-    bounds_quota,
+    bounds,
     crowd,
     damage,
     faults,
@@ -70,11 +67,12 @@ def test_a_crowd(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("part", [bounds_quota, bounds_curve, bounds_life])
-def test_bounds(tmp_path: Path, part: Any) -> None:
-    rows = part.run(1, random.Random(3), QUIET, tmp_path)
+def test_bounds(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    rows = bounds.run(rounds=1, seed=3, progress=QUIET, work=work)
     assert not [row for row in rows if not row.ok]
-    assert len(rows) >= 2 and any(row.recorded for row in rows)
+    assert len(rows) == 7 and sum(bool(row.recorded) for row in rows) == 6
 
 
 @pytest.mark.campaign

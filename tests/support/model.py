@@ -150,15 +150,6 @@ class Endpoint:
         return {"activity_type": activity, "count": count, "meta": meta}
 
 
-class WorldClock(FakeClock):
-    """The machine's clock, which may be wrong; ``at`` is what the server says."""
-
-    skew_s = 0.0
-
-    def time(self) -> float:
-        return self.at + self.skew_s
-
-
 class Process:
     """One process of the product: its spool, its counters, its deliverer; ``send`` is its network."""
 
@@ -316,7 +307,7 @@ class World:
     def __init__(self, place: Path, *, max_bytes: int = 10_000_000, seed: int = 0) -> None:
         self.random = Random(seed)
         self.max_bytes = max_bytes
-        self.clock = WorldClock()
+        self.clock = FakeClock()
         self.disk = Disk(place / "vendor" / "product" / "state")
         self.processes: list[Process] = []
         self.current: Optional[Process] = None

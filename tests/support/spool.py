@@ -45,9 +45,10 @@ class FakeClock(Clock):
     def __init__(self, at: float = START) -> None:
         self.at = at
         self.since_boot = 1000.0
+        self.skew_s = 0.0  # how wrong it is, of who only sees ``time``
 
     def time(self) -> float:
-        return self.at
+        return self.at + self.skew_s
 
     def monotonic(self) -> float:
         return self.since_boot
