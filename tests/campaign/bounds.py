@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from support.agent import FakeClock, config, desk, fields, pass_, work_until
+from support.agent import FakeClock, config, pass_, work_until
 from support.scripted import Network
 from support.spool import DISK, Dropped, licence, look, size_of, spool
 
@@ -120,28 +120,8 @@ def _order(chance: random.Random, place: Path) -> report.Row:
 # -- clocks and counts ----------------------------------------------------------------------------
 
 DAY_S, HOUR_S, YEAR_S = 86400.0, 3600.0, 365 * 86400.0
-DROPPED_AT_ONCE = 8  # records of one of the smallest segments
 JUMPS_S = (0.0, 0.0, 3600.0, -3600.0, 10 * YEAR_S, -10 * YEAR_S, 2 * YEAR_S, -2 * YEAR_S)
-LICENCE: dict[str, Any] = {"only": "licence", "durability": "process"}
-AGED: dict[str, Any] = {**LICENCE, "max_age_days": 90}
-
-
-def _flush(product: agent.Agent) -> None:
-    """A pass that skips our own backoff."""
-    product._delivery.skip = ("backoff",)
-    pass_(product)
-
-
-def _reports(collector: Collector) -> dict[str, int]:
-    """What reports of drops that were sent said, by the event that they are known by."""
-    found = [
-        (one["headers"].get("idempotency-key", ""), fields(one)) for one in collector.requests()
-    ]
-    return {
-        id: int(given["numeric_data_single_value"])
-        for id, given in found
-        if given["data_group"] == "agent-dropped"
-    }
+AGED: dict[str, Any] = {"only": "licence", "durability": "process", "max_age_days": 90}
 
 
 def _walk(chance: random.Random, place: Path) -> report.Row:
@@ -166,7 +146,8 @@ def _walk(chance: random.Random, place: Path) -> report.Row:
                     pass_(made)
                     clock.advance(chance.choice((1.0, 60.0, HOUR_S)))
                 for _ in range(4 if last else 1):
-                    _flush(made)
+                    made._delivery.skip = ("backoff",)
+                    pass_(made)
                     clock.advance(HOUR_S if not last else 1.0)
                 status = made.status()
                 waiting = status["pending"] + status["dead"]
@@ -178,34 +159,6 @@ def _walk(chance: random.Random, place: Path) -> report.Row:
     row.lost = max(0, row.recorded - row.delivered - waiting)
     row.figure("wait for a day that their clock had", waiting)
     row.breaks(early, "%d dropped although none was old" % early)
-    return row
-
-
-def _lost_answer(chance: random.Random, place: Path) -> report.Row:
-    """The server takes a report, its answer is lost, it is sent again: under the same event id."""
-    row = report.Row("the report's answer is lost", rounds=1)
-    with desk(place) as at:
-        count = chance.randint(200, 300)
-        with at.agent(**LICENCE, max_bytes=40_000, max_records=1_000) as product:
-            for n in range(count):
-                product.record_text("%d" % n, data_group="g")
-            dropped = product.status()["not_recorded"]["dropped"]
-            unanswered = chance.randint(1, 3)
-            at.collector.fault("drop-answer", count=unanswered)
-            for _ in range(20):
-                product.flush()
-                at.clock.advance(7 * HOUR_S)
-        by_id = _reports(at.collector)
-        texts = set(at.texts()) - {""}
-    said, gone = sum(by_id.values()), count - len(texts)
-    row.recorded, row.delivered = count, len(texts) + said
-    row.lost = max(0, count - row.delivered)
-    row.figure("dropped", gone)
-    row.figure("reported", said)
-    # A record whose answer was lost may make room, and is told of, like any other.
-    most = gone + unanswered * DROPPED_AT_ONCE
-    row.breaks(not gone <= said <= most, "dropped %d, reported %d" % (gone, said))
-    row.breaks(dropped > gone, "status() counts %d dropped of %d" % (dropped, gone))
     return row
 
 
@@ -299,7 +252,6 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     for number in range(rounds):
         for walk in range(4):
             add(_walk(chance, work / ("walk%d-%d" % (number, walk))))
-        add(_lost_answer(chance, work / ("answer%d" % number)))
         progress.step("clocks and counts", number + 1, rounds)
     add(_sixty_days(4 if short else 60, chance, work / "days"))
     return list(rows.values())

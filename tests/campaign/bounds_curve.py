@@ -10,7 +10,6 @@ import json
 import random
 import statistics
 from pathlib import Path
-from typing import Any, Optional
 
 from . import report
 from .bounds_spool import fill
@@ -24,83 +23,57 @@ SPREAD = 1_000  # and once in so many segments
 FACTOR, SLACK_MS, SPREAD_MS = 2.0, 1.5, 12.0
 # Where so many bytes may be more records than the quota takes, the first record has the lines of all segments counted.
 COUNTED_MS = 0.3  # for each 1,000 records
-IDLE_KB, PASS_KB, RECORD_KB = 2_000, 4_000, 1.2
-TIMES = ("start", "first", "later", "close", "pass", "status")
-SPACES = ("idle_kb", "pass_kb", "status_kb")
+IDLE_MB, PASS_MB, RECORD_MB = 2.0, 4.0, 0.0012
 
 Key = tuple[int, int]  # pending, segments
-
-
-class Curve:
-    """All measurements of one campaign."""
-
-    def __init__(self, place: Path, keys: list[Key]) -> None:
-        self._place, self.keys = place, keys
-        self.found: dict[Key, list[dict[str, Any]]] = {key: [] for key in keys}
-        for key in keys:
-            fill(self._at(key), key[0], segments=key[1])
-
-    def _at(self, key: Key) -> Path:
-        return self._place / ("%d-%d" % key)
-
-    def measure(self, key: Key, *, whole: bool, kept: bool = True) -> None:
-        """One fresh process; ``whole`` also with a pass and status."""
-        child = Child("bounds_spool", "measured", place=str(self._at(key)), whole=whole)
-        found = json.loads(child.said())
-        if kept:
-            self.found[key].append(found)
-
-    def median(self, key: Key, name: str, which: int = 0) -> Optional[float]:
-        values = [found[name] for found in self.found[key] if name in found]
-        flat = [value[which] if isinstance(value, list) else value for value in values]
-        return float(statistics.median(flat)) if flat else None
-
-    def row(self, key: Key) -> report.Row:
-        (pending, segments), none = key, self.keys[0]
-        title = "{:,} pending in {:,} segments".format(pending, segments)
-        row = report.Row(title, rounds=len(self.found[key]), recorded=pending)
-        row.delivered = min(pending, *(f.get("pending", pending) for f in self.found[key]), pending)
-        row.lost = pending - row.delivered
-        first, base = self.median(key, "first", 1), self.median(none, "first", 1)
-        row.note = "ms (of the processor): %s; first record %.1f times that with nothing pending"
-        row.note %= ", ".join(self._shown(key)), (first or 0) / (base or 1)
-        row.broken = self._broken(key, none)
-        return row
-
-    def _shown(self, key: Key) -> list[str]:
-        times = [(name, self.median(key, name), self.median(key, name, 1)) for name in TIMES]
-        spaces = [(name[:-3], self.median(key, name)) for name in SPACES]
-        shown = ["%s %.2f (%.2f)" % (n, a, b or 0) for n, a, b in times if a is not None]
-        return shown + ["%s %.1f MB" % (name, kb / 1024) for name, kb in spaces if kb is not None]
-
-    def _broken(self, key: Key, none: Key) -> list[str]:
-        broken = []
-        slack_ms = SPREAD_MS * key[1] / SPREAD + SLACK_MS + COUNTED_MS * key[0] / 1000
-        for name in ("start", "first", "later", "close"):
-            ours, least = self.median(key, name, 1) or 0, self.median(none, name, 1) or 0
-            if ours > FACTOR * least + slack_ms:
-                broken.append("%s takes %.1f ms instead of %.1f" % (name, ours, least))
-        for name, most in (("idle_kb", IDLE_KB), ("pass_kb", PASS_KB + RECORD_KB * key[0])):
-            grown = (self.median(key, name) or 0) - (self.median(none, name) or 0)
-            if grown > most:
-                broken.append("%s grew by %d KB" % (name, grown))
-        return broken
+Runs = list[dict[str, float]]
 
 
 def curve(
     rounds: int, chance: random.Random, progress: report.Progress, place: Path
 ) -> list[report.Row]:
+    """Fresh processes in turn; the first of each has files in memory and modules compiled, and does not count."""
     short = rounds < 10
     sizes = SHORT_SIZES if short else SIZES
     keys: list[Key] = [(n, -(-n // PER_SEGMENT)) for n in sizes]
-    if not short:
-        keys.append((sizes[-1], SPREAD))
-    found = Curve(place, keys)
+    keys += [] if short else [(sizes[-1], SPREAD)]
+    found: dict[Key, Runs] = {key: [] for key in keys}
+
+    def measure(key: Key, *, whole: bool) -> dict[str, float]:
+        child = Child("bounds_spool", "measured", place=str(place / ("%d-%d" % key)), whole=whole)
+        told: dict[str, float] = json.loads(child.said())
+        return told
+
     for key in keys:
-        found.measure(key, whole=False, kept=False)  # files in memory, modules compiled
+        fill(place / ("%d-%d" % key), key[0], segments=key[1])
+        measure(key, whole=False)
     times = 2 if short else max(3, rounds)
     for done in range(times):
         for key in chance.sample(keys, len(keys)):
-            found.measure(key, whole=done < (1 if short else 2))
+            found[key].append(measure(key, whole=done < (1 if short else 2)))
         progress.step("curve", done + 1, times)
-    return [found.row(key) for key in keys]
+    return [_row(key, runs, found[keys[0]]) for key, runs in found.items()]
+
+
+def _median(runs: Runs, name: str) -> float:
+    return statistics.median(run[name] for run in runs if name in run)
+
+
+def _row(key: Key, runs: Runs, none: Runs) -> report.Row:
+    pending, segments = key
+    title = "{:,} pending in {:,} segments".format(pending, segments)
+    row = report.Row(title, rounds=len(runs), recorded=pending)
+    row.delivered = int(min(run.get("pending", pending) for run in runs)) if pending else 0
+    row.lost = max(0, pending - row.delivered)
+    row.delivered = min(row.delivered, pending)
+    medians = [(name, _median(runs, name)) for name in runs[0] if name != "pending"]
+    row.note = ", ".join("%s %.2f" % found for found in medians)
+    slack_ms = SPREAD_MS * segments / SPREAD + SLACK_MS + COUNTED_MS * pending / 1000
+    for name in ("start", "first", "later", "close"):
+        ours, least = (_median(of, name + " CPU ms") for of in (runs, none))
+        slow = ours > FACTOR * least + slack_ms
+        row.breaks(slow, "%s takes %.1f ms instead of %.1f" % (name, ours, least))
+    for name, most in (("idle MB", IDLE_MB), ("pass MB", PASS_MB + RECORD_MB * pending)):
+        grown = _median(runs, name) - _median(none, name)
+        row.breaks(grown > most, "%s grew by %.1f" % (name, grown))
+    return row

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,48 +106,42 @@ def writer(settings: dict[str, Any]) -> None:
     say(acknowledged)
 
 
-def peak_kb() -> int:
+def peak_mb() -> float:
     """Of this program alone: what getrusage gives begins with the peak of whoever started it."""
     with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
-class Timed:
+@contextmanager
+def timed(found: dict[str, float], name: str, times: int = 1) -> Iterator[None]:
     """Milliseconds of a block: by the wall, and of this thread's processor time."""
-
-    def __init__(self, found: dict[str, Any], name: str, times: int = 1) -> None:
-        self.found, self.name, self.times = found, name, times
-
-    def __enter__(self) -> None:
-        self.at = time.perf_counter(), time.thread_time()
-
-    def __exit__(self, *unused: object) -> None:
-        passed = time.perf_counter() - self.at[0], time.thread_time() - self.at[1]
-        self.found[self.name] = [1000 * seconds / self.times for seconds in passed]
+    wall, cpu = time.perf_counter(), time.thread_time()
+    yield
+    found[name + " ms"] = 1000 * (time.perf_counter() - wall) / times
+    found[name + " CPU ms"] = 1000 * (time.thread_time() - cpu) / times
 
 
 def measured(settings: dict[str, Any]) -> None:
     """The agent beside so much that waits; ``whole`` also with a pass and status."""
     bounds = {"max_records": 150_000, "max_bytes": 100_000_000, "max_age_days": 36500}
     given = config("http://127.0.0.1:9", (), settings["place"], **bounds)
-    network, found = Network(up=False), dict[str, Any]()
-    with Timed(found, "start"):
-        product = agent.Agent(given, "key", transport=network)
-    with Timed(found, "first"):
+    found: dict[str, float] = {}
+    with timed(found, "start"):
+        product = agent.Agent(given, "key", transport=Network(up=False))
+    with timed(found, "first"):
         product.record_text("CALL HOME", data_group="g")
-    with Timed(found, "later", 10):
+    with timed(found, "later", 10):
         for _ in range(10):
             product.record_text("CALL HOME", data_group="g")
-    found["idle_kb"] = peak_kb()
+    found["idle MB"] = peak_mb()
     if settings["whole"]:
         # Nothing waits for the other endpoint, so the pass looks at every record.
-        with Timed(found, "pass"):
+        with timed(found, "pass"):
             product._delivery.run()
-        found["pass_kb"] = peak_kb()
-        with Timed(found, "status"):
+        found["pass MB"] = peak_mb()
+        with timed(found, "status"):
             found["pending"] = product.status()["pending"]
-        found["status_kb"] = peak_kb()
-    with Timed(found, "close"):
+    with timed(found, "close"):
         product.close()
     say(json.dumps(found))
 

@@ -72,7 +72,7 @@ def test_bounds(tmp_path: Path) -> None:
     work.mkdir()
     rows = bounds.run(rounds=1, seed=3, progress=QUIET, work=work)
     assert not [row for row in rows if not row.ok]
-    assert len(rows) == 7 and sum(bool(row.recorded) for row in rows) == 6
+    assert len(rows) == 6 and sum(bool(row.recorded) for row in rows) == 5
 
 
 @pytest.mark.campaign
