@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ from typing import Any, NamedTuple, Optional
 from agent.collector import Collector
 
 from . import report
-from .crowd_member import text_of
-from .processes import Child, said, together, until
+from .kill_account import Account
+from .kill_child import Witness
+from .processes import Child, Log, said, together, until
 
 ROUNDS, SHORT_ROUNDS = 10, 1
 TAKEOVER_S = 1.0  # how soon another process must go on; in the short form, beside other tests, ten times that
@@ -65,14 +67,15 @@ class Scene:
 
     @contextmanager
     def collecting(self) -> Iterator[Collector]:
-        with Collector(log=self.note) as self.collector:
+        with Witness(Log(str(self.logs), "witness"), log=self.note) as self.collector:
             yield self.collector
 
     def starter(self, role: str, name: str, **settings: Any) -> Callable[[], Child]:
         """How to start a member of the crowd."""
-        given = {"state_dir": str(self.state_dir), "logs": str(self.logs), "name": name}
-        given.update(url=self.collector.url, pem=self.collector.keys[0]["public_key"])
-        return partial(Child, "crowd_member", role, **{**given, **settings})
+        given = {"state": str(self.state_dir), "logs": str(self.logs), "name": name}
+        how = {"deliver": "thread", "exit_timeout_s": 2}
+        where = {"url": self.collector.url, "keys": self.collector.keys, "settings": how}
+        return partial(Child, "crowd_member", role, **{**given, **where, **settings})
 
     def crowd(self, number: int, **settings: Any) -> Any:
         """So many members, all told to begin at once."""
@@ -81,42 +84,23 @@ class Scene:
     def segments(self) -> set[str]:
         return {path.name for path in self.state_dir.glob("*.seg")}
 
-    def noted(self, *kinds: str) -> list[tuple[Any, str, str]]:
-        """What processes wrote down of these kinds: (when, or what is last in a line), whose it is, the kind."""
+    def noted(self, *kinds: str) -> list[tuple[float, str, str]]:
+        """What deliverers wrote down of these kinds, in order: when, who, what."""
         found = []
         for path in self.logs.iterdir():
             for line in path.read_bytes().split(b"\n")[:-1]:
-                what, *_, last = json.loads(line)
-                found += [(last, path.name.partition("-")[0], what)] if what in kinds else []
+                what, *more = json.loads(line)
+                found += [(more[-1], path.name.partition("-")[0], what)] if what in kinds else []
         return sorted(found)
 
     # -- what arrived ----------------------------------------------------------------------------
 
-    def judge(self, cause: str = "", causes_max: int = 0) -> Counter[str]:
-        """Add what became of one round, of which at most so many duplicates have the ``cause``; what was counted."""
-        row, recorded = self.row, {key for key, _, _ in self.noted("recorded")}
-        keys, sums, ids = Counter[str](), Counter[str](), Counter[str]()
-        for record in self.collector.records():
-            fields = record["fields"]
-            ids.update([fields["event_id"]] if "event_id" in fields else [])
-            if "count" in fields:
-                sums[fields["activity_type"]] += fields["count"]
-                continue
-            text = fields.get("text_data") or fields.get("meta", {}).get("text", "")
-            key = text.partition(" ")[0]
-            keys[key if text_of(key) == text else "wrong: " + text] += 1
-        row.wrong += sum(map(keys.pop, [key for key in keys if key.startswith("wrong")]))
-        row.deliver(recorded, keys)
-        duplicated = sum(keys.values()) - len(keys)
-        if cause and duplicated:
-            row.causes[cause] += min(duplicated, causes_max)
-        row.breaks(not cause and any(n > 1 for n in ids.values()), "event ids are not distinct")
-        return sums
-
-    def one_at_a_time(self, killed: Any = ()) -> None:
-        """What contradicts that there was one deliverer at a time."""
+    def judge(self, killed: Any = (), otherwise: str = "") -> None:
+        """Add what the logs say of one round; ``otherwise`` is the cause of duplicates that have no other."""
+        account = Account(otherwise)
+        self.row.add(account.round(self.logs, [[int(pid), -signal.SIGKILL] for pid in killed]))
         holder = ""
-        for _, pid, what in self.noted("sent", "rest"):
+        for _, pid, what in self.noted("sent", "rest") if not otherwise else ():
             beside = holder not in ("", pid, *killed)
             self.row.breaks(beside, "%s: %s within a pass of %s" % (pid, what, holder))
             holder = pid if what == "sent" else ""
@@ -152,7 +136,6 @@ def _together(at: Scene) -> None:
         at.row.breaks(late, "%d of %d arrived within a minute" % (at.arrived, total))
     at.reaped()
     at.judge()
-    at.one_at_a_time()
     at.row.figure("passes", len(at.noted("rest")))
 
 
@@ -179,9 +162,7 @@ def _killed(at: Scene) -> None:
         at.collector.answer_delay_s = 0
         at.settled(next(one for pid, one in by_pid.items() if pid not in killed))
     at.reaped()
-    at.judge("sender killed before it settled", len(killed))
-    at.one_at_a_time(killed)
-    at.row.figure("kills", len(killed))
+    at.judge(killed)
     for pid, killed_at in killed.items():
         _note_takeover(at, pid, killed_at)
 
@@ -217,37 +198,24 @@ def _lockless(number: int, at: Scene) -> None:
     at.reaped(lock_error=number)
     left = at.segments()
     at.row.breaks(left != set(before) - set(old), "%d of %d are left" % (len(left), len(before)))
-    most = (size.lockless - 1) * size.lockless * size.records
-    at.judge("no locks: several deliver", most)
+    at.judge(otherwise="no locks: several deliver")
 
 
-def _alone(
-    role: str, expected: Callable[[Size], dict[str, int]], at: Scene, **settings: Any
-) -> None:
-    """By one process and its threads or children; ``expected`` are the exact counts."""
+def _alone(role: str, at: Scene, **settings: Any) -> None:
+    """By one process and its threads or children."""
     size = at.size
     records = size.per_thread if role == "threads" else max(4, size.records // 10)
     given = {"threads": size.threads, "children": size.children, "pooled": size.pooled}
     start = at.starter(role, role[0], records=records, **given, **settings)
     with together(start) as (process,):
         process.expect("recorded")
-        failures = at.settled(process).get("failures")
-        at.row.breaks(failures, "a failure: %r" % failures)
+        at.settled(process)
     at.reaped()
-    sums = at.judge()
-    at.one_at_a_time()
-    for activity, n in expected(size).items():
-        at.row.breaks(sums[activity] != n, "%s: %d counted, not %d" % (activity, sums[activity], n))
+    at.judge()
 
 
-def _threads_expected(size: Size) -> dict[str, int]:
-    rendered = sum(n % 7 + 1 for n in range(size.per_thread)) * size.threads
-    each = {"THREAD-%d" % n: size.per_thread for n in range(size.threads)}
-    return {"RENDER": rendered, **each}
-
-
-def _multiprocess(method: str, own: bool, at: Scene) -> None:
-    _alone("multiprocess", lambda size: {"POOLED": 6 * size.pooled}, at, method=method, own=own)
+def _pool(method: str, at: Scene, own: bool = True) -> None:
+    _alone("multiprocess", at, method=method, own=own)
 
 
 def _reaper(at: Scene) -> None:
@@ -283,14 +251,12 @@ CROWDS: dict[str, Treat] = {
     "deliverer killed": _killed,
     "locks fail: ENOLCK": partial(_lockless, errno.ENOLCK),
     "locks fail: EOPNOTSUPP": partial(_lockless, errno.EOPNOTSUPP),
-    "threads of one process": partial(_alone, "threads", _threads_expected),
-    "forks beside threads": partial(
-        _alone, "forks", lambda size: {"CHILD": size.children * (size.children + 1) // 2}
-    ),
-    "multiprocessing: fork, the parent's agent": partial(_multiprocess, "fork", False),
-    "multiprocessing: fork": partial(_multiprocess, "fork", True),
-    "multiprocessing: spawn": partial(_multiprocess, "spawn", True),
-    "multiprocessing: forkserver": partial(_multiprocess, "forkserver", True),
+    "threads of one process": partial(_alone, "threads"),
+    "forks beside threads": partial(_alone, "forks"),
+    "multiprocessing: fork, the parent's agent": partial(_pool, "fork", own=False),
+    "multiprocessing: fork": partial(_pool, "fork"),
+    "multiprocessing: spawn": partial(_pool, "spawn"),
+    "multiprocessing: forkserver": partial(_pool, "forkserver"),
     "reaper beside writers": _reaper,
 }
 

@@ -6,7 +6,6 @@ standard input does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -19,60 +18,44 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from support import spool as spools
-from support.agent import config
 
-import agent
 from agent import files
 from agent.spool import segment
 
-from .processes import Log, Traced, begin, hear, main, say
+from .kill_child import Writer
+from .processes import Log, begin, hear, main, say
 
 
-def text_of(key: str) -> str:
-    """The one content that belongs to a key."""
-    return key + " " + hashlib.sha256(key.encode()).hexdigest()
-
-
-class Member:
+class Member(Writer):
     """The agent of this process, and what it records."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings, self.name = settings, settings["name"]
         if settings.get("lock_error"):
             _break_locks(settings["lock_error"])
-        self.log = Log(settings["logs"], "member")
-        keys = (agent.PublicKey.from_pem(settings["pem"], name="global"),)
-        more: dict[str, Any] = {"deliver": "thread", "exit_timeout_s": 2}
-        given = config(settings["url"], keys, settings["state_dir"], **more)
-        licence = ("demo-license-key", "a")
-        self.agent = agent.Agent(given, licence, transport=Traced(self.log))
-
-    def record(self, key: str) -> None:
-        """One record, to the licence server or to the usage collector; noted once the call acknowledged it."""
-        if int(key.rpartition("-")[2]) % 2:
-            kept = self.agent.track("EXPORT", meta={"text": text_of(key)})
-        else:
-            kept = self.agent.record_text(text_of(key), data_group="g")
-        if kept is not None:
-            self.log("recorded", key)
+        super().__init__(settings, Log(settings["logs"], "member"))
 
     def record_all(self, name: str, count: Optional[int] = None) -> None:
         for n in range(self.settings["records"] if count is None else count):
-            self.record("%s-%d" % (name, n))
+            self.record("%s-%d" % (name, n), ("text", "track")[n % 2])
 
     def drain(self, timeout_s: float = 60) -> bool:
         """Deliver until nothing is pending."""
         ends_at = time.monotonic() + timeout_s
-        while not (drained := self.agent.flush(5).drained) and time.monotonic() < ends_at:
+        while not (drained := self.product.flush(5).drained) and time.monotonic() < ends_at:
             time.sleep(0.01)
         return drained
 
-    def rest(self, **more: Any) -> None:
+    def rest(self) -> None:
         """All is recorded: answer until nobody asks any more."""
         say("recorded")
         while hear() == "flush":
-            say(json.dumps({"drained": self.drain(), **more, **self.agent.status()}))
-        self.agent.close(30)
+            say(json.dumps({"drained": self.drain(), **self.product.status()}))
+        self.end()
+
+    def end(self) -> None:
+        self.product.close(30)
+        self.log("complete")
 
 
 def _break_locks(number: int) -> None:
@@ -99,29 +82,24 @@ def one(settings: dict[str, Any]) -> None:
 def threads(settings: dict[str, Any]) -> None:
     """Many threads that record, track, count, flush and look, all at once."""
     member = Member(settings)
-    product, failures = member.agent, []
-    starting = threading.Barrier(settings["threads"])
+    product, starting = member.product, threading.Barrier(settings["threads"])
 
     def work(number: int) -> None:
-        try:
-            starting.wait(30)
-            for n in range(settings["records"]):
-                member.record("%s.%d-%d" % (member.name, number, n))
-                product.count("RENDER", n % 7 + 1)
-                product.count("THREAD-%d" % number)
-                if n % 8 == number % 8:
-                    product.flush(0.05 * (number % 3))
-                elif n % 8 == (number + 3) % 8:
-                    product.status()
-                elif n % 8 == (number + 5) % 8 and number % 4 == 0:
-                    product.preview(samples=True)
-        except BaseException as error:
-            failures.append(repr(error))
-            raise
+        starting.wait(30)
+        for n in range(settings["records"]):
+            member.record("%s.%d-%d" % (member.name, number, n), ("text", "track")[n % 2])
+            member.count("RENDER", n % 7 + 1)
+            member.count("THREAD-%d" % number, 1)
+            if n % 8 == number % 8:
+                member.call(product.flush, 0.05 * (number % 3))
+            elif n % 8 == (number + 3) % 8:
+                member.call(product.status)
+            elif n % 8 == (number + 5) % 8 and number % 4 == 0:
+                member.call(product.preview, samples=True)
 
     begin()
     _run(work, settings["threads"])
-    member.rest(failures=failures)
+    member.rest()
 
 
 def _run(work: Callable[[int], None], count: int) -> None:
@@ -157,7 +135,7 @@ def _joined(*pids: int) -> None:
 def forks(settings: dict[str, Any]) -> None:
     """A server: the parent's threads hold every lock now and then while its children are forked, record and close."""
     member = Member(settings)
-    product, going = member.agent, [True]
+    product, going = member.product, [True]
 
     def record(number: int) -> None:
         if number == 3:
@@ -166,14 +144,14 @@ def forks(settings: dict[str, Any]) -> None:
         for n in range(10 * settings["records"]):
             if not going:
                 return
-            member.record("%s.thread%d-%d" % (member.name, number, n))
-            product.count("RENDER")
+            member.record("%s.thread%d-%d" % (member.name, number, n), "text")
+            member.count("RENDER", 1)
             product.status() if n % 5 == 0 else product.flush(0)
 
     def serve(number: int) -> None:
         member.record_all("%s.child%d" % (member.name, number), 4)
-        product.count("CHILD", number + 1)
-        product.close(30)
+        member.count("CHILD", number + 1)
+        member.end()
 
     begin()
     _run(record, 4)
@@ -190,10 +168,12 @@ def _pooled(given: tuple[dict[str, Any], str]) -> None:
     if settings["own"] or _member is None:
         _member = Member(settings)
     _member.record_all(name)
-    _member.agent.count("POOLED", 2)
-    assert _member.drain(), _member.agent.status()
+    _member.count("POOLED", 2)
+    assert _member.drain(), _member.product.status()
     if settings["own"]:
-        _member.agent.close(30)
+        _member.end()
+    else:
+        _member.log("complete")
 
 
 def multiprocess(settings: dict[str, Any]) -> None:
@@ -238,7 +218,7 @@ def writer(settings: dict[str, Any]) -> None:
     for n in range(settings["segments"]):
         # As short processes, one after the other; some take over what another left.
         segment.ADOPTIONS = 4 if rng.random() < 0.3 else 0
-        target = spools.spool(settings["state_dir"], power=False, max_bytes=50_000_000)
+        target = spools.spool(settings["state"], power=False, max_bytes=50_000_000)
         for m in range(rng.randrange(1, 4)):
             id = "%s-%d.%d" % (settings["name"], n, m)
             if target.record(spools.licence(id), sync=False) == spools.DISK:
@@ -248,7 +228,7 @@ def writer(settings: dict[str, Any]) -> None:
 
 def reaper(settings: dict[str, Any]) -> None:
     """Delivers all the time; says what. Half of what it unlinks keeps its name, as on Windows while others read it."""
-    target, unlink, unlinked = spools.spool(settings["state_dir"], power=False), os.unlink, [0]
+    target, unlink, unlinked = spools.spool(settings["state"], power=False), os.unlink, [0]
 
     def in_use(path: str) -> None:
         unlinked[0] += 1
@@ -273,13 +253,13 @@ def vulture(settings: dict[str, Any]) -> None:
 
     seen: set[str] = set()
     taken = 0
-    os.makedirs(settings["state_dir"], 0o700, exist_ok=True)
+    os.makedirs(settings["state"], 0o700, exist_ok=True)
     begin()
     while os.path.exists(settings["go"]):
-        new = set(os.listdir(settings["state_dir"])) - seen
+        new = set(os.listdir(settings["state"])) - seen
         seen |= new
         for name in new:
-            path = os.path.join(settings["state_dir"], name)
+            path = os.path.join(settings["state"], name)
             try:
                 with open(path, "r+b") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -41,7 +41,10 @@ class Arrival:
 class Account:
     """What all processes on one state directory wrote into their logs, over all of its rounds."""
 
-    def __init__(self) -> None:
+    def __init__(self, otherwise: str = "") -> None:
+        self._otherwise = (
+            otherwise  # why records are delivered again that no other cause is found for
+        )
         self.tried: dict[str, str] = {}  # marker -> kind
         self.recorded: dict[Key, str] = {}  # -> marker
         self.arrivals: dict[Key, list[Arrival]] = {}
@@ -181,7 +184,7 @@ class Account:
                 if name not in self.judged:
                     self.judged.add(name)
                     row.duplicated += 1
-                    cause = self._cause(by_request[name])
+                    cause = self._cause(by_request[name]) or self._otherwise
                     row.causes.update([cause] if cause else [])
                     row.breaks(not cause, "unexplained: %s, %s" % (key, name))
 

@@ -62,15 +62,15 @@ class Writer:
     """A run of the product: some threads that record, count, flush and fork, and some way to end."""
 
     def __init__(self, spec: dict[str, Any], log: Log) -> None:
-        self._spec, self._log = spec, log
+        self._spec, self.log = spec, log
         self._current = threading.local()
         self._closing = False
         self._manual = spec["settings"]["deliver"] == "manual"
         marker_of = lambda: getattr(self._current, "marker", "nobody")  # noqa: E731
-        self._product = product(spec, log, marker_of)
+        self.product = product(spec, log, marker_of)
 
     def run(self) -> None:
-        spec, log = self._spec, self._log
+        spec, log = self._spec, self.log
         threads = [
             threading.Thread(target=self._record, args=(n, random.Random(seed)), daemon=True)
             for n, seed in enumerate(spec["threads"])
@@ -94,16 +94,16 @@ class Writer:
 
     def _close(self) -> None:
         self._closing = True
-        self._call(self._product.close)
+        self.call(self.product.close)
 
-    def _call(self, verb: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    def call(self, verb: Callable[..., Any], *given: Any, **named: Any) -> Any:
         try:
             return verb(*given, **named)
         except Exception as error:
-            self._log("raised", "%s: %r" % (getattr(verb, "__name__", verb), error))
+            self.log("raised", "%s: %r" % (getattr(verb, "__name__", verb), error))
 
     def _record(self, name: int, rng: random.Random) -> None:
-        log = self._log
+        log = self.log
         activity = "COUNT-%s-%d" % (log.token, name)
         for number in range(rng.randint(1, self._spec["records"])):
             if rng.random() < self._spec["forks"] and os.fork() == 0:
@@ -115,55 +115,60 @@ class Writer:
                 time.sleep(rng.uniform(0, 0.02))
 
     def _one(self, marker: str, activity: str, rng: random.Random) -> None:
-        log, made = self._log, self._product
-        self._current.marker = marker
         kind = rng.choice(KINDS)
-        data = content(marker, kind)
         if kind == "count":
-            n = rng.randint(1, 5)
-            log("counting", activity, n)
-            return self._call(made.count, activity, n)
-        log("try", marker, kind)
+            self.count(activity, rng.randint(1, 5))
+        elif self.record(marker, kind) and self._manual:
+            self._note_kept(activity)
+
+    def count(self, activity: str, n: int) -> None:
+        self.log("counting", activity, n)
+        self.call(self.product.count, activity, n)
+
+    def record(self, marker: str, kind: str) -> Any:
+        """One record, written down once the call acknowledged it; its id."""
+        made, data = self.product, content(marker, kind)
+        self._current.marker = marker
+        self.log("try", marker, kind)
         if kind == "call_home":
-            id = self._call(made.call_home)
+            id = self.call(made.call_home)
         elif kind == "track":
-            id = self._call(made.track, "EXPORT", meta=data["meta"])
+            id = self.call(made.track, "EXPORT", meta=data["meta"])
         elif kind == "text":
-            id = self._call(made.record_text, data["text_data"], data_group="kill")
+            id = self.call(made.record_text, data["text_data"], data_group="kill")
         else:
             verb = made.record_value if kind == "value" else made.record_point
-            id = self._call(verb, *map(int, data.values()), data_group="kill")
+            id = self.call(verb, *map(int, data.values()), data_group="kill")
         if id is not None:
             # Closed meanwhile by another thread, a call home may have kept the first of its two.
             half = kind == "call_home" and self._closing
-            log("recorded", marker, "half" if half else kind, id)
-            if self._manual:
-                self._note_kept(activity)
+            self.log("recorded", marker, "half" if half else kind, id)
         elif not self._closing:
-            log("refused", marker, kind)
+            self.log("refused", marker, kind)
+        return id
 
     def _flush(self, activity: str, timeout: float) -> None:
-        self._call(self._product.flush, timeout=timeout)
+        self.call(self.product.flush, timeout=timeout)
         self._note_kept(activity)
 
     def _note_kept(self, activity: str) -> None:
         """What was counted so far is on disk, unless it came too late."""
         if not self._closing:
-            self._log("kept", activity)
+            self.log("kept", activity)
 
     def _child(self, rng: random.Random) -> None:
         """What a forked child does: records of its own, then one end or another; never returns."""
-        activity = "COUNT-%s-child" % self._log.token
+        activity = "COUNT-%s-child" % self.log.token
         for number in range(rng.randint(1, 6)):
-            self._one("%s-child-%d" % (self._log.token, number), activity, rng)
+            self._one("%s-child-%d" % (self.log.token, number), activity, rng)
             time.sleep(rng.uniform(0, 0.02))
         if rng.random() < 0.4:
             self._flush(activity, rng.uniform(0, 0.5))
         if rng.random() < 0.5:
             whole = not self._closing  # nor closed in the parent before the fork
-            self._call(self._product.close)
+            self.call(self.product.close)
             if whole:
-                self._log("complete")
+                self.log("complete")
         os._exit(0)
 
 
@@ -226,9 +231,9 @@ class WitnessBook(Book):
 class Witness(Collector):
     """The reference collector, which also writes down which answers left it."""
 
-    def __init__(self, log: Log, **options: Any) -> None:
+    def __init__(self, witness: Log, **options: Any) -> None:
         super().__init__(**options)
-        seen = _Seen()
+        log, seen = witness, _Seen()
         self._desk.book = WitnessBook(log, seen)
 
         class WitnessHandler(Handler):

@@ -59,7 +59,10 @@ def test_a_crowd(tmp_path: Path, what: str) -> None:
     (row,) = short(crowd, tmp_path, seed=1, only=(what,))
     assert row.rounds == 1 and row.recorded == row.delivered
     if what == "deliverer killed":
-        assert row.total("kills") == crowd.SHORT.kills and "until another went on" in row.told()
+        assert (
+            row.total("processes killed") == crowd.SHORT.kills
+            and "until another went on" in row.told()
+        )
     if what.startswith("locks fail"):
         assert row.duplicated > 0
     if what == "reaper beside writers":
