@@ -31,17 +31,6 @@ os.fsync(directory)
 mark()
 tell()
 """)
-SQLITE = measure.program("""
-import os, sqlite3
-os.makedirs(sys.argv[1], exist_ok=True)
-base = sqlite3.connect(os.path.join(sys.argv[1], "log.db"), isolation_level=None)
-base.execute("pragma journal_mode=wal")
-base.execute("pragma synchronous=full")
-base.execute("create table if not exists log (id integer primary key, line text)")
-base.execute("insert into log (line) values (?)", ('{"text_data":"CALL HOME%s"}' % ("x" * 400),))
-mark()
-tell()
-""")
 AGENT = measure.ours("""
 telemetry = product(sys.argv[1], durability=sys.argv[2])
 assert telemetry.call_home()
@@ -103,10 +92,8 @@ def group(context: Context) -> Result:
     works: dict[str, Callable[[], measure.Run]] = {
         "bare interpreter": lambda: measure.run(BARE),
         "floor, first start": lambda: first(FLOOR),
-        "SQLite, first start": lambda: first(SQLITE),
         "agent, first start": lambda: first(AGENT),
         "floor, later start": later(FLOOR),
-        "SQLite, later start": later(SQLITE),
         "agent, later start": later(AGENT),
         'agent, later start, durability="process"': later(AGENT, "process"),
     }

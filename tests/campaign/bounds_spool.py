@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 from support.agent import START, config
 from support.scripted import Network
-from support.spool import DISK, licence, spool, usage, verdict
+from support.spool import DISK, licence, spool, usage, verdict, write_segment
 
 import agent
 from agent import lines
@@ -56,19 +55,17 @@ def fill(
     class_: str = "l",
 ) -> None:
     """Make a state directory in which ``pending`` records wait in about so many ``segments``."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     each = max(1, -(-pending // max(1, segments)))
-    files = {"agent.consent": b"." * EPOCH}
     for number, first in enumerate(range(0, pending, each)):
-        name = "%s-%012x-%s.seg" % (class_, int(at * 1000) + number, os.urandom(8).hex())
         numbers = range(first, min(first + each, pending))
         # Numbered by time too: the same ids in several files would be the same records.
         records = (record(n + int(at) * 1000, at + n / 1000, text, class_) for n in numbers)
-        files[name] = b"".join(lines.encode(one.to_json()) for one in records)
-    for name, data in files.items():
-        fd = os.open(place / name, os.O_WRONLY | os.O_CREAT, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
+        content = [lines.encode(one.to_json()) for one in records]
+        write_segment(place, content, class_, int(at * 1000) + number)
+    place.mkdir(mode=0o700, exist_ok=True)
+    consent = place / "agent.consent"
+    consent.write_bytes(b"." * EPOCH)
+    consent.chmod(0o600)
 
 
 # -- processes -----------------------------------------------------------------------------------

@@ -20,12 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from support.agent import until
+
 from agent.collector import Collector
 
 from . import report
 from .kill_account import Account
 from .kill_child import Witness
-from .processes import Child, Log, said, together, until
+from .processes import Child, Log, said, together
 
 ROUNDS, SHORT_ROUNDS = 10, 1
 TAKEOVER_S = 1.0  # how soon another process must go on; in the short form, beside other tests, ten times that

@@ -21,31 +21,18 @@ from agent.values import Request, Response, Unreachable
 REQUEST = "X-Test-Request"
 
 
-class Child:
-    """``python -m campaign.MODULE ROLE SETTINGS``: says "ready", hears "go", does its work, answers in lines."""
+class Beside:
+    """A process that is spoken to in lines."""
 
-    def __init__(self, module: str, role: str, **settings: Any) -> None:
-        path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-        foreign = ("_PROXY", "DO_NOT_TRACK", "SSL_CERT_FILE", "SSL_CERT_DIR")
-        environ = {k: v for k, v in os.environ.items() if not k.upper().endswith(foreign)}
-        options = ["-B", "-W", "ignore::DeprecationWarning", "-m", "campaign." + module]
-        self.process = subprocess.Popen(
-            [sys.executable, *options, role, json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            env={**environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
+    def __init__(self, *command: str, **how: Any) -> None:
+        how.update(stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", bufsize=1)
+        self.process: Any = subprocess.Popen(command, **how)
 
     def tell(self, word: str) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.write(word + "\n")
 
     def hear(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return str(self.process.stdout.readline()).strip()
 
     def expect(self, word: str) -> None:
         heard = self.hear()
@@ -56,22 +43,20 @@ class Child:
         self.tell(word)
         return json.loads(self.hear())
 
-    def said(self, *, killed: bool = False) -> str:
-        """Everything that it says until its end, which must be a good one unless it was ``killed``."""
+    def said(self) -> str:
+        """Everything that it says until its end, which must be a good one."""
         out, _ = self.process.communicate(timeout=600)
-        assert self.process.returncode == (-9 if killed else 0), self.process.returncode
-        return out
+        assert self.process.returncode == 0, self.process.returncode
+        return str(out)
 
     def hang_up(self) -> None:
         """Close its standard input: who listens ends."""
-        assert self.process.stdin is not None
         try:
             self.process.stdin.close()
         except BrokenPipeError:
             pass  # killed
 
     def end(self) -> None:
-        assert self.process.stdout is not None
         self.hang_up()
         try:
             self.process.wait(60)
@@ -79,6 +64,18 @@ class Child:
             self.process.kill()
             self.process.wait()
             self.process.stdout.close()
+
+
+class Child(Beside):
+    """``python -m campaign.MODULE ROLE SETTINGS``: says "ready", hears "go", does its work, answers in lines."""
+
+    def __init__(self, module: str, role: str, **settings: Any) -> None:
+        path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+        foreign = ("_PROXY", "DO_NOT_TRACK", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        environ = {k: v for k, v in os.environ.items() if not k.upper().endswith(foreign)}
+        program = [sys.executable, "-B", "-W", "ignore::DeprecationWarning", "-m"]
+        words = [*program, "campaign." + module, role, json.dumps(settings)]
+        super().__init__(*words, env={**environ, "PYTHONPATH": path}, start_new_session=True)
 
 
 @contextmanager
@@ -102,15 +99,6 @@ def said(children: list[Child]) -> list[str]:
     """What they printed, read from all at once: who prints into a full pipe waits."""
     with ThreadPoolExecutor(len(children)) as pool:
         return list(pool.map(Child.said, children))
-
-
-def until(happened: Callable[[], bool], timeout_s: float = 60) -> bool:
-    ends_at = time.monotonic() + timeout_s
-    while not happened():
-        if time.monotonic() > ends_at:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 # -- in the process itself -----------------------------------------------------------------------

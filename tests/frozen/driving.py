@@ -11,12 +11,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support.agent import config
+from support import agent as support
 
 import agent
 from agent.collector import Collector
@@ -119,18 +118,14 @@ class Desk:
         As our own agent on the product's state sees it: it sends nothing.
         """
         at = self.collector.url, self.collector.public_keys, self.state_dir
-        with agent.Agent(config(*at, only="licence")) as looking:
+        with agent.Agent(support.config(*at, only="licence")) as looking:
             found = [one for one in looking.history() if one["endpoint"] == "getkeymanager"]
             return [one["verdict"] for one in found], int(looking.status()["pending"])
 
 
 def until(otherwise: str, happened: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     """Wait for something that another process does."""
-    deadline = time.monotonic() + patience_s
-    while not happened():
-        if time.monotonic() > deadline:
-            raise Failed(otherwise)
-        time.sleep(0.02)
+    expect(support.until(happened, patience_s), otherwise)
 
 
 def killed_and_started_again(desk: Desk) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from campaign.processes import Beside
 from support.agent import config
 
 import agent
@@ -65,7 +65,7 @@ class Product:
         self._agent.close()
 
 
-class Distant:
+class Distant(Beside):
     """The same in a process of its own, started by ``command`` with ``environ`` as its environment."""
 
     def __init__(
@@ -75,37 +75,17 @@ class Distant:
         environ: Mapping[str, str],
         log: Any,
     ) -> None:
-        self._process = subprocess.Popen(
-            [*command, sys.executable, "-B", "-X", "utf8", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environ),
-            text=True,
-            encoding="utf-8",
-        )
-        self._ask("begin", settings)
+        words = (*command, sys.executable, "-B", "-X", "utf8", __file__)
+        super().__init__(*words, stderr=log, env=dict(environ))
+        self._call("begin", settings)
 
-    def _ask(self, call: str, *arguments: Any) -> Any:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([call, *arguments]) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, "the product ended; its log says why"
-        return json.loads(line)
+    def _call(self, *words: Any) -> Any:
+        return self.ask(json.dumps(words))
 
     def __getattr__(self, call: str) -> Any:
-        return functools.partial(self._ask, call)
+        return functools.partial(self._call, call)
 
-    def close(self) -> None:
-        """End the process, which has to end by itself."""
-        assert self._process.stdin
-        with self._process:
-            self._process.stdin.close()
-            try:
-                self._process.wait(10)
-            finally:
-                self._process.kill()
+    close = Beside.end
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,6 +152,16 @@ def work_until(product: agent.Agent, clock: FakeClock, at: float) -> list[float]
         clock.advance(wait_s)
         waits.append(wait_s)
         pass_(product)
+
+
+def until(happened: Callable[[], object], timeout_s: float = 60) -> bool:
+    """Wait for what another thread or process does; whether it came in time."""
+    ends_at = time.monotonic() + timeout_s
+    while not happened():
+        if time.monotonic() > ends_at:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def killed(product: agent.Agent) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlencode, urlsplit
@@ -15,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from support.agent import until
 
 from agent.collector import Collector
 
@@ -146,10 +146,7 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 def wait_until(happened: Callable[[], object]) -> None:
     """Until the other thread has come so far; a deadline only keeps a broken test from hanging."""
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline, "never happened"
-        time.sleep(0.002)
+    assert until(happened, 20), "never happened"
 
 
 def verified(envelope: Mapping[str, Any], key: Mapping[str, str]) -> dict[str, Any]:
