@@ -9,12 +9,12 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from support.agent import until
+from support.agent import ROOT, until
 
 from agent.collector import Collector
 
@@ -42,46 +42,27 @@ def changed(whole: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return {field: value for field, value in merged.items() if value is not None}
 
 
+def _golden(name: str) -> str:
+    """The body of a request as the product makes it: a right one."""
+    path = ROOT / "tests" / "golden" / ("request-%s.txt" % name)
+    return path.read_text("utf-8").partition("\n\n")[2].strip()
+
+
+FORM = dict(parse_qsl(_golden("licence-call-home")))
+FORM.update(api_key="demo-api-key", license_key="demo-license-key")
+PAYLOADS = [json.loads(_golden(name))["payload"] for name in ("usage-call-home", "aggregate")]
+
+
 def licence_form(**changes: Optional[str]) -> dict[str, str]:
-    whole = {
-        "api_key": "demo-api-key",
-        "data_type": "text",
-        "text_data": "CALL HOME",
-        "data_group": "call-home",
-        "product_id": "42",
-        "product_version": "5.2.5",
-        "user_identifier": "0123456789abcdef0123456789abcdef",
-        "license_key": "demo-license-key",
-        "activation_identifier": "12135644",
-    }
-    return changed(whole, changes)
+    return changed(FORM, changes)
 
 
 def usage_payload(**changes: Any) -> dict[str, Any]:
-    whole = {
-        "activity_type": "EXPORT",
-        "source": "PRODUCT_CLOUD",
-        "user_id_type": "USERNAME",
-        "user_id": "michaelbevan",
-        "event_id": "193ef456430",
-        "event_at": 639303296,
-        "product_id": "42",
-    }
-    return changed(whole, changes)
+    return changed(PAYLOADS[0], changes)
 
 
 def aggregate_payload(**changes: Any) -> dict[str, Any]:
-    whole = {
-        "mode": "DOMAIN",
-        "activity_type": "RENDER",
-        "source": "TELEMETRY",
-        "event_id": "193ef456430",
-        "event_at": 639303296,
-        "count": 1250,
-        "domain": "reo.dev",
-        "product_id": "42",
-    }
-    return changed(whole, changes)
+    return changed(PAYLOADS[1], changes)
 
 
 def ask(
