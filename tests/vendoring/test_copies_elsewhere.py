@@ -52,6 +52,10 @@ with product(telemetry_agent) as telemetry:
 expect((report.delivered, report.drained), (4, True))
 expect([name for name in sys.modules if name.partition(".")[0] == "agent"], [])
 """
+ALONE = """
+import product._vendor.telemetry_agent._vendor.platformdirs.__main__  # imports its own package by name
+expect({"urllib3", "platformdirs"} & set(sys.modules), set())
+"""
 TWO = """
 import product._vendor.telemetry_agent as old
 import product._vendor.later_agent as new
@@ -152,6 +156,14 @@ def test_a_zip_with_its_libraries_needs_nothing_but_python(
             target.write(path, path.relative_to(tmp_path / "top").as_posix())
     bare = ("-I", "-S", "-W", "error")
     started(collector, tmp_path / "state", PRODUCT + ONE, archive, *bare)
+    delivered_once(collector)
+
+
+def test_libraries_that_come_along_serve_this_copy_alone(
+    collector: Collector, tmp_path: Path
+) -> None:
+    vendor(tmp_path, "telemetry_agent", "--with", "deps")
+    started(collector, tmp_path / "state", PRODUCT + ONE + ALONE, tmp_path, "-W", "error")
     delivered_once(collector)
 
 
