@@ -25,11 +25,14 @@ CAMPAIGNS = {
 }
 
 EXAMPLES = """
+campaigns:
+%s
+
 examples:
   python -m tests.campaign kill --rounds 1000
   python -m tests.campaign all --short
   python -m tests.campaign damage --seed 7 --into vendor_notes/RELIABILITY.md
-"""
+""" % "\n".join("  %-8s%s" % row for row in CAMPAIGNS.items())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,20 +42,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="campaign", metavar="CAMPAIGN", required=True)
-    for name, what in {**CAMPAIGNS, "all": "every campaign, one after the other"}.items():
-        one = commands.add_parser(name, help=what, description=what)
-        one.add_argument(
-            "--rounds", type=int, metavar="N", help="how many (default: the full number)"
-        )
-        one.add_argument("--short", action="store_true", help="the few rounds of the test suite")
-        one.add_argument(
-            "--seed", type=int, metavar="N", help="repeat a run; else drawn, and printed"
-        )
-        one.add_argument(
-            "--work", metavar="DIR", help="where spools are made (default: a temporary directory)"
-        )
-        one.add_argument("--into", metavar="DOCUMENT", help="fill its block of this document")
+    add = parser.add_argument
+    add("campaign", metavar="CAMPAIGN", choices=[*CAMPAIGNS, "all"], help="one, or all")
+    add("--rounds", type=int, metavar="N", help="how many (default: the full number)")
+    add("--short", action="store_true", help="the few rounds of the test suite")
+    add("--seed", type=int, metavar="N", help="repeat a run; else drawn, and printed")
+    add("--work", metavar="DIR", help="where spools are made (default: a temporary directory)")
+    add("--into", metavar="DOCUMENT", help="fill its block of this document")
     return parser
 
 

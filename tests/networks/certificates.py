@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from support.sockets import Authority, names, silent
 
+from .hostile import then_well
 from .proxies import six
 from .situations import CERTIFICATES, situation
 from .stage import Stage
@@ -23,11 +24,7 @@ REFUSED = "offline: TLS: certificate refused: %s"
 def refused(stage: Stage, why: str, certificate: Optional[Path] = None, **how: Any) -> None:
     """What this server shows is refused, and what a good one at the same address shows is not."""
     ca = how.pop("ca", None)
-    server = stage.serve(stage.behind_tls(certificate=certificate, **how))
-    product = stage.product("https://localhost:%d" % server.port, ca=ca)
-    stage.fails(product, why)
-    server.behaviour = stage.behind_tls()
-    stage.delivers(product)
+    then_well(stage, stage.behind_tls(certificate=certificate, **how), why, ca=ca)
 
 
 @situation("private-ca", CERTIFICATES)
