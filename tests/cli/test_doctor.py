@@ -15,7 +15,7 @@ import pytest
 from support.cli import API_KEY, LICENSE_KEY, ROOT, Result, Site, on_terminal
 from support.disks import NotHere, mounted
 from support.keyring import ROOTS
-from support.sockets import Authority, Server, answers, silent
+from support.sockets import Authority, Server, answers, asked, silent
 
 from agent import cli
 from agent.cli import remedies, screen
@@ -67,15 +67,11 @@ def at_address(site: Site, url: str, **changes: Any) -> None:
 
 def test_over_tls_all_is_proven_and_no_secret_leaves(site: Site) -> None:
     sent: list[bytes] = []
-    port = int(site.server.url.rpartition(":")[2])
 
     def relay(connection: socket.socket, here: Server) -> None:
         while data := here.read_request(connection):
             sent.append(data)
-            with socket.create_connection(("127.0.0.1", port)) as there:
-                there.sendall(data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
-                answer = b"".join(iter(lambda: there.recv(65536), b""))
-            connection.sendall(answer.replace(b"Connection: close\r\n", b""))
+            connection.sendall(asked(site.server.url, data))
 
     authority = Authority(site.place)
     with Server(authority.over_tls(relay, "localhost")) as server:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from support.canary import Canaries
-from support.sockets import Authority, Behaviour, Server, message, relay, tls
+from support.sockets import Authority, Behaviour, Server, asked, relay, tls
 
 from agent.collector import Collector
 
@@ -105,14 +105,11 @@ class Stage(contextlib.ExitStack):
         """Each request is an ``act(number, connection, ask)``; ``ask`` gives what the collector answers to it."""
         numbers = itertools.count(1)
 
-        def ask(request: bytes) -> bytes:
-            with self.upstream() as upstream:
-                upstream.sendall(request)
-                return message(upstream)
-
         def behaviour(connection: socket.socket, server: Server) -> None:
             while request := server.read_request(connection):
-                act(next(numbers), connection, functools.partial(ask, request))
+                act(
+                    next(numbers), connection, functools.partial(asked, self.collector.url, request)
+                )
 
         return behaviour
 

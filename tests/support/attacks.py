@@ -8,7 +8,6 @@ can be set wrong.
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any, Optional
 
 from support.agent import config, endpoint, pass_
 from support.signatures import content, envelope
-from support.sockets import Server
+from support.sockets import Server, asked
 from support.spool import START, FakeClock, waiting
 
 from agent import Agent, Outcome, PublicKey
@@ -99,16 +98,7 @@ class Scene:
 
     def let_through(self, request: bytes) -> bytes:
         """What the honest server says to it."""
-        head, _, body = request.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        line = http.client.HTTPConnection("127.0.0.1", int(self.collector.url.rpartition(":")[2]))
-        try:
-            line.request(first.split()[0], first.split()[1], body, headers)
-            answer = line.getresponse()
-            return http_answer(answer.read(), answer.status)
-        finally:
-            line.close()
+        return asked(self.collector.url, request)
 
     def replays(self, answer: bytes) -> None:
         """From now on every request gets this answer and reaches nobody."""

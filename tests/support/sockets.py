@@ -108,6 +108,13 @@ def message(sock: socket.socket) -> bytes:
     return data
 
 
+def asked(url: str, request: bytes) -> bytes:
+    """What the server at this address answers to these bytes."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as upstream:
+        upstream.sendall(request)
+        return message(upstream)
+
+
 def answers(*parts: bytes, once: bool = False) -> Behaviour:
     """Answers every request of a connection with the same bytes; ``once``: one, and closes."""
 
