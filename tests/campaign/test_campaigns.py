@@ -205,20 +205,15 @@ def test_a_duplicate_has_the_cause_that_the_logs_show(
 
 
 @pytest.mark.parametrize(
-    "end, sums, ok",
-    [
-        ([["complete"]], [5], True),
-        ([["complete"]], [4], False),
-        ([], [3], True),
-        ([], [2], False),
-        ([], [3, 3], False),
-    ],
+    "whole, sums, ok",
+    [(True, [5], 1), (True, [4], 0), (False, [3], 1), (False, [2], 0), (False, [3, 3], 0)],
 )
 def test_sums_are_held_to_what_was_counted_and_kept(
-    tmp_path: Path, end: Any, sums: list[int], ok: bool
+    tmp_path: Path, whole: bool, sums: list[int], ok: bool
 ) -> None:
     logs = Logs(tmp_path)
-    logs.add(1, "write", ["counting", "C", 3], ["kept", "C"], ["counting", "C", 2], *end)
+    counts: list[list[Any]] = [["counting", "C", 3], ["kept", "C"], ["counting", "C", 2]]
+    logs.add(1, "write", *counts, *[["complete"]] * whole)
     logs.add(2, "deliver", SENT_1)
     arrived = [
         {"event_id": str(number), "activity_type": "C", "count": count}

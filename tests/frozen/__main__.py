@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     results = []
     with tempfile.TemporaryDirectory(prefix="frozen-") as top, driving.display() as screen:
         for name in args.packager or builds.PACKAGERS:
-            for pynacl in (True,) if args.only_pynacl else (True, False):
+            for pynacl in (True, False):
                 results.append(_case(Path(top), screen, name, args, pynacl=pynacl))
                 print(json.dumps(results[-1]), flush=True)
     return int(any(said != "ok" for one in results for said in one["seen"].values()))
@@ -38,7 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--packager", action="append", choices=list(builds.PACKAGERS), help="default: all")
     add("--python", default="", metavar="X.Y", help="or a path; default: this one")
-    add("--only-pynacl", action="store_true", help="not without PyNaCl")
     add("--with", dest="parts", default="none", help="parts of the copy, as for vendor")
     return parser
 

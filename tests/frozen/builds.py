@@ -112,9 +112,4 @@ def build(packager: Packager, interpreter: Path, tree: Path, out: Path, recipe: 
 
 
 def _run(*command: str, cwd: Path = ROOT) -> None:
-    done = subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
-        print(done.stdout[-4000:], file=sys.stderr)
-        raise SystemExit("status %d: %s" % (done.returncode, " ".join(command)))
+    subprocess.run(command, cwd=cwd, stdout=sys.stderr, check=True)
