@@ -18,7 +18,7 @@ from typing import Any, Callable
 import pytest
 from support.agent import config
 from support.keyring import KEYS, OLD, ROOTS, document
-from test_structure import CORE, PACKAGE, code
+from test_structure import CORE, PACKAGE, ROOT, code, each, relative
 
 import agent
 from agent import content, lines, verdicts
@@ -26,20 +26,11 @@ from agent.collector import Collector
 from agent.spool import segment
 from agent.values import Verdict
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTES = ROOT / "vendor_notes"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *NOTES.rglob("*.md")])
 WIDEST = 120
 LICENCE, USAGE = "/api/v1/send-telemetry-data", "/api/product/usage"
 AGGREGATE = "/api/product/aggregateusage"
-
-
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def each(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=relative)
 
 
 # --- reading a document -------------------------------------------------------------------------

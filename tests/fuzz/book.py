@@ -74,12 +74,8 @@ class Books(Lined):
         seen = ("settled" * state.settled or "dead" * state.dead or "waits" for state in states)
         return "%s: %d answers" % (" ".join(seen), min(len(whole.answers), 3))
 
-    def _read(self, *parts: bytes) -> Book:
-        found = Book(self._directory, "5e6f7a8b", 10_000_000)
-        for number, part in enumerate(parts):
-            self._put(part, "ab" if number else "wb")
-            found.refresh()
-        return found
+    def _fresh(self) -> Book:
+        return Book(self._directory, "5e6f7a8b", 10_000_000)
 
 
 def _said(book: Book) -> Any:

@@ -44,10 +44,19 @@ class Lined(Target):
         atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
         self._path = Path(self._directory, self.file)
 
-    def _put(self, data: bytes, mode: str = "wb") -> None:
-        with open(self._path, mode) as file:
-            file.write(data)
-        self._path.chmod(0o600)
+    def _fresh(self) -> Any:
+        """Who reads it, and has read nothing yet."""
+        raise NotImplementedError
+
+    def _read(self, *parts: bytes) -> Any:
+        """What is read of it, a part at a time."""
+        found = self._fresh()
+        for number, part in enumerate(parts):
+            with open(self._path, "ab" if number else "wb") as file:
+                file.write(part)
+            self._path.chmod(0o600)
+            found.refresh()
+        return found
 
     def mutate(self, data: bytes, rnd: random.Random) -> bytes:
         mark = data[:1] if data[:1] == b"\0" else b""
@@ -95,12 +104,8 @@ class Line(Lined):
         promise(repr(_all(two)) == repr(_all(whole)), "read in two, cut at %d, it differs" % cut)
         return "%s: %d records" % (" ".join(sorted(kinds)) or "nothing", min(len(whole.records), 3))
 
-    def _read(self, *parts: bytes) -> Reading:
-        found = Reading(str(self._path))
-        for number, part in enumerate(parts):
-            self._put(part, "ab" if number else "wb")
-            found.refresh()
-        return found
+    def _fresh(self) -> Reading:
+        return Reading(str(self._path))
 
     def _judge_lines(self, data: bytes, found: Reading) -> set[str]:
         """Compare each line's value, and the reading with all of them; what was seen."""
