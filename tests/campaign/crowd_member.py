@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional
 
 from support import spool as spools
@@ -34,6 +35,7 @@ class Member(Writer):
         if settings.get("lock_error"):
             _break_locks(settings["lock_error"])
         super().__init__(settings, Log(settings["logs"], "member"))
+        assert self.log.token  # begun before there are threads
 
     def record_all(self, name: str, count: Optional[int] = None) -> None:
         for n in range(self.settings["records"] if count is None else count):
@@ -103,11 +105,9 @@ def threads(settings: dict[str, Any]) -> None:
 
 
 def _run(work: Callable[[int], None], count: int) -> None:
-    running = [threading.Thread(target=work, args=(n,)) for n in range(count)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
+    """On so many threads; what one of them raises ends the process."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
 
 
 def _child(work: Callable[[int], None], number: int) -> int:
