@@ -33,7 +33,9 @@ _HEADERS = "host content-length accept-encoding proxy-authorization".split()
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
 # Of BSD and macOS, Debian, Fedora, SUSE, below /etc: a frozen program's OpenSSL looks where its build machine had it
 # (pyinstaller#5450).
-_STORES = "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
+_BUNDLES = (
+    "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
+)
 
 
 class Seen:
@@ -448,7 +450,7 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
         # Of a directory there OpenSSL reads what it needs when it verifies.
         capath = ssl.get_default_verify_paths().capath
         if not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
-            bundles = [path for path in _STORES.split() if os.path.isfile("/etc/" + path)]
+            bundles = [path for path in _BUNDLES.split() if os.path.isfile("/etc/" + path)]
             path = store = "/etc/" + bundles[0] if bundles else __import__("certifi").where()
     if path:
         try:

@@ -120,7 +120,7 @@ EMPTY_SYSTEM = """
 import sys
 sys.modules["certifi"] = {certifi}
 from agent import transport
-transport._STORES = {bundles!r}
+transport._BUNDLES = {bundles!r}
 try:
     context, store = transport.client_context(None, {{}})
     print(context.cert_store_stats()["x509"], store)
