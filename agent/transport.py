@@ -309,6 +309,7 @@ class _Connection(_Base):  # type: ignore[misc]
 
     # A host that debugs its own HTTP by the class-wide one must not get our headers printed.
     debuglevel = 0
+    _held = b""
 
     def putheader(self, header: str, *values: str) -> None:
         """Our own names and no others, whatever instruments the host."""
@@ -349,11 +350,15 @@ class _Connection(_Base):  # type: ignore[misc]
             raise Unreachable("the connection was lost before the handshake")
 
     def send(self, data: bytes) -> None:
-        """Write, if that is still wanted and allowed."""
-        line = self.line
+        """Write, if that is still wanted and allowed; head and body together, or a relay waits between them (Nagle)."""
+        line, tunnel = self.line, data[:8] == b"CONNECT "
         if self.sock is None:
             self.connect()
-        line.stage = "proxy" if data[:8] == b"CONNECT " else "answer"
+        if line.request.body and not (tunnel or self._held):
+            self._held = data
+            return
+        data, self._held = self._held + data, b""
+        line.stage = "proxy" if tunnel else "answer"
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")
