@@ -58,12 +58,12 @@ class File:
             os.close(self._fd)
             raise
         self._identity = (found.st_dev, found.st_ino)
-        own, mode = not hasattr(os, "geteuid") or found.st_uid == os.geteuid(), found.st_mode
-        if mode & 0o170000 != 0o100000 or not own:
+        # By another name it may be anything of this user's.
+        own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        if found.st_mode & 0o170000 != 0o100000 or not own or found.st_nlink > 1:
             self.close()
-            reason = "is not a regular file" if own else "belongs to another user"
-            raise PermissionError(errno.EPERM, reason, path)
-        if mode & 0o777 != 0o600 and flags & os.O_RDWR and not WINDOWS:
+            raise PermissionError(errno.EPERM, "is no file of this user alone", path)
+        if found.st_mode & 0o777 != 0o600 and flags & os.O_RDWR and not WINDOWS:
             try:  # the umask of the host may take even our own rights away
                 os.fchmod(self._fd, 0o600)
             except OSError:
@@ -229,26 +229,18 @@ def write_new(path: str, data: bytes) -> None:
     file.close()
 
 
-def link_new(path: str, data: bytes) -> None:
-    """The same, but nobody sees less than the whole of it."""
-    try:
-        _put(path, data, "link")
-    except FileExistsError:
-        raise
-    except (OSError, AttributeError):  # a file system without links
-        write_new(path, data)
+def beside(path: str, data: bytes) -> str:
+    """The same under another name, to be moved to ``path`` in one step; that name."""
+    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
+    write_new(temporary, data)
+    return temporary
 
 
 def replace(path: str, data: bytes) -> None:
     """Give ``path`` new content in one step."""
-    _put(path, data, "replace")
-
-
-def _put(path: str, data: bytes, how: str) -> None:
-    temporary = "%s.%s.tmp" % (path, os.urandom(8).hex())
-    write_new(temporary, data)
+    temporary = beside(path, data)
     try:
-        getattr(os, how)(temporary, path)
+        os.replace(temporary, path)
     finally:
         remove(temporary)
 
@@ -324,13 +316,15 @@ def ensure_directory(path: str) -> None:
 
 
 def check_directory(path: str) -> None:
-    """Raise ``OSError`` where ``path`` is no directory of ours alone; close it to others where it was open."""
+    """Raise ``OSError`` where ``path`` is no directory of ours alone; mend its rights where they are odd."""
     found = os.lstat(path)
     if found.st_mode & 0o170000 != 0o040000:
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path)
     if not _is_ours(found):
         raise PermissionError(errno.EPERM, "belongs to another user", path)
-    if found.st_mode & 0o022 and not WINDOWS:
+    if (
+        found.st_mode & 0o722 != 0o700 and not WINDOWS
+    ):  # of one that a kill left half made we may have none
         if is_shared(path):  # root's /tmp, say: others would be locked out of what they use
             raise PermissionError(errno.EPERM, "is shared with other users", path)
         os.chmod(path, 0o700)

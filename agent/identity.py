@@ -1,8 +1,8 @@
 """The user identifier: derived from the machine, stored once, and from then on the same for ever.
 
 A raw machine id never leaves this module, and no problem quotes it. Nothing here raises into the host. Processes that
-start at once agree: the file takes its name by a hard link, which only the first can make; a damaged one is replaced
-under a lock. With an intact file a start does not read the machine id.
+start at once agree: the file comes whole, under a lock, where there is none or a damaged one. With an intact file a
+start does not read the machine id.
 
     stored               | a machine id (strong or weak)             | no machine id
     ---------------------+-------------------------------------------+----------------------------------
@@ -152,20 +152,17 @@ def _keep(path: str, new: Identity) -> Identity:
     """Store ``new``, or return the intact one that somebody stored first; raises ``OSError``."""
     files.ensure_directory(os.path.dirname(path))
     line = lines.encode(_record((new.value, new.source, new.quality, new.tag)))
+    whole = files.beside(path, line)  # under the lock no disk is waited for
     try:
-        files.link_new(path, line)
-    except FileExistsError:
-        pass
-    # A damaged one; or, where there are no links, one that is being written.
-    if _load(path) is None:
-        import time
-
-        time.sleep(0.05)
         with files.locked(path + ".lock") as lock:
-            if lock.held is False:
-                raise TimeoutError(110, "another process holds the lock")
             if _load(path) is None:
-                files.replace(path, line)
+                if lock.held is False:
+                    raise TimeoutError(110, "another process holds the lock")
+                os.replace(whole, path)
+            if lock.held:
+                files.remove(lock.path)
+    finally:
+        files.remove(whole)
     new.stored = True
     # Somebody may have come after us: what the disk says is what the next start will see.
     return _load(path) or new

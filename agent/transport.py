@@ -29,8 +29,9 @@ _SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What goes out beside the headers of a request.
 _HEADERS = "host content-length accept-encoding proxy-authorization".split()
 # Where one of these cannot be loaded, for want of a descriptor just now, hashlib logs a traceback into the host's
-# stderr, urllib3 has no TLS and the interpreter no codec of host names, for good.
-_NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha2 _sha256 _sha512 _sha3".split()
+# stderr, urllib3 has no TLS and the interpreter no codec of host names, for good. Every Python has them: any other
+# name would be looked for on the host's path, where somebody may have put it.
+_NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha3".split()
 # Of BSD and macOS, Debian, Fedora, SUSE, below /etc: a frozen program's OpenSSL looks where its build machine had it
 # (pyinstaller#5450).
 _BUNDLES = (

@@ -42,11 +42,12 @@ class Detached:
         self._command = list(self._config.detached_command) or interpreter()
         if not self._command:
             self._give_up("this program is no Python interpreter, and no detached_command is given")
-        elif os.path.dirname(self._command[0]):  # it starts in a directory of its own
-            self._command[:1] = absolute(self._command[:1])
         try:
+            # It starts in a directory of its own.
+            if self._command and os.path.dirname(self._command[0]):
+                self._command[0] = os.path.abspath(self._command[0])
             message(self._config, None, None)
-        except TypeError as error:
+        except (TypeError, OSError) as error:
             self._give_up("no other process can be told %s" % error)
 
     def _give_up(self, why: str) -> None:
@@ -88,9 +89,11 @@ class Detached:
 
     def _others_deliver(self) -> bool:
         from .. import files
-        from ..spool.segment import LOCK
+        from ..spool.segment import LOCK, clear_way
 
-        lock = files.open_append(os.path.join(self._spool.directory or "", LOCK))
+        directory = self._spool.directory or ""
+        clear_way(directory)
+        lock = files.open_append(os.path.join(directory, LOCK))
         held = lock.lock()
         lock.close()
         return held is False
@@ -189,13 +192,15 @@ def message(config: Config, environ: Optional[Mapping[str, str]], consent: objec
 
     above = __name__.split(".")[:-3]  # the packages that this one lies in
     parents = [".".join(above[: n + 1]) for n in range(len(above))]
+    # Where this one lies, however that was found.
+    home = [] if above else [os.path.dirname(os.path.dirname(os.path.dirname(__file__)))]
     # A callable is asked when usage is captured: what waits was allowed.
     allowed = True if callable(consent) or consent is True else None
     changed = config.replace(usage_consent=allowed, deliver="manual", start_delay_s=0)
     told = {
         "module": __name__,
         "parents": [[n, absolute(getattr(sys.modules.get(n), "__path__", ()))] for n in parents],
-        "path": absolute(sys.path),
+        "path": absolute([*sys.path, *home]),
         "environ": environ,
         "config": plain(changed),
     }
@@ -203,13 +208,8 @@ def message(config: Config, environ: Optional[Mapping[str, str]], consent: objec
 
 
 def absolute(places: Iterable[object]) -> list[str]:
-    """Paths for a process in another directory; without empty ones, and those that lie in one that is gone."""
-    try:
-        here = os.getcwd()
-    except OSError:
-        here = ""
-    found = [os.path.join(here, place) for place in places if isinstance(place, str) and place]
-    return [place for place in found if os.path.isabs(place)]
+    """Paths for another process: those that mean the same everywhere, and not the directory of the moment."""
+    return [place for place in places if isinstance(place, str) and os.path.isabs(place)]
 
 
 def kinds() -> dict[str, Callable[..., Any]]:

@@ -152,6 +152,8 @@ def _check(path: str) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("k") != "export" or header.get("v") != 1:
         raise EventError("path: %r is not an exported spool" % path, "path")
     promised, whole, broken = header.get("records"), 0, not _is_name(header.get("id"))
+    if type(promised) is not int or not 0 <= promised < 1 << 53:
+        promised = "no"  # what else is written there is nothing for an error's text
     for value in values:
         broken |= whole == promised or not isinstance(records.parse(value), records.Record)
         if broken:

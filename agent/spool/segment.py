@@ -70,11 +70,20 @@ def paths(directory: str) -> list[str]:
 
 
 def clear_way(directory: str) -> None:
-    """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe of somebody's."""
+    """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe of somebody's.
+
+    So is a lock that others could open: whoever did may hold it for ever. Where modes do not work it stays.
+    """
     for name in (BOOK, LOCK, ROOM, CONSENT):
         path = os.path.join(directory, name)
         try:
-            if os.lstat(path).st_mode & 0o170000 != 0o100000:
+            found = os.lstat(path)
+            own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+            odd = found.st_mode & 0o170000 != 0o100000 or found.st_nlink > 1 or not own
+            if not odd and name in (LOCK, ROOM) and found.st_mode & 0o077:
+                os.chmod(path, 0o600)
+                odd = not os.lstat(path).st_mode & 0o077
+            if odd:
                 os.rename(path, "%s.%s%s" % (path, os.urandom(8).hex(), TEMPORARY))
         except OSError:
             pass  # there is none, or it stays

@@ -7,8 +7,6 @@ and so on: each part behind its length in four bytes; the first 128 bits count. 
 of every product another identity.
 """
 
-from __future__ import annotations
-
 import hmac
 from typing import Any, Optional
 

@@ -1,7 +1,5 @@
 """Machines with a missing, empty, broken or shared machine id, and where each platform keeps it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

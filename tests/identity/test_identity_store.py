@@ -1,7 +1,5 @@
 """What is stored against what can be derived: the decision table cell by cell, damage, foreign homes, moves, resets."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

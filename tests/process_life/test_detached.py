@@ -1,7 +1,5 @@
 """``deliver="detached"``: what programs that live for an instant leave to a process of their own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -208,21 +206,15 @@ agent = telemetry
 SETTINGS = {"vendor": "A", "product_name": "B", "product_id": "1", "product_version": "1"}
 STRANGE: list[tuple[Any, Any]] = [
     ({"Config": SETTINGS}, {"PATH": 7}),
-    ({"Config": {**SETTINGS, "vendor": 7}}, None),
-    ({"Config": {**SETTINGS, "surprise": 7}}, None),
     ({"Config": {**SETTINGS, "vendor": {"dns_domain": {}}}}, None),
     ({"system": {"command": "exit 3"}}, None),
-    ({"Config": SETTINGS, "Reo": {}}, None),
-    ({"PublicKey": {"pem": "x"}}, None),
-    ([], None),
 ]
-MESSAGES = [json.dumps({"config": config, "environ": environ}) for config, environ in STRANGE]
 
 
-@pytest.mark.parametrize(
-    "message", ["", "{}", "[]", json.dumps({"config": {"Config": SETTINGS}}), *MESSAGES]
-)
-def test_what_a_stranger_writes_into_the_pipe_runs_nothing(message: str) -> None:
+@pytest.mark.parametrize("message", ["", *STRANGE])
+def test_what_a_stranger_writes_into_the_pipe_runs_nothing(message: Any) -> None:
+    """More of it: ``python -m tests.fuzz message``."""
+    message = message and json.dumps(dict(zip(("config", "environ"), message)))
     code = "import sys; import agent; sys.exit(agent.deliver_detached())"
     found = run_python(code, input=message)
     assert (found.returncode, found.stdout, found.stderr) == (2, "", "")
@@ -246,19 +238,8 @@ def test_windows_gives_it_no_console_and_a_low_priority() -> None:
     assert detached.options("posix") == {"start_new_session": True}
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "os.chdir(%r); sys.path = [p for p in sys.path if p != %r]; sys.path.insert(0, '.')",
-        "where = tempfile.mkdtemp(); os.chdir(where); os.rmdir(where)",
-    ],
-    ids=["relative", "removed"],
-)
-def test_a_path_of_modules_that_means_something_else_in_another_directory(
-    at: Desk, how: str
-) -> None:
-    how = how % (str(ROOT), str(ROOT)) if "%" in how else how
-    ended(at, "import tempfile; %s; t.call_home()" % how)
+def test_a_product_in_a_directory_that_is_gone(at: Desk) -> None:
+    ended(at, "import tempfile; os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd()); t.call_home()")
     wait_until(lambda: at.seen() == 2)
 
 

@@ -1,7 +1,5 @@
 """A place for a spool, calls that fail; what is left open is closed behind each test, as by the end of a process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 ``test_agent_trouble`` has what needs no file system of its own, ``test_campaigns`` system calls that fail.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

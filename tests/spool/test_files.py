@@ -21,30 +21,6 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no modes there")
-@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277, 0o777])
-def test_every_level_and_every_file_is_ours_alone_whatever_the_umask(
-    place: Path, umask: int
-) -> None:
-    before = os.umask(umask)
-    try:
-        files.ensure_directory(str(place / "a" / "b" / "c"))
-        path = place / "a" / "b" / "c" / "file"
-        files.write_new(str(path), b"x")
-        files.replace(str(path), b"y")
-        files.link_new(str(path) + "2", b"z")
-    finally:
-        os.umask(before)
-    levels = [place / "a", place / "a" / "b", place / "a" / "b" / "c"]
-    assert [mode(level) for level in levels] == [0o700] * 3
-    assert mode(path) == 0o600 and files.read(str(path), 9) == b"y"
-    assert sorted(os.listdir(path.parent)) == ["file", "file2"]
-
-
 def test_a_descriptor_that_is_no_longer_ours_is_neither_written_cut_moved_nor_closed(
     place: Path,
 ) -> None:
@@ -77,7 +53,7 @@ def test_one_write_is_one_call_or_an_error(place: Path, monkeypatch: pytest.Monk
 def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -> None:
     before = set(support.open_now)
     calls.fail(how, 28)
-    for make in (files.write_new, files.link_new, files.replace):
+    for make in (files.write_new, files.beside, files.replace):
         with pytest.raises(OSError):
             make(str(place / "file"), b"x")
     assert os.listdir(place) == [] and support.open_now <= before

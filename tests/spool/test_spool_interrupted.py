@@ -1,7 +1,5 @@
 """Ctrl-C, and memory that runs out, at any moment: what was acknowledged is not lost to it, and nobody is stuck."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

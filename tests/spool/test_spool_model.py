@@ -8,8 +8,6 @@ The suite runs a few examples, the same every time. Longer: ``MODEL_EXAMPLES=500
 tests/spool/test_spool_model.py``, or ``python -m tests.campaign model``, which says what it did.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -4,8 +4,6 @@
 version gets a directory of its own. ``golden/spool_newer`` is what some later version might leave behind.
 """
 
-from __future__ import annotations
-
 import importlib
 import shutil
 import sys
