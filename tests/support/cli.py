@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import threading
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from support.agent import ROOT, child_environ, run_python
 from support.endpoints import ACME
 from support.scripted import YES, Scripted, response
 
-from agent import Agent, Config, cli
+from agent import Agent, Config, __version__, cli
 from agent.cli import config_file
 from agent.collector import Collector
 
-ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "canary-api-key-7f3a"
 LICENSE_KEY = "canary-licence-91c2"
 PEM = Collector().keys[0]["public_key"]
@@ -75,6 +79,36 @@ def spawn(*argv: str, cwd: Path = ROOT, env: dict[str, str] | None = None, **mor
 def collector(**given: Any) -> Collector:
     """A collector that knows the canaries."""
     return Collector(api_keys=(API_KEY,), license_keys=(LICENSE_KEY,), **given)
+
+
+def installed(site: Path, *without: str) -> None:
+    """This package and its libraries, as they come by pip, but for some files of ours."""
+    libraries = map(importlib.metadata.distribution, ("urllib3", "platformdirs"))
+    for path in [path for library in libraries for path in library.files or ()]:
+        if path.parts[0] != ".." and path.suffix != ".pyc":
+            (site / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(path.locate()), site / path)
+    info = "callhome_agent-%s.dist-info/" % __version__
+    files = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "agent").rglob("*.py")}
+    files.update(
+        {"agent/py.typed": ROOT / "agent" / "py.typed", info + "LICENSE": ROOT / "LICENSE"}
+    )
+    (site / info).mkdir()
+    (site / info / "METADATA").write_text("Name: callhome-agent\nVersion: %s\n" % __version__)
+    with open(site / info / "RECORD", "w") as record:
+        for place in sorted({*files} - {info + name for name in without}):
+            (site / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(files[place], site / place)
+            digest = urlsafe_b64encode(sha256(files[place].read_bytes()).digest()).decode()
+            record.write("%s,sha256=%s,\n" % (place, digest.rstrip("=")))
+
+
+def vendored(site: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """What ``vendor`` of what is installed there does, and nothing else is."""
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from agent.cli import main\n"
+    env = {**child_environ(), "PYTHONPATH": ""}
+    code += "raise SystemExit(main(['vendor', *sys.argv[1:]]))"
+    return run_python(code, str(site), *argv, options=("-S",), env=env, cwd=site)
 
 
 def on_terminal(columns: int, act: Callable[[TextIO], Any]) -> tuple[Any, str]:

@@ -3,8 +3,6 @@
 Every product here runs in a process of its own, sends to the collector, and must not say a word.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import stat
@@ -94,13 +92,7 @@ def records(collector: Collector, endpoint: str) -> list[dict[str, Any]]:
     return [r["fields"] for r in collector.records() if r["endpoint"] == endpoint]
 
 
-def started(
-    collector: Collector,
-    state: Path,
-    program: str,
-    place: object,
-    *options: str,
-) -> None:
+def started(collector: Collector, state: Path, program: str, place: object, *options: str) -> None:
     """Run a product; it must end well and print nothing."""
     arguments = [str(place), collector.url, collector.keys[0]["public_key"], str(state)]
     env = {**child_environ(), "PYTHONPATH": ""}

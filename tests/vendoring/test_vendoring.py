@@ -1,7 +1,5 @@
 """A copy made by ``vendor``: what is in it, what an edit, an upgrade or a kill in the middle does to it."""
 
-from __future__ import annotations
-
 import configparser
 import importlib.metadata
 import json
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.agent import ROOT, child_environ, run_python, snapshot
-from support.cli import Result, run
+from support.cli import Result, installed, run, vendored
 
 from agent import __version__
 from agent.cli.vendoring import libraries
@@ -278,8 +276,6 @@ def test_a_check_names_what_was_edited_taken_out_and_put_in(dest: Path) -> None:
     (dest / "clock.py").write_text("mine")
     (dest / "lines.py").unlink()
     (dest / "extra.py").write_text("mine")
-    (dest / "__pycache__").mkdir()
-    (dest / "__pycache__" / "clock.cpython-39.pyc").write_bytes(b"")
     before = snapshot(dest)
     found = check(dest)
     told = {"edited": ["clock.py"], "missing": ["lines.py"], "foreign": ["extra.py"]}
@@ -441,22 +437,11 @@ def test_an_upgrade_that_was_killed_says_how_to_go_on(dest: Path, at: int) -> No
 
 def test_the_licence_is_found_where_pip_put_it(tmp_path: Path, dest: Path) -> None:
     site = tmp_path / "site"
-    shutil.copytree(PACKAGE, site / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import sys; sys.path[:0] = [sys.argv[1]]; from agent.cli import main\n"
-    code += "raise SystemExit(main(['vendor', sys.argv[2]]))"
-    env = {**child_environ(), "PYTHONPATH": ""}
-
-    def tried() -> subprocess.CompletedProcess[str]:
-        # -S: where the suite runs, this package may be installed, with its licence.
-        return run_python(code, str(site), str(dest), options=("-S",), env=env, cwd=tmp_path)
-
-    lost = tried()
+    installed(site, "LICENSE")
+    lost = vendored(site, str(dest))
     assert lost.returncode == 1 and "error: the file LICENSE is neither" in lost.stderr
     assert not dest.exists()
-    info = site / ("callhome_agent-%s.dist-info" % __version__)
-    (info / "licenses").mkdir(parents=True)
-    (info / "METADATA").write_text("Name: callhome-agent\nVersion: %s\n" % __version__)
-    (info / "licenses" / "LICENSE").write_text("the text")
-    (info / "RECORD").write_text("%s/licenses/LICENSE,,\n%s/METADATA,,\n" % (info.name, info.name))
-    assert tried().returncode == 0
-    assert (dest / "LICENSE").read_text() == "the text"
+    shutil.rmtree(site)
+    installed(site)
+    assert vendored(site, str(dest)).returncode == 0
+    assert (dest / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()

@@ -18,7 +18,14 @@ from ...errors import ConfigError
 from .libraries import FOLDER, LIBRARIES, Library
 
 _EPOCH = "SOURCE_DATE_EPOCH"  # https://reproducible-builds.org/specs/source-date-epoch/
-_REWRITTEN = "Its imports of itself are relative; nothing else was changed."
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+_REWRITTEN = "Its files are those of its RECORD; its imports of itself are relative; nothing else was changed."
+# Taken from the product where it can be imported there, and done without where not.
+_WHERE_THERE: tuple[tuple[str, str, Optional[str], str], ...] = (
+    ("truststore", "pkg:pypi/truststore", "MIT", "the system's verifier on Windows and macOS"),
+    ("certifi", "pkg:pypi/certifi", "MPL-2.0", "authorities where the system has none"),
+    ("pysocks", "pkg:pypi/pysocks", "BSD-3-Clause", "proxies that speak SOCKS"),
+)
 # What PyNaCl brings: name, purl, licence, what it is there for. cffi changed its licence between versions.
 _BEHIND_PYNACL: tuple[tuple[str, str, Optional[str], str], ...] = (
     ("libsodium", "pkg:generic/libsodium", "ISC", "compiled into the wheels of PyNaCl"),
@@ -39,6 +46,7 @@ def of_materials(
     root = "%s@%s" % (name, version)
     libraries = [_library(library, brought.get(library.name), files) for library in LIBRARIES]
     behind = [_behind(*one) for one in _BEHIND_PYNACL]
+    taken = [_behind(*one) for one in _WHERE_THERE]
     own = {path: data for path, data in files.items() if _owner(path) is None}
     document: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -58,9 +66,9 @@ def of_materials(
                 "components": _files(own),
             },
         },
-        "components": [*libraries, *behind],
+        "components": [*libraries, *taken, *behind],
         "dependencies": [
-            {"ref": root, "dependsOn": [one["bom-ref"] for one in libraries]},
+            {"ref": root, "dependsOn": [one["bom-ref"] for one in libraries + taken]},
             {"ref": "pynacl", "dependsOn": ["cffi", "libsodium"]},
             {"ref": "cffi", "dependsOn": ["pycparser"]},
         ],
@@ -69,6 +77,20 @@ def of_materials(
             {"aggregate": "incomplete", "dependencies": ["pynacl", "cffi"]},
         ],
     }
+    return _numbered(document)
+
+
+def timed_like(bill: bytes, other: bytes) -> bytes:
+    """The same bill, had it been made at the time that ``other`` gives; raises where that is none of ours."""
+    document, given = json.loads(bill), json.loads(other)["metadata"].get("timestamp")
+    timed = {} if given is None else {"timestamp": _moment(_seconds(given))}
+    document["metadata"].pop("timestamp", None)
+    document["metadata"] = {**timed, **document["metadata"]}
+    document.pop("serialNumber")
+    return _numbered(document)
+
+
+def _numbered(document: dict[str, Any]) -> bytes:
     identity = json.dumps(document, sort_keys=True)
     serial = uuid.uuid5(uuid.NAMESPACE_URL, sha256(identity.encode("ascii")).hexdigest())
     document["serialNumber"] = serial.urn
@@ -142,7 +164,15 @@ def _timestamp() -> dict[str, str]:
     if not given:
         return {}
     try:
-        moment = datetime.datetime.fromtimestamp(int(given), datetime.timezone.utc)
+        return {"timestamp": _moment(int(given))}
     except (ValueError, OverflowError, OSError):
         raise ConfigError("%s: got %r, allowed is a number of seconds" % (_EPOCH, given)) from None
-    return {"timestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def _moment(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime(_FORM)
+
+
+def _seconds(text: str) -> int:
+    moment = datetime.datetime.strptime(text, _FORM)
+    return int(moment.replace(tzinfo=datetime.timezone.utc).timestamp())

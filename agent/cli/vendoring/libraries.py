@@ -6,6 +6,8 @@ decides by ``pip install`` which versions ship. The record of the installed dist
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import re
 from typing import NamedTuple
@@ -79,7 +81,7 @@ def installed(library: Library) -> Installed:
             raise AgentError("%s %s has a compiled part: %s" % (name, found.version, path))
         if licence or (inside and path.suffix != ".pyc"):
             place = "%s/%s" % (name, path.name) if licence else path.as_posix()
-            files[place] = path.read_binary().replace(b"\r\n", b"\n")
+            files[place] = as_recorded(path).replace(b"\r\n", b"\n")
             licensed |= bool(licence)
     if "%s/__init__.py" % name not in files or not licensed:
         raise AgentError(
@@ -88,6 +90,19 @@ def installed(library: Library) -> Installed:
         )
     asked = found.metadata["Requires-Python"] if "Requires-Python" in found.metadata else ""
     return Installed(name, found.version, asked, files)
+
+
+def as_recorded(path: importlib.metadata.PackagePath) -> bytes:
+    """An installed file's content; raises ``AgentError`` where its RECORD has no hash for it, or another one."""
+    try:
+        data = path.read_binary()
+    except OSError as error:
+        raise AgentError("%s cannot be read: %s" % (path.locate(), error.strerror)) from None
+    known = path.hash
+    digest = hashlib.new(known.mode, data).digest() if known is not None else b""
+    if known is None or base64.urlsafe_b64encode(digest).decode().rstrip("=") != known.value:
+        raise AgentError("%s was edited since it was installed: install it anew" % path.locate())
+    return data
 
 
 def folder(found: list[Installed]) -> dict[str, bytes]:

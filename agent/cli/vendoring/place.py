@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple, Optional
 
 from ...errors import AgentError, ConfigError
+from .bill import timed_like
 from .source import BILL, DISTRIBUTION, Content
 
 MANIFEST = "VENDORED.json"
@@ -111,7 +112,9 @@ class Place:
         before = self.installed.files if self.installed else {}
         coming = self.pending.files if self.pending else {}
         known = {**coming, **before}
-        edited: list[str] = []
+        executable = {path for path in known if self._is_executable(path)}
+        # Some file systems know no such bit, and say that all files have it.
+        edited = [] if len(executable) == len(known) else sorted(executable)
         missing: list[str] = []
         in_the_way: list[str] = []
         for path in sorted({*known, *wanted}):
@@ -120,15 +123,18 @@ class Place:
                 # Of an unfinished change either may be missing: the old that went, the new that has not come.
                 if path in before and not self.pending:
                     missing.append(path)
+            elif path in edited:
+                pass
             elif found not in (before.get(path), coming.get(path), wanted.get(path)):
                 (edited if path in known else in_the_way).append(path)
-        same = {BILL}  # it says nothing that the others do not, but for a time
+        if before.get(BILL) == self._hash(BILL) == self._bill(content):
+            wanted[BILL] = before[BILL]  # made at another time, and nothing else
         return Difference(
-            edited,
+            sorted(edited),
             missing,
             [path for path in self._listed() if path not in known and path not in in_the_way],
             in_the_way,
-            [p for p in wanted if p in before and before[p] != wanted[p] and p not in same],
+            [path for path in wanted if path in before and before[path] != wanted[path]],
             [path for path in wanted if path not in before],
             sorted(set(before) - set(wanted)),
         )
@@ -146,7 +152,7 @@ class Place:
         os.makedirs(self.root, exist_ok=True)
         self._write(PENDING, wanted.dump())
         for path, data in content.files.items():
-            if self._hash(path) != wanted.files[path]:
+            if self._hash(path) != wanted.files[path] or self._is_executable(path):
                 self._write(path, data)
         left: set[str] = set()
         for path in sorted(set(before) - set(wanted.files)):
@@ -181,11 +187,24 @@ class Place:
             # A version control may have given the files the line ends of this system.
             return sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
 
+    def _is_executable(self, path: str) -> bool:
+        try:
+            return os.name != "nt" and bool(os.lstat(self._at(path)).st_mode & 0o111)
+        except OSError:
+            return False
+
+    def _bill(self, content: Content) -> str:
+        """The hash of the wanted bill, had it been made when the one that is there says."""
+        try:
+            with open(self._at(BILL), "rb") as file:
+                return sha256(timed_like(content.files[BILL], file.read())).hexdigest()
+        except (OSError, ValueError, LookupError, TypeError):
+            return ABSENT
+
     def _listed(self) -> list[str]:
-        """Every file in the directory but our lists and what Python keeps beside its modules."""
+        """Every file in the directory but our lists. Bytecode too: Python loads it instead of what was compared."""
         found = []
-        for directory, below, names in os.walk(self.root):
-            below[:] = sorted(name for name in below if name != "__pycache__")
+        for directory, below, names in os.walk(self.root, onerror=_raise):
             links = [name for name in below if os.path.islink(os.path.join(directory, name))]
             for name in [*names, *links]:
                 path = os.path.relpath(os.path.join(directory, name), self.root)
@@ -214,6 +233,11 @@ class Place:
                 if os.path.isdir(self._at(parent)):
                     left.add(parent)
                 return
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _parents(path: str) -> list[str]:

@@ -64,6 +64,7 @@ def _own(parts: Collection[str]) -> dict[str, bytes]:
             "%s is no directory: run this from a checkout or an installation" % PACKAGE
         )
     found = {}
+    recorded = _recorded()
     for directory, below, names in os.walk(PACKAGE):
         inside = os.path.relpath(directory, PACKAGE).replace(os.sep, "/")
         below[:] = [name for name in below if name != "__pycache__"]
@@ -71,7 +72,29 @@ def _own(parts: Collection[str]) -> dict[str, bytes]:
             path = name if inside == os.curdir else "%s/%s" % (inside, name)
             if (name.endswith(".py") or name == "py.typed") and _belongs(path, parts):
                 found[path] = _read(os.path.join(directory, name))
+                if recorded and recorded.get(path) != found[path]:
+                    message = "%s is not what was installed: install this package anew"
+                    raise AgentError(message % os.path.join(directory, name))
     return found
+
+
+def _recorded() -> dict[str, bytes]:
+    """What was installed here, by its RECORD; nothing for a checkout, which nothing can be held against."""
+    found, package = {}, os.path.basename(PACKAGE)
+    try:
+        for path in importlib.metadata.distribution(DISTRIBUTION).files or ():
+            if path.parts[0] == package and path.suffix in (".py", ".typed"):
+                found["/".join(path.parts[1:])] = path
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    door = found.get("__init__.py")
+    if door is None or os.path.realpath(str(door.locate())) != os.path.join(
+        os.path.realpath(PACKAGE), "__init__.py"
+    ):
+        return {}
+    return {
+        place: libraries.as_recorded(path).replace(b"\r\n", b"\n") for place, path in found.items()
+    }
 
 
 def _belongs(path: str, parts: Collection[str]) -> bool:

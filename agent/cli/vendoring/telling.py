@@ -89,7 +89,9 @@ def _check(destination: str, place: Place, wanted: Content, found: Difference, o
     lines = _lines(found)
     version = now.version if now else "?"
     if ok:
-        lines.append("%s is version %s, as it was copied" % (destination, version))
+        lines.append(
+            "%s is version %s, as it was copied, and nothing else" % (destination, version)
+        )
     out.answer(value, map(printable, lines))
     if place.pending is not None:
         out.say("%s is there: a change was interrupted; repeat vendor --upgrade" % PENDING)
@@ -97,6 +99,8 @@ def _check(destination: str, place: Place, wanted: Content, found: Difference, o
         out.say("the copy was edited; vendor --upgrade --overwrite undoes that")
     if found.foreign:
         out.say("what is foreign is not ours, and no upgrade removes it: keep it elsewhere")
+    if any(path.endswith(".pyc") for path in found.foreign):
+        out.say("bytecode cannot be compared: remove every __pycache__, Python makes it anew")
     if found.behind:
         which = "the copy is of version %s, this is %s" % (version, wanted.version)
         if version == wanted.version:
