@@ -1,13 +1,15 @@
 """The control API below ``/_collector/``: ask what arrived, switch faults. No fault ever affects it.
 
 Pure but for the desk that it reads and sets. Everything is JSON; a mistake is answered with 400 and the names that are
-known.
+known. A web page that somebody has open is no caller: its browser says whose request it is, and under a name that was
+made to lead here (DNS rebinding) nothing is answered.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
+from email.message import Message
+from typing import Any, Dict, Optional
 
 from ..errors import ConfigError
 from .answers import Answer, json_answer
@@ -18,6 +20,20 @@ PREFIX = "/_collector/"
 _FAULT_FIELDS = frozenset(
     ("fault", "endpoint", "count", "retry_after", "status", "redirect_to", "age_s")
 )
+
+
+def refusal(desk: Desk, method: str, headers: Message) -> Optional[Answer]:
+    """What a caller that may be a web page is told; None for all others."""
+    hosts = ["%s:%d" % (name, desk.port) for name in ("127.0.0.1", "localhost")]
+    origins = headers.get_all("Origin", [])
+    sites = headers.get_all("Sec-Fetch-Site", [])
+    ours = [name.lower() for name in headers.get_all("Host", [])] in [[host] for host in hosts]
+    ours = ours and all(origin in ["http://" + host for host in hosts] for origin in origins)
+    if not ours or not all(site in ("same-origin", "none") for site in sites):
+        return json_answer(403, {"error": "this is for programs of this machine, at " + hosts[0]})
+    if method == "POST" and headers.get_content_type() != "application/json":
+        return json_answer(415, {"error": "send it with Content-Type: application/json"})
+    return None
 
 
 def answer(desk: Desk, method: str, path: str, body: bytes) -> Answer:

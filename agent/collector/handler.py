@@ -55,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             body = self._read_body()
         except _Unreadable as unreadable:
             return self._reject(unreadable.answer)
-        self._send(control.answer(self.desk, self.command, path, body))
+        refusal = control.refusal(self.desk, self.command, self.headers)
+        self._send(refusal or control.answer(self.desk, self.command, path, body))
 
     def _protocol(self, path: str) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -23,8 +23,8 @@ licence key {license_keys} with any activation identifier, product {products}.
   curl {url}/_collector/records
   curl -X DELETE {url}/_collector/records
   curl {url}/_collector/requests
-  curl {url}/_collector/fault -d '{{"fault": "500", "endpoint": "getkeymanager", "count": 3}}'
-  curl {url}/_collector/fault -d '{{"fault": null}}'
+  curl --json '{{"fault": "500", "endpoint": "getkeymanager", "count": 3}}' {url}/_collector/fault
+  curl --json '{{"fault": null}}' {url}/_collector/fault
 Its test keys are published and protect nothing. Trust for a test:
 {public_key}"""
 

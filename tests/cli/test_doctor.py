@@ -233,7 +233,7 @@ def test_a_proxy_that_demands_a_password_and_is_not_shown_one(site: Site) -> Non
         at_address(site, "https://keys.acme.example", proxy=address)
         found = doctor(site)
         shown = site.run("doctor").out
-    assert found.failed == ["proxy getkeymanager", "proxy reo"]
+    assert found.failed == ["test key getkeymanager", "proxy getkeymanager", "proxy reo"]
     found.says("proxy reo", "FAIL", "407", "127.0.0.1:%d" % proxy.port, "without authentication")
     assert "canary-proxy" not in found.done.out + shown
 

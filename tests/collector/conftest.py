@@ -1,7 +1,5 @@
 """What tests of the collector share: one that runs for a whole file, emptied for each test."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Every fault behaves as its name says: on the wire, in what is recorded, and in how long it lasts."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """The collector as the licence server: what it accepts, flags and refuses, field by field."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, Optional
 from urllib.parse import urlencode

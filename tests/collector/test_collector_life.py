@@ -1,13 +1,11 @@
 """The collector as a server: started and closed again, its keys, and its control API."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from support.collector import USAGE, ask, post_licence, post_usage, usage_payload
+from support.collector import USAGE, ask, control, post_licence, post_usage, usage_payload
 
 from agent.collector import ENDPOINTS, FAULTS, Collector
 from agent.signatures.keys import PublicKey
@@ -55,7 +53,7 @@ def test_a_mistake_over_http_names_what_is_known() -> None:
     wrong += [{"fault": "500", "count": 0}, {"fault": "500", "times": 3}]
     with Collector() as collector:
         for body in (*map(json.dumps, wrong), "fault=500"):
-            reply = ask(collector, "POST", "/_collector/fault", body)
+            reply = control(collector, body)
             assert (reply.status, post_usage(collector).status) == (400, 200)
             assert reply.json["error"] and reply.json["faults"] == list(FAULTS)
             assert reply.json["endpoints"] == list(ENDPOINTS)

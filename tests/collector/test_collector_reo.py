@@ -1,7 +1,5 @@
 """The collector as Reo.Dev: every rule of the two documented tables, and the documented answers."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

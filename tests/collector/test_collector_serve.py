@@ -54,7 +54,8 @@ def test_what_it_knows_and_does_can_be_given() -> None:
         with pytest.raises(urllib3.exceptions.ProtocolError):
             post(url)
         with urllib3.PoolManager(retries=False) as pool:  # refusing can still be switched off
-            pool.request("POST", url + "/_collector/fault", body='{"fault": null}')
+            off: Any = {"headers": {"Content-Type": "application/json"}, "body": '{"fault": null}'}
+            pool.request("POST", url + "/_collector/fault", **off)
         assert post(url).status == 401
         form = {"license_key": "l1", "product_id": "7", "product_version": "1.0"}
         envelope = json.loads(post(url, api_key="k1", **form).data)
@@ -67,7 +68,12 @@ def test_a_person_reads_how_to_use_it() -> None:
     with serving() as child:
         lines = list(iter(lambda: child.stdout.readline().rstrip(), "-----END PUBLIC KEY-----"))
         text, url = "\n".join(lines), lines[0].split()[2]
-        for part in ("/_collector/records", "-d '{\"fault\": null}'", "demo-api-key", "42 (5.2.5)"):
+        for part in (
+            "/_collector/records",
+            "--json '{\"fault\": null}'",
+            "demo-api-key",
+            "42 (5.2.5)",
+        ):
             assert part in text
         assert post(url).status == 200
         assert child.stderr.readline() == "getkeymanager 200\n"

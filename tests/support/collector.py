@@ -102,7 +102,11 @@ def post(collector: Collector, endpoint: str) -> Reply:
 
 
 def set_fault(collector: Collector, **asked: Any) -> Reply:
-    return ask(collector, "POST", "/_collector/fault", json.dumps(asked))
+    return control(collector, json.dumps(asked))
+
+
+def control(collector: Collector, body: str) -> Reply:
+    return ask(collector, "POST", "/_collector/fault", body, {"Content-Type": "application/json"})
 
 
 @contextlib.contextmanager
