@@ -3,8 +3,6 @@
 A document is read as people read it: headings, tables whose first column is in backquotes, fenced blocks.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import json

@@ -1,6 +1,4 @@
-"""PROMISES.md against the tests: each promise and each kind of trouble is held by tests that are there."""
-
-from __future__ import annotations
+"""PROMISES.md and SECURITY.md against the tests: each promise, each kind of trouble is held by tests that are there."""
 
 import ast
 import re
@@ -41,3 +39,11 @@ def test_the_table_is_long_and_says_nothing_twice() -> None:
     promises = [row[0] for row in ROWS]
     assert len(promises) > 60
     assert len(set(promises)) == len(promises)
+
+
+def test_what_holds_against_attackers_is_what_is_attacked() -> None:
+    """Word for word, and nothing else is said to hold."""
+    text = (ROOT.parent / "vendor_notes" / "SECURITY.md").read_text("utf-8")
+    section = text.partition("## What holds\n")[2].partition("\n## ")[0]
+    said = [" ".join(one.split()).rstrip(".") for one in section.split("\n- ")[1:]]
+    assert len(said) > 15 and set(said) <= {row[0] for row in ROWS}
