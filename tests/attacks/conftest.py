@@ -1,7 +1,5 @@
 """What every attack begins with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

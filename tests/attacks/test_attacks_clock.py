@@ -5,18 +5,9 @@ honest user with a wrong clock is never locked out. No record is lost either way
 say what happened.
 """
 
-from __future__ import annotations
-
 import pytest
 from support.agent import work_until
-from support.attacks import (
-    DAY_S,
-    FAR,
-    HOUR_S,
-    OLD,
-    YEAR_S,
-    Scene,
-)
+from support.attacks import DAY_S, FAR, HOUR_S, OLD, YEAR_S, Scene
 
 OFF = {
     "ten years back": -10 * YEAR_S,

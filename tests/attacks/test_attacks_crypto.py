@@ -4,8 +4,6 @@ What cannot be checked is neither believed nor called forged: the record waits, 
 can check delivers it. RSA needs nothing that could be missing.
 """
 
-from __future__ import annotations
-
 import sys
 import types
 from typing import Any
@@ -51,16 +49,30 @@ def test_pynacl_missing_from_the_bundle(
         line.intact(product)
 
 
-@pytest.mark.parametrize("says", [None, True, b"", b"anything"], ids=repr)
+def refuse(signed: bytes, key: bytes) -> Any:
+    from nacl.exceptions import BadSignatureError
+
+    raise BadSignatureError
+
+
+OTHERS: dict[str, Any] = {
+    "fails in the call": lambda signed, key: signed.encode(),
+    "says nothing": lambda signed, key: None,
+    "says yes": lambda signed, key: True,
+    "opens everything": lambda signed, key: signed[64:],
+    "opens something else": lambda signed, key: signed[64:] + b"x",
+    "refuses everything": refuse,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_something_else_called_nacl_that_says_yes(
-    line: Scene, answer: str, says: Any, monkeypatch: pytest.MonkeyPatch
+def test_something_else_called_nacl(
+    line: Scene, answer: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is asked first what everybody knows: one good signature, one bad."""
     bindings: Any = types.ModuleType("nacl.bindings")
-    bindings.crypto_sign_open = lambda signed, key: says
-    package: Any = types.ModuleType("nacl")
-    package.bindings = bindings
-    monkeypatch.setitem(sys.modules, "nacl", package)
+    bindings.crypto_sign_open = OTHERS[name]
     monkeypatch.setitem(sys.modules, "nacl.bindings", bindings)
     line.says(ANSWERS[answer])
     with line.agent() as product:

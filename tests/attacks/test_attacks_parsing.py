@@ -4,8 +4,6 @@ The worst case is assumed: the odd text is signed with the server's own key, so 
 it and an acknowledgement. No record is lost, none is believed, and ``status()`` and ``history()`` say what happened.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

@@ -4,8 +4,6 @@ Where keys are configured nothing unsigned can make a dead letter or a pause tha
 Usage endpoints have no signatures: what a forged answer can do there is pinned, and told.
 """
 
-from __future__ import annotations
-
 import json
 from email.utils import formatdate
 

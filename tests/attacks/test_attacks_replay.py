@@ -5,24 +5,12 @@ pin how far it goes. For all others: no record is lost, none is believed to have
 and ``history()`` say what happened. Time is simulated.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import pytest
 from support.agent import endpoint, work_until
-from support.attacks import (
-    DAY_S,
-    FAR,
-    HOUR_S,
-    OLD,
-    START,
-    Scene,
-    http_answer,
-    receipt,
-    signed,
-)
+from support.attacks import DAY_S, FAR, HOUR_S, OLD, START, Scene, http_answer, receipt, signed
 from support.signatures import RSA_2048
 
 

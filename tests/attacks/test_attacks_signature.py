@@ -4,8 +4,6 @@ Each is made by somebody in the middle against a product on a real disk. What mu
 none is believed to have arrived that did not, and ``status()`` and ``history()`` say what happened.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -25,11 +23,7 @@ from support.attacks import (
     signed,
 )
 from support.shared import shared_path
-from support.signatures import (
-    RSA_2048,
-    Ed25519Signer,
-    text64,
-)
+from support.signatures import RSA_2048, Ed25519Signer, text64
 
 import agent
 

@@ -4,8 +4,6 @@ The one in the middle speaks raw HTTP to the real client. No record is lost, non
 not, and ``status()`` and ``history()`` say what happened.
 """
 
-from __future__ import annotations
-
 import gzip
 import socket
 import tracemalloc

@@ -5,8 +5,6 @@ searched for every spelling of every secret. Allowed are: a licence in its recor
 carries. The activation identifier and the user identifier may be shown where a person asks for a record.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import io
@@ -367,8 +365,7 @@ def watch(place: Path, name: str, style: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in EVERYWHERE else pytest.mark.once) for n in NAMES],
+    "name", [pytest.param(n, marks=[] if n in EVERYWHERE else pytest.mark.once) for n in NAMES]
 )
 def test_a_situation_gives_no_secret_away(place: Path, name: str) -> None:
     styles = list(STYLES)

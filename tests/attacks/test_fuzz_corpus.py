@@ -1,7 +1,5 @@
 """What fuzzing kept is replayed, and each target fuzzed for a moment; ``python -m tests.fuzz`` does it for longer."""
 
-from __future__ import annotations
-
 import json
 import random
 

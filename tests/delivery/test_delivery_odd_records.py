@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.agent import Desk, desk, endpoint, pass_
-from support.product import quiet, started
+from support.product import started
 from support.sockets import Server, silent
 
 import agent
@@ -88,27 +88,6 @@ def test_a_refusal_does_not_break_off_a_licence_record(at: Desk) -> None:
             product.set_usage_consent(False)
             assert product.flush(20).drained
         assert len(slow.collector.requests()) == 1
-
-
-def test_a_refusal_in_another_process_while_it_connects_stops_the_first_byte(
-    at: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from urllib3.connection import HTTPConnection
-
-    connect = HTTPConnection._new_conn
-
-    def slowly(self: Any) -> Any:
-        quiet(at, "agent.Agent(config.replace(usage_consent=False)).close()")
-        return connect(self)
-
-    with Server(silent) as server:
-        with at.agent(endpoints=(usage_server(at, "reo", url_of(server)),)) as product:
-            product.track("EXPORT")
-            monkeypatch.setattr(HTTPConnection, "_new_conn", slowly)
-            report = product.flush(5)
-            assert (report.pending, report.drained) == (0, True)
-            assert endpoint(product, "reo")["failures"] == 0 and product.history() == []
-        assert server.left.wait(20) and not server.seen.is_set()
 
 
 # -- products that end in the middle of a request ------------------------------------------------

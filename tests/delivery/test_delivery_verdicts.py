@@ -1,7 +1,5 @@
 """The verdict table, row by row: a real server that misbehaves, and what is kept, paused and told afterwards."""
 
-from __future__ import annotations
-
 import pytest
 from support.agent import Desk, endpoint, pass_, work_until
 
@@ -106,30 +104,6 @@ def test_what_describes_the_endpoint_keeps_the_record(
 
 
 # -- how long an endpoint is left alone ----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "proven, expected",
-    [
-        (False, [1, 2, 4, 8, 16, 24, 24, 24]),
-        # Anyone can obtain a signed refusal and relay it.
-        (True, [1, 2, 4] + [6] * 18),
-    ],
-)
-def test_a_refusal_lasts_longer_each_time_up_to_a_bound(
-    at: Desk, proven: bool, expected: list[int]
-) -> None:
-    if proven:
-        with at.agent(only="licence") as product:
-            product.call_home()
-            assert product.flush().delivered == 1
-    at.collector.fault("401-101")
-    with at.agent(only="licence") as product:
-        product.call_home()
-        product.flush()
-        waits = work_until(product, at.clock, at.clock.at + 5 * DAY_S)
-        assert [round(wait / HOUR_S) for wait in waits][: len(expected)] == expected
-        assert at.seen() == len(waits) + 1 + proven
 
 
 @pytest.mark.parametrize("fault, wait_s", [("401-102", HOUR_S), ("429-retry-after", 500.0)])

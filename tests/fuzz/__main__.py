@@ -1,7 +1,5 @@
 """``python -m tests.fuzz``: fuzz the targets one after the other, print what was found, exit with 1 where one broke."""
 
-from __future__ import annotations
-
 import argparse
 import base64
 import random

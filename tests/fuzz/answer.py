@@ -4,8 +4,6 @@ Where keys are configured nothing but what the independent reader believes is de
 is ever refused. An input is ``200 complete``, header lines, an empty line, and a body as in the target ``envelope``.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

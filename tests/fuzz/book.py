@@ -3,8 +3,6 @@
 What it says of records and lanes goes on being said after it was rewritten, and a lane takes any of it.
 """
 
-from __future__ import annotations
-
 import zlib
 from types import SimpleNamespace
 from typing import Any

@@ -5,8 +5,6 @@ of progress, so outcomes are worded finely; in return it costs nothing, and runs
 the outcome that is pinned, a tab, the input in base64: ``tests/golden/fuzz/TARGET.txt`` holds the smallest of each.
 """
 
-from __future__ import annotations
-
 import base64
 import random
 import time

@@ -3,8 +3,6 @@
 Not only may nothing forged be accepted: nothing proper may be refused, and no reason be taken for another.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -3,8 +3,6 @@
 An input that begins with ``\\0`` is the signed text, and is signed by both roots first; with ``\\1`` by one of them.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import random

@@ -4,8 +4,6 @@ A record has its checksum, the types it promises and one JSON text; read in two 
 once. In an input that begins with ``\\0`` every line gets its checksum first.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import random
@@ -114,7 +112,7 @@ class Line(Lined):
             line = line.rstrip(b"\r")
             if not line.strip():
                 continue
-            value, expected = lines.decode(line), _whole(line)
+            value, expected = lines.decode(line), whole(line)
             promise(repr(value) == repr(expected), "%r is not %r" % (value, expected))
             entry = records.parse(value)
             if isinstance(entry, Record):
@@ -138,7 +136,7 @@ class Line(Lined):
         promise((stub.weight, stub.total) == (record.weight, record.total), "a stub of another")
         line = lines.encode(record.to_json())
         promise(line.endswith(b"\n") and line.count(b"\n") == 1, "not one line: %r" % line)
-        promise(_whole(line[:-1]) is not None, "no valid checksum: %r" % line)
+        promise(whole(line[:-1]) is not None, "no valid checksum: %r" % line)
         again = records.parse(lines.decode(line[:-1]))
         promise(isinstance(again, Record), "not read back: %r" % line)
         promise(repr(again.to_json()) == repr(record.to_json()), "read back otherwise: %r" % line)
@@ -161,7 +159,7 @@ def checked(text: bytes) -> bytes:
     return b"%08x %b" % (zlib.crc32(text), text) if text else b""
 
 
-def _whole(line: bytes) -> Any:
+def whole(line: bytes) -> Any:
     """The JSON value of a line that checks, else None; as ``SPOOL.md`` has it."""
     found = _LINE.fullmatch(line)
     if found is None or int(found[1], 16) != zlib.crc32(found[2]):

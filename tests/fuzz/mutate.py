@@ -4,8 +4,6 @@ All of them draw from the ``random.Random`` they are given and nothing else, so 
 that its result is still valid: half the fun is that it is not.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any, Optional
 

@@ -4,8 +4,6 @@ An input may begin with a mark; then what follows is signed before it is read, o
 past the signature: ``\\0`` signed JSON, ``\\1`` its base64 text, ``\\2`` as ``\\0`` with RSA, which takes much longer.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import random

@@ -4,8 +4,6 @@ Written from ``vendor_notes/PROTOCOL.md``, without a line of the code under test
 duplicate names stay visible.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterable

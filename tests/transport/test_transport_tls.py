@@ -3,10 +3,7 @@
 Certificates that are over, early, weak, revoked or of nobody: ``tests/networks``.
 """
 
-from __future__ import annotations
-
 import datetime
-import os
 import ssl
 import sys
 import warnings
@@ -102,18 +99,6 @@ def test_a_bundle_that_cannot_be_used_is_named(
         if content is not None:
             reason = refused(server, environ={"SSL_CERT_FILE": str(path)})
             assert reason.startswith("TLS: SSL_CERT_FILE cannot be read: ")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_for_a_bundle_holds_nobody_up(authority: Authority, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with https(authority.issue(NAME)) as server:
-        reason = refused(server, environ={"SSL_CERT_FILE": str(tmp_path / "pipe")})
-        assert reason.startswith("TLS: certificate refused")  # by the system's store
-        with transport(tmp_path / "pipe") as made:  # somebody's own setting: it costs the limit
-            request = post(server.port, scheme="https")
-            assert "no answer within 0.3 s" in no_answer(made, request, 0.3).reason
-    os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # ends the thread
 
 
 EMPTY_SYSTEM = """

@@ -4,8 +4,6 @@ The long form has more than 10,000 cases. Keys of odd sizes are products of know
 lenient verifier might take are signed for real, so what is compared is not only noise.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Iterator

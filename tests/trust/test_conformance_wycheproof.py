@@ -4,8 +4,6 @@
 DigestInfo lacks the NULL). A file of another key size is checked by being put there.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

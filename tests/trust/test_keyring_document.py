@@ -1,7 +1,5 @@
 """Keyring documents: who may sign one, what it may say, and every way of talking around that."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import sys

@@ -1,7 +1,5 @@
 """Ed25519: small-order keys, and what happens where PyNaCl is missing or is not PyNaCl."""
 
-from __future__ import annotations
-
 import builtins
 import sys
 import types
@@ -87,31 +85,3 @@ def replace(monkeypatch: pytest.MonkeyPatch, open_signed: Any) -> None:
     bindings = types.ModuleType("nacl.bindings")
     bindings.crypto_sign_open = open_signed  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "nacl.bindings", bindings)
-
-
-def refuse(signed: bytes, key: bytes) -> Any:
-    from nacl.exceptions import BadSignatureError
-
-    raise BadSignatureError
-
-
-OTHERS = {
-    "fails in the call": lambda signed, key: signed.encode(),
-    "opens nothing": lambda signed, key: None,
-    "opens everything": lambda signed, key: signed[64:],
-    "opens nothing but ours": lambda signed, key: signed[64:] if signed[64:] == MESSAGE else b"",
-    "opens something else": lambda signed, key: signed[64:] + b"x",
-    "refuses everything": refuse,
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_something_else_called_nacl_neither_accepts_nor_refuses(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is asked what everybody knows first: one good signature, one bad."""
-    signatures = SIGNER.sign(MESSAGE), bytes(64)
-    replace(monkeypatch, OTHERS[name])
-    for signature in signatures:
-        with pytest.raises(Unverifiable, match="PyNaCl fails"):
-            SIGNER.key.verify(MESSAGE, signature)

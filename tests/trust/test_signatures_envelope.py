@@ -3,8 +3,6 @@
 Answers with no reading or with two, and what each does to an agent: ``attacks``; against a second reader: ``fuzz``.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """Freshness: captured answers go stale, wrong clocks lock nobody out, and only accepted answers move the floor."""
 
-from __future__ import annotations
-
 from typing import Any, Optional
 
 import pytest

@@ -1,7 +1,5 @@
 """Keys: which PEM texts are one, and how every other is refused: quickly, by name, without quoting it."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import pickle
