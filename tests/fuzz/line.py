@@ -50,11 +50,14 @@ class Lined(Target):
         """What is read of it, a part at a time."""
         found = self._fresh()
         for number, part in enumerate(parts):
-            with open(self._path, "ab" if number else "wb") as file:
-                file.write(part)
-            self._path.chmod(0o600)
+            self._put(part, "ab" if number else "wb")
             found.refresh()
         return found
+
+    def _put(self, data: bytes, mode: str = "wb") -> None:
+        with open(self._path, mode) as file:
+            file.write(data)
+        self._path.chmod(0o600)
 
     def mutate(self, data: bytes, rnd: random.Random) -> bytes:
         mark = data[:1] if data[:1] == b"\0" else b""
