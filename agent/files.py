@@ -322,9 +322,8 @@ def check_directory(path: str) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path)
     if not _is_ours(found):
         raise PermissionError(errno.EPERM, "belongs to another user", path)
-    if (
-        found.st_mode & 0o722 != 0o700 and not WINDOWS
-    ):  # of one that a kill left half made we may have none
+    # Of one that a kill left half made we may have no right at all.
+    if found.st_mode & 0o722 != 0o700 and not WINDOWS:
         if is_shared(path):  # root's /tmp, say: others would be locked out of what they use
             raise PermissionError(errno.EPERM, "is shared with other users", path)
         os.chmod(path, 0o700)
