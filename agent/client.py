@@ -15,7 +15,9 @@ from .clock import Clock
 from .config import Config, Reo
 from .counters import Counters
 from .delivery import Delivery
-from .errors import EventError, mistake, part
+from .endpoints.getkeymanager import GetKeyManagerAdapter
+from .endpoints.reo import ReoAdapter
+from .errors import AgentError, EventError, mistake, part
 from .spool.record import Record
 from .spool.store import DISK, FULL, Spool
 from .values import Capture, Core, DeliveryReport, here, inside
@@ -366,12 +368,7 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """How things stand, JSON-ready: endpoints, spool, consent, what is wrong. Opens no socket."""
-        self._worker.notice_fork()
-        try:
-            from . import looking
-        except (ImportError, OSError) as error:  # no descriptor is left to load it with
-            return {"trouble": {"spool": str(error)}, "not_recorded": self._spool.not_recorded}
-        return looking.status(self)
+        return self._look("status")
 
     def preview(self, samples: bool = False) -> list[dict[str, Any]]:
         """The exact requests of the next delivery, secrets masked; opens no socket, changes nothing.
@@ -379,10 +376,8 @@ class Agent:
         Each has endpoint, purpose, method, url, headers, body, event_ids, sample. ``samples=True`` adds
         one request of each kind that this configuration can send.
         """
-        from . import looking
-
-        self._worker.notice_fork()
-        return looking.preview(self, samples=samples)
+        found: Any = self._look("preview", samples=samples)
+        return found if type(found) is list else []
 
     def history(self, limit: int = 100) -> list[dict[str, Any]]:
         """The last answers received, oldest first: at, endpoint, event_id, verdict, code, reason, errors."""
@@ -397,10 +392,21 @@ class Agent:
         ``network=True`` also asks each endpoint, with a made-up API key and no record: how it was reached, what it
         answered, who signed that, how far the clocks differ. Takes up to ``request_timeout_s`` for each.
         """
-        from . import looking
+        return self._look("diagnostics", network=network)
 
+    def _look(self, what: str, **given: bool) -> dict[str, Any]:
+        """What ``looking`` sees; where that cannot be had, what is wrong: its files may be half an update's."""
         self._worker.notice_fork()
-        return looking.diagnostics(self, network=network)
+        try:
+            from . import looking
+
+            found: dict[str, Any] = getattr(looking, what)(self, **given)
+            return found
+        except AgentError:
+            raise
+        except Exception as error:
+            said = "%s: %s" % (type(error).__name__, error)
+            return {"trouble": {"spool": said}, "not_recorded": self._spool.not_recorded}
 
     def export_spool(self, path: Any, move: bool = False) -> int:
         """Write all that waits to a new file, to be imported elsewhere; how many records.
@@ -420,14 +426,9 @@ class Agent:
 
 
 def _adapter(endpoint: Any, config: Config) -> Adapter:
-    """What sends to an endpoint; only what a configuration names is loaded."""
-    if isinstance(endpoint, Reo):
-        from .endpoints.reo import ReoAdapter
-
-        return ReoAdapter(endpoint, config)
-    from .endpoints.getkeymanager import GetKeyManagerAdapter
-
-    return GetKeyManagerAdapter(endpoint, config)
+    """What sends to an endpoint."""
+    kind: Any = ReoAdapter if isinstance(endpoint, Reo) else GetKeyManagerAdapter
+    return kind(endpoint, config)  # type: ignore[no-any-return]
 
 
 def _is_child() -> bool:

@@ -12,6 +12,11 @@ import os
 import sys
 import time as _time
 
+try:  # ``functools`` loads more
+    from _functools import partial  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # PyPy
+    partial = __import__("functools").partial
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 _DEADLINE = "_callhome_exit_deadline"
 # The import system, before and after somebody imported ``importlib``.
 _IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
+# Real seconds, for limits: by what freezegun and a product's tests do not replace, and wrapped, so that they find none.
+_REAL: Any = (_time.monotonic,)
+if hasattr(_time, "clock_gettime"):
+    _REAL = _time.clock_gettime, _time.CLOCK_MONOTONIC
+monotonic: Callable[[], float] = partial(*_REAL)
 # How long a fork waits for modules of ours that another thread is loading, and for the system to forget a thread.
 IMPORT_S, KERNEL_S = 1.0, 0.2
 
@@ -111,8 +121,8 @@ def _before_fork() -> None:
 
 def _await_imports() -> None:
     """Wait while another thread loads a module for this package: its lock would be held in the child for ever."""
-    ends_at = _time.monotonic() + IMPORT_S
-    while _is_importing() and _time.monotonic() < ends_at:
+    ends_at = monotonic() + IMPORT_S
+    while _is_importing() and monotonic() < ends_at:
         _time.sleep(0.001)
 
 
@@ -131,14 +141,14 @@ def _is_importing() -> bool:
 
 def exit_time_left_s(timeout_s: float) -> float:
     """Seconds that are left of the exit time of all copies; the first one to ask begins it."""
-    now = _time.monotonic()
+    now = monotonic()
     began: float = sys.__dict__.setdefault(_DEADLINE, now)
     return max(0.0, min(timeout_s, began + timeout_s - now))
 
 
 def wait_for_kernel(native: int) -> None:
     """Until the system too knows of a thread's end: a fork warns by what the system counts."""
-    ends_at = _time.monotonic() + KERNEL_S
+    ends_at = monotonic() + KERNEL_S
     path = "/proc/self/task/%d" % native
-    while native and os.path.exists(path) and _time.monotonic() < ends_at:
+    while native and os.path.exists(path) and monotonic() < ends_at:
         _time.sleep(0.0002)

@@ -7,9 +7,9 @@ An answer that settles nothing describes its endpoint, which then waits (``lanes
 from __future__ import annotations
 
 import _thread  # its functions are looked up when they are used: gevent and eventlet replace them
-from time import monotonic
 
 from . import TYPE_CHECKING, verdicts
+from .clock import monotonic
 from .errors import debug
 from .lanes import Lane
 from .spool.book import UNTRIED
@@ -39,6 +39,8 @@ EARLIEST_AT = 1_735_689_600.0
 AGREED_S = 24 * 3600.0
 # How long a refusal of consent waits for a request that is being broken off, and a pass for a product's ``domain``.
 CALL_OFF_S, ORIGIN_S = 0.2, 3.0
+# What the encoding of odd values raises, and no import.
+_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 FOREVER = float("inf")
 
 
@@ -259,11 +261,10 @@ class Delivery:
         now, limit_s = self._clock.time(), self._limit_s(ends_at)
         try:
             request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
-        except (OSError, ImportError, MemoryError) as error:
-            # Nothing is left to load a module with.
-            return Verdict(verdicts.OFFLINE, reason="cannot be encoded: " + type(error).__name__)
-        except Exception as error:  # a body that none of us wrote costs itself and no other record
-            return Verdict(verdicts.REJECTED, reason="cannot be encoded: " + type(error).__name__)
+        except Exception as error:
+            # A body that none of us wrote costs itself and no other record. Else a module could not be loaded.
+            outcome = verdicts.REJECTED if isinstance(error, _ODD) else verdicts.OFFLINE
+            return Verdict(outcome, reason="cannot be encoded: " + type(error).__name__)
         return self._send(record, lane, request, limit_s) if limit_s > 0 else None
 
     def _knows_origin(self, record: Record, lane: Lane, ends_at: float) -> bool:
@@ -359,11 +360,12 @@ class Delivery:
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """Through the transport, as one: what an instrumented host records meanwhile is no event."""
-        inside.add(here())
+        me = here()
+        inside.add(me)
         try:
             return self._ready().send(request, timeout_s=timeout_s)
         finally:
-            inside.discard(here())
+            inside.discard(me)
 
     def _ready(self) -> Transport:
         if self.transport is None:

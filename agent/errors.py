@@ -89,7 +89,7 @@ def part(name: str, needs: str) -> Any:
     home = name if name == "cli" else "extras." + name
     try:
         module: Any = __import__(home, globals(), None, ("*",), 1)
-    except ImportError:
+    except Exception:  # or half of its file
         module = None
     # A folder that was emptied is a package to Python, one without a file.
     if getattr(module, "__file__", None) is None:

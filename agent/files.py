@@ -6,6 +6,7 @@ inherits it can close. Callers get ``OSError`` and decide; what to do on a bad d
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found, unused-ignore]  # ``signal`` loads enum
 import errno
 import os
 import sys
@@ -30,6 +31,8 @@ _LOCK_OFFSET = 0x7FFFFFFE
 _CANNOT_SYNC = (errno.EINVAL, getattr(errno, "ENOTSUP", errno.EINVAL))
 # On POSIX only "try again" means that somebody has the lock; EACCES is what some network homes say that have none.
 _HELD = (errno.EACCES, errno.EDEADLK) if WINDOWS else (errno.EAGAIN, errno.EWOULDBLOCK)
+# It ends a process that makes a file too large. Python ignores it, unless its host did not let it.
+_SIGXFSZ = getattr(_signal, "SIGXFSZ", 0)
 # Of a closed file: no descriptor has this number, and every call on it gives an ``OSError``.
 _CLOSED = 0x7FFFFFFF
 
@@ -51,7 +54,13 @@ class File:
     def __init__(self, path: str, flags: int) -> None:
         self.path = path
         self.held: bool | None = None  # its lock: what ``lock`` or ``hold`` said last
-        self._fd = os.open(path, flags | _SAFE, 0o600)
+        try:
+            fd = os.open(path, flags | _SAFE, 0o600)
+            self._fd = fd if fd > 2 else above_stdio(fd)
+        except OSError:
+            raise
+        except Exception as error:  # a hook of the host's
+            raise OSError(errno.EPERM, type(error).__name__, path) from error
         try:
             found = os.fstat(self._fd)
         except OSError:
@@ -93,7 +102,9 @@ class File:
 
     def write(self, data: bytes) -> None:
         """Append ``data`` in one call or raise: a full disk writes short, and half a line is no line."""
-        self.stat()
+        size = self.stat().st_size + len(data)
+        if _SIGXFSZ and _signal.getsignal(_SIGXFSZ) != _signal.SIG_IGN and size > _most_bytes():
+            raise OSError(errno.EFBIG, "beyond the size that this process may write", self.path)
         if os.write(self._fd, data) != len(data):
             raise OSError(errno.ENOSPC, "short write", self.path)
 
@@ -118,8 +129,8 @@ class File:
             else:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.held = True
-        except OSError as error:
-            self.held = False if error.errno in _HELD else None
+        except Exception as error:  # or a hook of the host's
+            self.held = False if getattr(error, "errno", None) in _HELD else None
         return self.held
 
     def hold(self) -> bool | None:
@@ -142,17 +153,17 @@ class File:
 
     def close(self, *unused: object) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
-        ours = True  # a bad disk may not tell of it, or not unlock it
         try:
             found = os.fstat(self._fd)
-            ours = (found.st_dev, found.st_ino) == self._identity
-            if ours and self.held is not None and not WINDOWS:  # nothing is inherited there
+            if (found.st_dev, found.st_ino) != self._identity:
+                self._fd = _CLOSED  # it is not ours
+            elif self.held is not None and not WINDOWS:  # nothing is inherited there
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except OSError as error:
-            ours = ours and error.errno != errno.EBADF
+        except Exception as error:  # a bad disk may not tell of it, or not unlock it
+            if getattr(error, "errno", None) == errno.EBADF:
+                self._fd = _CLOSED
         try:
-            if ours:
-                os.close(self._fd)
+            os.close(self._fd)
         except OSError:
             pass
         self._fd = _CLOSED  # not before: whatever interrupts us, it can be closed again
@@ -160,7 +171,8 @@ class File:
     __exit__ = close
 
 
-def _identity(look: Callable[[Any], os.stat_result], what: Any) -> tuple[int, int] | None:
+def identity(look: Callable[[Any], os.stat_result], what: Any) -> tuple[int, int] | None:
+    """What tells a path's file, or a descriptor's, from all others; None where that cannot be had."""
     try:
         found = look(what)
     except OSError:
@@ -175,6 +187,24 @@ def _seek_and_read(fd: int, size: int, offset: int) -> bytes:  # pragma: no cove
 
 # Of a descriptor that a host gave to another file it moves nothing.
 _read = getattr(os, "pread", _seek_and_read)
+
+
+def above_stdio(fd: int) -> int:
+    """``fd``, or another one of the same file: 0 to 2, which a host may have closed, are written to by everybody."""
+    if fd > 2 or WINDOWS:
+        return fd
+    try:
+        return int(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+    finally:
+        os.close(fd)
+
+
+def _most_bytes() -> float:
+    """How large this process may make a file."""
+    from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
+
+    most = getrlimit(RLIMIT_FSIZE)[0]
+    return float("inf") if most == RLIM_INFINITY else most
 
 
 def create(path: str) -> File:
@@ -251,7 +281,7 @@ def remove(path: str) -> bool:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    except OSError:
+    except Exception:  # or a hook of the host's
         return False
     return True
 
@@ -320,7 +350,7 @@ def check_directory(path: str) -> None:
     found = os.lstat(path)
     if found.st_mode & 0o170000 != 0o040000:
         raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path)
-    if not _is_ours(found):
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "belongs to another user", path)
     # Of one that a kill left half made we may have no right at all.
     if found.st_mode & 0o722 != 0o700 and not WINDOWS:
@@ -383,6 +413,9 @@ def _base(environ: Mapping[str, str]) -> str:
     home = environ.get("HOME", "")
     if sys.platform.startswith("linux"):
         state = environ.get("XDG_STATE_HOME", "")
+        # Flatpak before 1.13 says nothing, and has ``~/.local`` in memory (flatpak#4477).
+        if home and environ.get("FLATPAK_ID"):
+            home = os.path.join(home, ".var", "app", environ["FLATPAK_ID"])
         usable = os.path.isabs(home)
         return state if os.path.isabs(state) else os.path.join(home, ".local", "state") * usable
     try:
@@ -416,7 +449,7 @@ def close_inherited(paths: Collection[str]) -> None:
     Looked for and not kept in a list: another thread may fork between the opening of a file and the telling of it.
     Raises ``OSError``.
     """
-    ours = {_identity(os.lstat, path) for path in paths} - {None}
+    ours = {identity(os.lstat, path) for path in paths} - {None}
     for fd in map(int, os.listdir("/dev/fd")):
-        if _identity(os.fstat, fd) in ours:
+        if identity(os.fstat, fd) in ours:
             os.close(fd)

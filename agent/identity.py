@@ -67,7 +67,7 @@ def resolve(
             if kept or store:
                 return kept or _keep(path, _fresh(about, system))
             note = "not stored yet"
-    except (OSError, ValueError) as error:  # ValueError: a path that cannot even be asked for
+    except Exception as error:  # a path that cannot even be asked for; a hook of the host's
         note = getattr(error, "strerror", None) or type(error).__name__
     found = _fresh(about, system)
     found.note = note
@@ -207,6 +207,10 @@ class System:
         # Flatpak sets the variable too, but shows the host's machine id (flatpak-run.c binds /etc/machine-id).
         named = self.environ.get("container", "").replace("flatpak", "")
         marked = any(os.path.exists(self.root + mark) for mark in _MARKS)
+        try:  # containerd leaves no mark but what each of them mounts over the image's own
+            marked |= " /etc/hostname " in _read(self.root + "/proc/self/mountinfo")
+        except Exception:
+            pass  # no Linux
         return bool(named or marked or self.environ.get("KUBERNETES_SERVICE_HOST"))
 
 

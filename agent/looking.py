@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from time import monotonic, sleep
+from time import sleep
 
 from . import TYPE_CHECKING, __version__, files
+from .clock import monotonic
 from .errors import part
 from .lanes import CONSENT, ORIGIN
 from .spool import segment

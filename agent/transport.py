@@ -12,10 +12,10 @@ import _thread  # its functions are looked up when they are used: gevent and eve
 import os
 import sys
 from contextlib import suppress
-from time import monotonic
 
-from .clock import start_thread
+from .clock import monotonic, start_thread
 from .errors import TYPE_CHECKING, in_words, root_of
+from .files import above_stdio, identity
 from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, here, inside, unpacked
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class _Line:
         self.handle = self.connection = self._pool = self._sock = none
         # All of one kind: gevent may come while the thread is here, and its locks wake greenlets alone.
         self._new_lock = new = _thread.allocate_lock
-        self._lock = new()  # nobody shuts the handle while it is closed
-        self.asked, self._alive = new(), new()
+        # ``_lock``: nobody shuts the handle while it is closed.
+        self.asked, self._alive, self._lock = new(), new(), new()
         self.asked.acquire()
         self._alive.acquire()
 
@@ -177,7 +177,8 @@ class _Line:
 
     def serve(self) -> None:
         """All that happens on the thread."""
-        inside.add(here())
+        me = here()
+        inside.add(me)
         try:
             while self.asked.acquire() and not self.over:
                 woken = self._woken  # from ``said`` on there may be another's
@@ -198,7 +199,7 @@ class _Line:
             self.hold(None)
             # urllib3 keeps what is in a pool, and so all of us, until the pool goes.
             self._pool = self.connection = None
-            inside.discard(here())
+            inside.discard(me)
             self._gone = True
             self._alive.release()
 
@@ -226,14 +227,16 @@ class _Line:
 
     def hold(self, handle: Any) -> None:
         """From here on ``end`` shuts this one."""
-        before, self.handle = self.handle, handle
-        self._alone("close", before)
+        if self.handle is not None:
+            self._alone("close", self.handle)
+        self._identity = handle and identity(os.fstat, handle.fileno())
+        self.handle = handle
 
     def _alone(self, verb: str, handle: Any, *given: int) -> None:
         """Who was broken off in here by a Ctrl-C (on Python 3.10 at the end of a ``with``) is not waited for long."""
         held = self._lock.acquire(True, _GRACE_S)
-        # There is none, or the host closed it: some close all descriptors that they do not know.
-        with suppress(AttributeError, OSError):
+        with suppress(AttributeError, OSError):  # there is none, or it is closed
+            self.let_be(handle)
             getattr(handle, verb)(*given)
         if held:
             self._lock.release()
@@ -241,9 +244,19 @@ class _Line:
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
         self._sock = sock
+        self.let_be(sock)
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
             raise Unreachable("is over")
+
+    def let_be(self, sock: Any) -> None:
+        """Some hosts close all descriptors that they do not know: what has the number by now is not ours to touch."""
+        found = None
+        with suppress(OSError):  # of Windows, which tells nothing of a socket
+            stat = os.fstat(sock.fileno())
+            found = stat.st_dev, stat.st_ino
+        if found != self._identity:
+            sock.detach()
 
     def exchange(self, request: Request) -> Response:
         """One request and its answer."""
@@ -253,7 +266,12 @@ class _Line:
         how.update(preload_content=False, decode_content=False, timeout=self.left_s())
         place = url if self._absolute else "/" + url.split("/", 3)[3]
         headers = {**request.headers, "Accept-Encoding": "identity"}
-        answer = self._pool.urlopen(request.method, place, request.body, headers, **how)
+        send: Any = type(self._pool).urlopen
+        while hasattr(
+            send, "__wrapped__"
+        ):  # for a host that makes an event of each request, and so another request
+            send = send.__wrapped__
+        answer = send(self._pool, request.method, place, request.body, headers, **how)
         body, whole = b"", False
         with suppress(Exception):  # broken off
             body = answer.read(MAX_ANSWER_BYTES + 1, decode_content=False)
@@ -272,8 +290,10 @@ class _Line:
 
         from urllib3 import PoolManager, ProxyManager, make_headers
 
+        from .values import find_proxy
+
         owner, seen, self.stage = self.owner, self.owner.seen, "proxy"
-        self.proxy, who, seen.proxy_from = _find_proxy(url, owner)
+        self.proxy, who, seen.proxy_from = find_proxy(url, owner)
         seen.proxy, (user, _, password) = self.proxy, who.partition(":")
         manager: Any = PoolManager()
         if self.proxy[:4] == "http":
@@ -289,8 +309,10 @@ class _Line:
         if "https:" in (url[:6], self.proxy[:6]):
             self.context, seen.store = client_context(owner.ca_bundle, owner.environ)
         pool = manager.connection_from_url(url)  # the one for this server
-        answer = type("Answer", (_Answer, HTTPResponse), {"line": self})
-        ours = {"line": self, "response_class": answer}
+        ours = {
+            "line": self,
+            "response_class": type("Answer", (_Answer, HTTPResponse), {"line": self}),
+        }
         pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), ours)
         self._absolute = self.proxy[:4] == "http" and url[:5] == "http:"
         return pool
@@ -299,6 +321,7 @@ class _Line:
         """In the child: let go of the parent's sockets, which a thread may hold that is not here."""
         for sock in (self.handle, getattr(self.connection, "sock", self.handle)):
             with suppress(Exception):
+                self.let_be(sock)
                 os.close(sock.detach())
 
 
@@ -325,7 +348,9 @@ class _Connection(_Base):  # type: ignore[misc]
         line.connection, line.stage = self, "proxy" if line.proxy else "name resolution"
         self.timeout = line.left_s() / 3  # a dead address leaves the next its turn
         self.sock = self._new_conn()
-        line.hold(_socket.socket(fileno=_socket.dup(self.sock.fileno())))
+        if self.sock.fileno() < 3:
+            self.sock = type(self.sock)(fileno=above_stdio(self.sock.detach()))
+        line.hold(_socket.socket(fileno=above_stdio(_socket.dup(self.sock.fileno()))))
         line.go_on(self.sock)
         line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
         if host:
@@ -349,6 +374,12 @@ class _Connection(_Base):  # type: ignore[misc]
         seen.tls, seen.cipher = self.sock.version(), (self.sock.cipher() or ("",))[0]
         if not seen.tls:  # of one that was reset already the ssl module makes a socket without TLS
             raise Unreachable("the connection was lost before the handshake")
+
+    def close(self) -> None:
+        """urllib3 calls it too."""
+        with suppress(AttributeError):  # there is none yet
+            self.line.let_be(self.line._sock)
+        super().close()
 
     def send(self, data: bytes) -> None:
         """Write, if that is still wanted and allowed; head and body together, or a relay waits between them (Nagle)."""
@@ -395,40 +426,6 @@ class _Answer(_Base):  # type: ignore[misc]
         super()._close_conn()
 
 
-def _find_proxy(url: str, owner: HttpTransport) -> tuple[str, str, str]:
-    """Address ("" for none), user name with password, and where that is written. May look names up, on Windows.
-
-    The given one wins. Else by the rules of ``urllib.request``: the environment's or, where that names none, the
-    system's; ``all_proxy`` is for what no other names. What goes in clear text is for this machine, and asks none.
-    """
-    from urllib import request
-    from urllib.parse import unquote, urlsplit
-
-    rules: Any = request
-    found, source, at, environ = owner.proxy, "the setting proxy", urlsplit(url), owner.environ
-    if found is None and at.scheme == "https":
-        source = "the environment or the system"
-        names = [name for name in sorted(environ) if name[-6:].lower() == "_proxy"]
-        proxies = {name[:-6].lower(): environ[name] for name in names}  # lower case comes last
-        if not names and environ is os.environ:
-            proxies = rules.getproxies()
-        found = proxies.get("https") or proxies.get("all")
-        place = at.netloc if at.port else at.netloc + ":%d" % _HTTPS_PORT
-        by_environment = rules.proxy_bypass_environment(place, proxies)
-        if found and (by_environment if names else rules.proxy_bypass(place)):
-            found = ""
-    if found in (None, "", "direct"):
-        return "", "", source
-    at = urlsplit(found if "://" in found else "http://" + found)
-    who, _, place = at.netloc.rpartition("@")
-    # Behind the host it is that of a password with a bare "/", "?" or "#": the start would pass for a host.
-    if not place or "@" in at.path + at.query + at.fragment:
-        raise Unreachable(source + " names no proxy")
-    # Desktops write "socks" and mean that the proxy looks names up.
-    scheme = "socks5h" if at.scheme == "socks" else at.scheme
-    return "%s://%s" % (scheme, place), unquote(who) or owner.proxy_auth or "", source
-
-
 def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tuple[Any, str]:
     """A context that trusts the first of these that is there, and its name; raises where none is.
 
@@ -448,6 +445,7 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
 
             return SSLContext(ssl.PROTOCOL_TLS_CLIENT), "the system's store, through truststore"
     context: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tells = type(context).__module__ == "ssl"  # truststore's, if a host put it there, does not
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # RFC 9525, 2: a common name is no host name
     if not path:
@@ -455,7 +453,7 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
         context.load_default_certs()
         # Of a directory there OpenSSL reads what it needs when it verifies.
         capath = ssl.get_default_verify_paths().capath
-        if not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
+        if tells and not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
             bundles = [path for path in _BUNDLES.split() if os.path.isfile("/etc/" + path)]
             path = store = "/etc/" + bundles[0] if bundles else __import__("certifi").where()
     if path:
@@ -463,6 +461,6 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
             context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
         except OSError as error:  # ssl.SSLError is one
             raise Unreachable("%s cannot be read: %s" % (store, in_words(error))) from None
-    if ca_bundle and context.cert_store_stats()["crl"]:
+    if tells and ca_bundle and context.cert_store_stats()["crl"]:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context, store

@@ -116,6 +116,41 @@ class Withheld(Unreachable):
     """``request.may_send()`` said no: nothing was sent, and nothing is wrong with the endpoint."""
 
 
+def find_proxy(url: str, given: Any) -> tuple[str, str, str]:
+    """Address ("" for none), user name with password, and where that is written. May look names up, on Windows.
+
+    ``given`` has a ``proxy``, a ``proxy_auth``, an ``environ``.
+    The given one wins. Else by the rules of ``urllib.request``: the environment's or, where that names none, the
+    system's; ``all_proxy`` is for what no other names. What goes in clear text is for this machine, and asks none.
+    """
+    from urllib import request
+    from urllib.parse import unquote, urlsplit
+
+    rules: Any = request
+    found, source, at, environ = given.proxy, "the setting proxy", urlsplit(url), given.environ
+    if found is None and at.scheme == "https":
+        source = "the environment or the system"
+        names = [name for name in sorted(environ) if name[-6:].lower() == "_proxy"]
+        proxies = {name[:-6].lower(): environ[name] for name in names}  # lower case comes last
+        if not names and environ is os.environ:
+            proxies = rules.getproxies()
+        found = proxies.get("https") or proxies.get("all")
+        place = at.netloc if at.port else at.netloc + ":443"
+        by_environment = rules.proxy_bypass_environment(place, proxies)
+        if found and (by_environment if names else rules.proxy_bypass(place)):
+            found = ""
+    if found in (None, "", "direct"):
+        return "", "", source
+    at = urlsplit(found if "://" in found else "http://" + found)
+    who, _, place = at.netloc.rpartition("@")
+    # Behind the host it is that of a password with a bare "/", "?" or "#": the start would pass for a host.
+    if not place or "@" in at.path + at.query + at.fragment:
+        raise Unreachable(source + " names no proxy")
+    # Desktops write "socks" and mean that the proxy looks names up.
+    scheme = "socks5h" if at.scheme == "socks" else at.scheme
+    return "%s://%s" % (scheme, place), unquote(who) or given.proxy_auth or "", source
+
+
 class _Facts:
     """Facts by name, printed with them."""
 

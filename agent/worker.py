@@ -11,9 +11,9 @@ import atexit
 import os
 import sys
 import time
-from time import monotonic
 
 from . import clock as process
+from .clock import monotonic
 from .delivery import BUSY, DONE, MORE
 from .errors import TYPE_CHECKING, debug
 
@@ -146,8 +146,8 @@ class Worker:
             self._counters.keep()
         waiters = list(self._waiters)
         due_s = 0.0 if waiters else self._due_in_s()
-        if due_s == 0 and not waiters and self.detached is not None and self.detached.works:
-            due_s = self.detached.turn()
+        if not waiters and self.detached is not None and self.detached.works:
+            due_s = self.detached.turn(due_s)
         elif due_s == 0:
             result = self._delivery.run()
             if result == BUSY:

@@ -47,7 +47,17 @@ TESTS_CODE_LINES = 22_550
 
 # Built into the interpreter, or loaded by it before most programs run.
 CHEAP = {
-    *("__future__", "_json", "_sha2", "_sha256", "_signal", "_thread", "_weakref", "atexit"),
+    *(
+        "__future__",
+        "_functools",
+        "_json",
+        "_sha2",
+        "_sha256",
+        "_signal",
+        "_thread",
+        "_weakref",
+        "atexit",
+    ),
     *("fcntl", "msvcrt", "binascii", "errno", "io", "math", "os", "sys", "time"),
 }
 # 3 to 20 ms each, or a burden on the host (measured before the first line was written): never, not even inside a call.

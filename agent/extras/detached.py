@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How long such a process lives at most, and how long after a start nobody starts another.
 LIFE_S, REST_S = 30.0, 5.0
+# How often it is looked whether such a process, where it is a child again, has ended.
+REAP_S = 1.0
 # How long it may take to read what it is told and to part from its starter: 0.05 s on a fast machine.
 PARTING_S = 10.0
 # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP: no console flashes up, no Ctrl-C of the product's console ends it.
@@ -59,15 +61,17 @@ class Detached:
         """Until something shows that it cannot; what only this process's memory holds it has to send itself."""
         return self._able and self._spool.directory is not None and not self._spool.memory
 
-    def turn(self) -> Optional[float]:
+    def turn(self, due_s: Optional[float]) -> Optional[float]:
         """The worker's, instead of a pass: start a process where it is time; the seconds until the next look."""
-        from time import monotonic
+        from ..clock import monotonic
 
-        rest_s = self._rests_until - monotonic()
-        if rest_s > 0:
-            return rest_s
-        self._rests_until = monotonic() + REST_S
-        return self._start(PARTING_S)
+        if due_s == 0:
+            due_s = self._rests_until - monotonic()
+            if due_s <= 0:
+                self._rests_until = monotonic() + REST_S
+                due_s = self._start(PARTING_S)
+        reap()
+        return min(REAP_S, REAP_S if due_s is None else due_s) if unwaited else due_s
 
     def last(self) -> None:
         """At the end of an agent that lived too short for a turn."""
@@ -120,10 +124,11 @@ class Detached:
             self._delivery.hand_over()
             with process.stdin:
                 tell(process.stdin.fileno(), told, wait_s or self._config.exit_timeout_s)
-            if hasattr(os, "fork") and (not wait_s or is_one_file()):
+            if hasattr(os, "fork"):
+                # It forks once it has read that.
+                if wait_s and not is_one_file() and process.wait(wait_s):
+                    raise OSError("it ended with status %d" % process.returncode)
                 unwaited.add(process.pid)
-            elif hasattr(os, "fork") and process.wait(wait_s):  # it forks once it has read that
-                raise OSError("it ended with status %d" % process.returncode)
             process.returncode = 0  # else a warning would say that it still runs: it shall
         except BaseException:
             process.kill()
@@ -131,35 +136,48 @@ class Detached:
             raise
 
 
-# Children that parted, or will, and that nobody waited for.
+# Process groups, one for each start, of which nobody knows that they have ended.
 unwaited: set[int] = set()
 
 
 def reap() -> None:
-    """No zombies in a product that opens and closes one agent after another."""
-    for pid in list(unwaited):
+    """No zombies: what parted comes back as a child of ours where this is PID 1 or a sub-reaper (prctl(2))."""
+    for group in list(unwaited):
         try:
-            ended = os.waitpid(pid, os.WNOHANG)[0]
-        except OSError:
-            ended = pid  # by somebody else; or a fork lies between
-        if ended:
-            unwaited.discard(pid)
+            while os.waitpid(-group, os.WNOHANG)[0]:
+                pass
+        except OSError:  # none of it is our child
+            unwaited.discard(group)
 
 
 def tell(fd: int, told: bytes, timeout_s: float) -> None:
-    """Write into a pipe; raises ``OSError`` where the message is longer than the pipe and nobody reads it."""
-    from time import monotonic, sleep
+    """Write into a pipe; raises ``OSError`` where the message is longer than the pipe and nobody reads it.
 
-    ends_at = monotonic() + timeout_s
+    No SIGPIPE comes of it, which ends a host that does not ignore it.
+    """
+    import signal
+    from time import sleep
+
+    from ..clock import monotonic
+
+    ends_at, pipe, before = monotonic() + timeout_s, set(), set()
     if hasattr(os, "fork"):
         os.set_blocking(fd, False)
-    while told:
-        try:
-            told = told[os.write(fd, told) :]
-        except BlockingIOError:
-            if monotonic() > ends_at:
-                raise TimeoutError("it does not read what it is told") from None
-            sleep(0.005)
+        pipe = {signal.SIGPIPE}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, pipe)
+    try:
+        while told:
+            try:
+                told = told[os.write(fd, told) :]
+            except BlockingIOError:
+                if monotonic() > ends_at:
+                    raise TimeoutError("it does not read what it is told") from None
+                sleep(0.005)
+    finally:
+        if pipe:
+            if pipe <= signal.sigpending() and not pipe <= before:
+                signal.sigwait(pipe)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def interpreter() -> list[str]:
@@ -293,6 +311,10 @@ def read() -> Any:
 def part_from_starter() -> None:
     """Leave the starter, who waits for this but where the files would go with us; be the last to get a processor."""
     if hasattr(os, "fork"):
+        from signal import SIG_SETMASK, pthread_sigmask
+
+        # The thread that started us takes none; the end of the user's session shall end us.
+        pthread_sigmask(SIG_SETMASK, ())
         if not is_one_file() and os.fork():
             os._exit(0)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -301,7 +323,7 @@ def part_from_starter() -> None:
 
 def deliver(agent: Agent) -> None:
     """Deliver until nothing more can be sent: who recorded while we were sending started nobody, so look once more."""
-    from time import monotonic
+    from ..clock import monotonic
 
     ends_at, sent = monotonic() + LIFE_S, -1
     while sent != agent._delivery.sent:

@@ -68,7 +68,7 @@ class Backlog:
                 if delivering and self._finds_complete(names):
                     names = segment.listing(self.directory)
                 self._book.refresh()  # without it deliveries may be repeated
-            except OSError as error:
+            except Exception as error:
                 self.trouble = str(error)
             old, self._readings = self._readings, {}
             for name in names:

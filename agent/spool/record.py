@@ -131,7 +131,7 @@ class Consent:
                         file.write(b"." * (os.urandom(1)[0] or 1))
                         file.sync()
                 files.sync_directory(os.path.dirname(self._path))
-            except OSError:
+            except Exception:
                 pass  # somebody else's, perhaps
         return self.current()
 

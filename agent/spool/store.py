@@ -355,7 +355,7 @@ class Spool:
         try:
             with self._lock:  # somebody may be evicting by what was measured
                 size = self._quota.look()
-        except OSError:
+        except Exception:
             pass  # there is no directory, perhaps
         known = {"bytes": size, "in_memory": len(self.memory), "trouble": dict(self.trouble)}
         return {**found, **known}

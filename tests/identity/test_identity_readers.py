@@ -81,6 +81,11 @@ def test_containers(tmp_path: Path, mark: str) -> None:
     assert not contained(tmp_path, container="flatpak")  # shows the host's machine id
     assert contained(tmp_path, container="docker")
     assert contained(tmp_path, KUBERNETES_SERVICE_HOST="10.0.0.1")
+    mounts = tmp_path / "proc" / "self" / "mountinfo"  # of containerd, with cgroups of version 2
+    mounts.parent.mkdir(parents=True)
+    for name, inside in (("hostname", True), ("fstab", False)):
+        mounts.write_text("612 590 8:1 /x /etc/%s rw,relatime - ext4 /dev/sda1 rw\n" % name)
+        assert contained(tmp_path) is inside
     file = tmp_path / mark[1:]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()

@@ -157,6 +157,38 @@ assert %r in t.status()["trouble"]["spool"], t.status()["trouble"]
     assert at.seen() == 2 and living(tmp_path) == []
 
 
+def test_a_process_that_does_not_read_ends_no_host_that_leaves_sigpipe_at_its_default(
+    at: Desk,
+) -> None:
+    code = """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.path.append("/" + "x" * 200_000)  # more than a pipe holds
+assert t.call_home()
+t.close()
+"""
+    ended(at, code, detached_command=("/bin/false",), exit_timeout_s=10)
+    assert at.seen() == 0
+
+
+def test_a_host_that_is_pid_1_or_a_subreaper_keeps_no_zombie(at: Desk) -> None:
+    """Nor does a signal that ends the user's session go past what a thread without signals has started."""
+    at.collector.fault("blackhole")
+    code = """
+import ctypes
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+children = lambda: open("/proc/self/task/%d/children" % os.getpid()).read().split()
+t.call_home()
+while not t._worker.detached._others_deliver():
+    time.sleep(0.01)
+for pid in children():
+    os.kill(int(pid), signal.SIGTERM)
+while children():
+    time.sleep(0.01)
+assert t.status()["trouble"] == {} and not t.status()["endpoints"][0]["failures"]
+"""
+    ended(at, code, start_delay_s=0)
+
+
 ONE_FILE = """\
 test "$PYINSTALLER_RESET_ENVIRONMENT" = 1 || exit 3
 cp -r "$1" "$2"

@@ -103,7 +103,12 @@ def test_state_lies_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPatch)
         theirs = platformdirs.user_state_dir(roaming=False)
         assert directory(environ) == (theirs + "/Acme/Studio/telemetry", "")
     assert directory({"HOME": "/h", "XDG_STATE_HOME": "relative"})[0].startswith("/h/.local/state/")
-    for environ in ({}, {"HOME": ""}, {"HOME": "relative"}):
+    flatpak = {"FLATPAK_ID": "example.acme.Studio"}
+    assert directory({"HOME": "/h", **flatpak})[0].startswith(
+        "/h/.var/app/example.acme.Studio/.local/state/"
+    )
+    assert directory({"HOME": "/h", "XDG_STATE_HOME": "/x", **flatpak})[0].startswith("/x/")
+    for environ in ({}, {"HOME": ""}, {"HOME": "relative"}, flatpak):
         assert directory(environ) == (None, "there is no home directory to keep state in")
 
 

@@ -11,7 +11,6 @@ import os
 import socket
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from support.agent import run_python
@@ -131,26 +130,6 @@ def test_consent_is_asked_on_the_connected_socket_and_a_no_sends_nothing(
             assert transport.send(post(server.port), timeout_s=5).body == b"yes"
         assert len(server.requests) == 2
     assert len(connected) == 2
-
-
-def test_nothing_that_instruments_the_host_adds_a_header(
-    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Nor does a host that debugs its own HTTP get our headers printed."""
-    import http.client
-
-    real = http.client.HTTPConnection.putrequest
-
-    def traced(self: http.client.HTTPConnection, *given: Any, **more: Any) -> None:
-        real(self, *given, **more)
-        self.putheader("traceparent", "00-1-2-01")
-
-    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", traced)
-    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    with Server(answers(ok(b"yes"))) as server:
-        assert transport.send(post(server.port), timeout_s=5).body == b"yes"
-    assert b"traceparent" not in server.requests[0]
-    assert capfd.readouterr() == ("", "")
 
 
 # --- one answer to one request ------------------------------------------------------------------

@@ -15,8 +15,8 @@ import pytest
 from support.requests import refused
 from support.sockets import Authority, Behaviour, Server, answers, floods, names, ok, relay
 
-from agent.transport import HttpTransport, _find_proxy
-from agent.values import Request, Unreachable
+from agent.transport import HttpTransport
+from agent.values import Request, Unreachable, find_proxy
 
 NAME = "keys.example"
 USER = "dom\\ain user"
@@ -244,7 +244,7 @@ def test_without_pysocks_a_socks_proxy_is_named_and_not_gone_around(
 
 
 def chosen(url: str, environ: Mapping[str, str], proxy: Optional[str] = None) -> str:
-    return _find_proxy(url, HttpTransport(environ=environ, proxy=proxy))[0]
+    return find_proxy(url, HttpTransport(environ=environ, proxy=proxy))[0]
 
 
 @pytest.mark.parametrize(
@@ -277,12 +277,12 @@ def test_the_process_environment_and_the_system_are_asked_when_no_environment_is
 
     transport = HttpTransport()
     monkeypatch.setenv("HTTPS_PROXY", "http://a:1")
-    assert _find_proxy("https://h.example/", transport)[0] == "http://a:1"
+    assert find_proxy("https://h.example/", transport)[0] == "http://a:1"
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(request, "getproxies", lambda: {"https": "http://system:1"})
     monkeypatch.setattr(request, "proxy_bypass", lambda host: host == "intranet:443")
-    assert _find_proxy("https://h.example/", transport)[0] == "http://system:1"
-    assert _find_proxy("https://intranet/", transport)[0] == ""
+    assert find_proxy("https://h.example/", transport)[0] == "http://system:1"
+    assert find_proxy("https://intranet/", transport)[0] == ""
     assert chosen("https://h.example/", {}) == ""  # a given environment stands for all of it
