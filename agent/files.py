@@ -153,17 +153,17 @@ class File:
 
     def close(self, *unused: object) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
+        ours = True  # a bad disk may not tell of it, or not unlock it
         try:
             found = os.fstat(self._fd)
-            if (found.st_dev, found.st_ino) != self._identity:
-                self._fd = _CLOSED  # it is not ours
-            elif self.held is not None and not WINDOWS:  # nothing is inherited there
+            ours = (found.st_dev, found.st_ino) == self._identity
+            if ours and self.held is not None and not WINDOWS:  # nothing is inherited there
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except Exception as error:  # a bad disk may not tell of it, or not unlock it
-            if getattr(error, "errno", None) == errno.EBADF:
-                self._fd = _CLOSED
+        except Exception as error:
+            ours = ours and getattr(error, "errno", None) != errno.EBADF
         try:
-            os.close(self._fd)
+            if ours:
+                os.close(self._fd)
         except OSError:
             pass
         self._fd = _CLOSED  # not before: whatever interrupts us, it can be closed again
