@@ -244,7 +244,6 @@ class _Line:
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
         self._sock = sock
-        self.let_be(sock)
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
             raise Unreachable("is over")
@@ -267,9 +266,8 @@ class _Line:
         place = url if self._absolute else "/" + url.split("/", 3)[3]
         headers = {**request.headers, "Accept-Encoding": "identity"}
         send: Any = type(self._pool).urlopen
-        while hasattr(
-            send, "__wrapped__"
-        ):  # for a host that makes an event of each request, and so another request
+        # Wrapped for a host that makes an event of each request, and so another request.
+        while hasattr(send, "__wrapped__"):
             send = send.__wrapped__
         answer = send(self._pool, request.method, place, request.body, headers, **how)
         body, whole = b"", False
@@ -309,10 +307,8 @@ class _Line:
         if "https:" in (url[:6], self.proxy[:6]):
             self.context, seen.store = client_context(owner.ca_bundle, owner.environ)
         pool = manager.connection_from_url(url)  # the one for this server
-        ours = {
-            "line": self,
-            "response_class": type("Answer", (_Answer, HTTPResponse), {"line": self}),
-        }
+        answer = type("Answer", (_Answer, HTTPResponse), {"line": self})
+        ours = {"line": self, "response_class": answer}
         pool.ConnectionCls = type("Connection", (_Connection, pool.ConnectionCls), ours)
         self._absolute = self.proxy[:4] == "http" and url[:5] == "http:"
         return pool
@@ -350,7 +346,8 @@ class _Connection(_Base):  # type: ignore[misc]
         self.sock = self._new_conn()
         if self.sock.fileno() < 3:
             self.sock = type(self.sock)(fileno=above_stdio(self.sock.detach()))
-        line.hold(_socket.socket(fileno=above_stdio(_socket.dup(self.sock.fileno()))))
+        fd = _socket.dup(self.sock.fileno())
+        line.hold(_socket.socket(fileno=fd if fd > 2 else above_stdio(fd)))
         line.go_on(self.sock)
         line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
         if host:
