@@ -388,6 +388,7 @@ class _Connection(_Base):  # type: ignore[misc]
             return
         data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
+        line.let_be(self.sock)
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")
