@@ -32,6 +32,7 @@ if hasattr(_time, "clock_gettime"):
 monotonic: Callable[[], float] = partial(*_REAL)
 # How long a fork waits for modules of ours that another thread is loading, and for the system to forget a thread.
 IMPORT_S, KERNEL_S = 1.0, 0.2
+SLICE_S = 0.2
 
 
 class Clock:
@@ -69,6 +70,17 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
         _thread.start_new_thread(main, given)
     finally:
         mask(_signal.SIG_SETMASK, before)
+
+
+def take(lock: Any, timeout_s: float) -> bool:
+    """Whether a lock could be taken by then, which no clock of the host says. A Ctrl-C does not interrupt that on
+    Windows, so there it is noticed between slices.
+    """
+    while os.name == "nt" and timeout_s > SLICE_S:
+        if lock.acquire(True, SLICE_S):
+            return True
+        timeout_s -= SLICE_S
+    return bool(lock.acquire(True, timeout_s))
 
 
 _workers: set[Any] = set()  # each change is one step

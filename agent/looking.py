@@ -227,6 +227,8 @@ def erase(config: Config) -> list[str]:
     except OSError:
         return [directory]
     remaining = [path for path in paths if not files.remove(path)]
+    for path in remaining:  # on Windows somebody has it open: at least nothing is left in it
+        segment.end(path)
     try:
         for _ in range(3 if config.state_dir is None else 1):
             os.rmdir(directory)

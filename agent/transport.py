@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import suppress
 
-from .clock import monotonic, start_thread
+from .clock import monotonic, start_thread, take
 from .errors import TYPE_CHECKING, in_words, root_of
 from .files import above_stdio, identity
 from .values import MAX_ANSWER_BYTES, Response, Unreachable, Withheld, here, inside, unpacked
@@ -102,7 +102,7 @@ class HttpTransport:
                 start_thread(line.serve)
                 self._lines[server] = line
             line.asked.release()
-            interrupted = self._woken.acquire(True, line.timeout_s)  # by no clock of the host
+            interrupted = take(self._woken, line.timeout_s)  # by no clock of the host
             said = line.said or (Unreachable("interrupted") if interrupted else None)
             said = said or Unreachable("no answer within %g s" % line.timeout_s, line.stage)
         except RuntimeError as error:

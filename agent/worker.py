@@ -280,7 +280,7 @@ class Worker:
             life.bell.release()
         except RuntimeError:
             pass
-        ended = life.running.acquire(True, max(0.0, timeout_s))
+        ended = process.take(life.running, max(0.0, timeout_s))
         if ended:
             life.running.release()
             process.wait_for_kernel(life.native)

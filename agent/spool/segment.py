@@ -358,3 +358,13 @@ def destroy(file: files.File) -> bool:
         return False
     finally:
         file.close()
+
+
+def end(path: str) -> bool:
+    """``destroy`` a file, whoever writes it; False where something may be left in it."""
+    try:
+        return destroy(files.open_append(path, missing_ok=False))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False

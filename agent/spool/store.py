@@ -191,13 +191,8 @@ class Spool:
             if path.endswith(segment.TEMPORARY):
                 files.remove(path)
             elif path.endswith(segment.SUFFIX) and os.path.basename(path)[0] != LICENCE:
-                try:
-                    if not segment.destroy(files.open_append(path, missing_ok=False)):
-                        self.note("purge", "usage could not be removed")
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    self.note("purge", error)
+                if not segment.end(path):
+                    self.note("purge", "usage could not be removed: %s" % path)
 
     # -- delivering: one thread ------------------------------------------------------------------
 

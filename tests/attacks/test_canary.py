@@ -28,6 +28,7 @@ from support.attacks import http_answer, receipt, signed
 from support.canary import STYLES, Canaries, Heard, shown_of_request
 from support.keyring import KEYS
 from support.sockets import Authority, Server
+from support.systems import posix
 
 import agent
 from agent import cli
@@ -330,6 +331,7 @@ EVERYWHERE = (
     *("no HTTP at all", "407 from a proxy", "407 to CONNECT", "a proxy that dies", "no directory"),
     *("no such kind of proxy", "a certificate that nobody vouches for"),
 )
+SYSTEMS = ("no directory", "a certificate that nobody vouches for")  # that word it
 # Where the command line has something of its own to say.
 SHOWN = (*EVERYWHERE, "another key", "little room", "a keyring document refused")
 
@@ -365,7 +367,13 @@ def watch(place: Path, name: str, style: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in EVERYWHERE else pytest.mark.once) for n in NAMES]
+    "name",
+    [
+        pytest.param(
+            n, marks=posix if n in SYSTEMS else [] if n in EVERYWHERE else pytest.mark.once
+        )
+        for n in NAMES
+    ],
 )
 def test_a_situation_gives_no_secret_away(place: Path, name: str) -> None:
     styles = list(STYLES)

@@ -1,7 +1,11 @@
 """The collector as a server: started and closed again, its keys, and its control API."""
 
 import json
+import socket
+import threading
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -9,6 +13,19 @@ from support.collector import USAGE, ask, control, post_licence, post_usage, usa
 
 from agent.collector import ENDPOINTS, FAULTS, Collector
 from agent.signatures.keys import PublicKey
+
+
+def test_a_client_that_says_nothing_does_not_hold_up_a_close() -> None:
+    """A shutdown wakes nobody who reads, on Windows."""
+    collector = Collector()
+    collector.start()
+    where = urlsplit(collector.url)
+    with socket.create_connection((where.hostname or "", where.port or 0)):
+        time.sleep(0.1)  # its thread reads by now, as a rule
+        closing = threading.Thread(target=collector.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
 
 
 def test_close_and_start_keep_the_port_and_what_was_received() -> None:

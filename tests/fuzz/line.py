@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -36,7 +37,7 @@ class Lined(Target):
     file = ""
 
     def __init__(self) -> None:
-        memory = "/dev/shm"
+        memory = "/dev/shm" * (sys.platform == "linux")
         where = memory if os.access(memory, os.W_OK) else None
         self._directory = tempfile.mkdtemp(prefix="fuzz-", dir=where)
         atexit.register(shutil.rmtree, self._directory, ignore_errors=True)

@@ -7,14 +7,16 @@ import gc
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import ROOT, Desk, FakeClock, endpoint, run_python
+from support.agent import ROOT, Desk, FakeClock, desk, endpoint, run_python
 from support.collector import wait_until
 from support.faults import descriptors
 from support.product import (
@@ -30,6 +32,7 @@ from support.product import (
     started,
 )
 from support.sockets import full_queue
+from support.systems import procfs
 
 import agent
 from agent.clock import Clock
@@ -122,6 +125,28 @@ t.call_home()
     ends = "import atexit; atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.4); sys.exit(3)"
     assert quiet(at, code + UNDER_WAY + ends, status=3, start_delay_s=0, exit_timeout_s=20) < 15
     arrived(at, "CALL HOME", sums={"RENDER": 1})
+
+
+@pytest.mark.parametrize("deliver", ["thread", "manual"])
+def test_ctrl_c_ends_a_flush_beside_a_silent_server(at: Desk, deliver: str) -> None:
+    """On Windows it interrupts no lock that is waited for."""
+    at.collector.fault("blackhole")
+    code = """
+def ctrl_c():
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGINT) if os.name == "posix" else signal.raise_signal(signal.SIGINT)
+threading.Thread(target=ctrl_c, daemon=True).start()
+t.call_home()
+try:
+    t.flush(30)
+except KeyboardInterrupt:
+    os._exit(5)
+"""
+    given: Any = {"deliver": deliver, "start_delay_s": 0, "request_timeout_s": 30}
+    with started(at, code, **given) as child:
+        wait_until(lambda: at.seen() > 0)
+        child.communicate("\n", timeout=10)
+        assert child.returncode == 5
 
 
 def test_records_made_while_the_interpreter_ends(at: Desk) -> None:
@@ -309,7 +334,7 @@ def test_nothing_is_left_after_close(at: Desk, fault: Any) -> None:
         assert product.flush().pending == 0
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@procfs
 def test_close_in_a_process_of_its_own_leaves_it_as_it_was(at: Desk) -> None:
     code = """
 import _thread, atexit, gc, multiprocessing.util, weakref
@@ -525,8 +550,8 @@ asyncio.run(main())
 
 def killed(at: Desk, code: str, **settings: Any) -> Any:
     """What a child printed before it killed itself."""
-    end = "\nos.kill(os.getpid(), signal.SIGKILL)"
-    return json.loads(run(at, code + end, status=-signal.SIGKILL, **settings).out)
+    end = "\nos.kill(os.getpid(), 9)"  # Windows ends it, with this as its status
+    return json.loads(run(at, code + end, status=9 if os.name == "nt" else -9, **settings).out)
 
 
 @pytest.mark.parametrize("deliver", ["thread", "manual"])
@@ -552,6 +577,43 @@ print(json.dumps(ids), flush=True)
     for numbers in (values, [one["meta"]["n"] for one in usage]):
         assert sorted(numbers) == list(range(200))
         assert [n for n in numbers if n > 1] == list(range(2, 200))
+
+
+RECORDS = """
+while True:
+    text = os.urandom(8).hex()
+    print(text * bool(t.record_text(text, data_group="g")), t.track("EXPORT"), flush=True)
+    time.sleep(0.005)
+"""
+
+
+@pytest.mark.parametrize(
+    "count", [12, pytest.param(1000, marks=[pytest.mark.full, pytest.mark.timeout(3000)])]
+)
+def test_processes_killed_while_they_record_and_deliver_lose_nothing(
+    tmp_path: Path, count: int
+) -> None:
+    said: list[str] = []
+    chance = random.Random(1)
+    given: dict[str, Any] = {"start_delay_s": 0, "max_records": 10**6, "max_bytes": 10**9}
+    now: Any = Clock()  # of the others too: an answer that is minutes old is none
+    with desk(tmp_path / "state", now) as at:
+        for _ in range(count // 4):
+            with ExitStack() as stack:
+                children: list[Any] = [started(at, RECORDS, **given) for _ in range(4)]
+                for child in map(stack.enter_context, children):
+                    said += child.stdout.readline().split()
+                time.sleep(chance.random() / 2)
+                for child in children:
+                    child.kill()
+                    said += child.stdout.read().rpartition("\n")[0].split()  # it was killed behind
+        with at.agent(**given) as product:
+            report = product.flush(900)
+            assert (report.pending, report.dead, product.status()["damaged"]) == (0, 0, 0)
+        found = {one["fields"].get("event_id", "") for one in at.collector.records()}
+        print(len(said), "acknowledged of", count, "processes")
+        missing = set(said) - found - set(at.texts())
+        assert len(said) > 4 * count and not missing, (len(missing), list(missing)[:9])
 
 
 def test_a_record_that_kills_its_sender_goes_last(at: Desk) -> None:

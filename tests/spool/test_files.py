@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ntpath
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from support import spool as support
 from support.spool import Calls
+from support.systems import posix, windows
 
 from agent import files, lines
 
@@ -33,7 +35,7 @@ def test_a_descriptor_that_is_no_longer_ours_is_neither_written_cut_moved_nor_cl
         with pytest.raises(OSError):
             act()
     file.read(0, 3)
-    assert os.lseek(theirs, 0, os.SEEK_CUR) == 8
+    assert os.lseek(theirs, 0, os.SEEK_CUR) == 8 or not hasattr(os, "pread")
     file.close()
     file.close()
     os.close(theirs)
@@ -62,16 +64,15 @@ def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -
 # --- locks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name == "nt", reason="flock")
+@pytest.mark.skipif(os.name == "nt", reason="EACCES means that a lock is held there")
 @pytest.mark.parametrize("error", ["EAGAIN", "EACCES", "ENOLCK", "EIO", "EINTR", "EDEADLK"])
 def test_only_try_again_means_that_a_lock_is_held(place: Path, calls: Calls, error: str) -> None:
-    import fcntl
-
-    calls.fail("flock", getattr(errno, error), of=fcntl)
+    calls.fail_locks(getattr(errno, error))
     with files.create(str(place / "file")) as file:
         assert file.lock() is (False if error == "EAGAIN" else None)
 
 
+@posix
 def test_a_lock_on_a_file_that_lost_its_name_is_no_lock(place: Path) -> None:
     path = str(place / "file")
     for successor in (False, True):
@@ -81,6 +82,21 @@ def test_a_lock_on_a_file_that_lost_its_name_is_no_lock(place: Path) -> None:
             if successor:
                 files.create(path).close()
             assert file.hold() is False
+
+
+@windows
+def test_a_name_whose_numbers_are_shorter_than_its_files_is_still_its(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.lstat
+
+    def short(path: str) -> os.stat_result:
+        mode, _, device, *rest = real(path)
+        return os.stat_result((mode, 0, device & 0xFFFF, *rest))
+
+    monkeypatch.setattr(os, "lstat", short)
+    with files.create(str(place / "file")) as file:
+        assert file.hold() is True
 
 
 # --- where state lies -----------------------------------------------------------------------------
@@ -112,23 +128,53 @@ def test_state_lies_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPatch)
         assert directory(environ) == (None, "there is no home directory to keep state in")
 
 
+@windows
+def test_windows_says_itself_where_state_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    environ = dict(__import__("nt").environ)  # of the start: the tests' own is another
+    theirs = os.path.join(platformdirs.user_state_dir(roaming=False), "Acme", "Studio", "telemetry")
+    assert directory({}) == (theirs, "")
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert directory(environ) == (theirs, "")
+
+
 @pytest.mark.parametrize(
     "name",
-    ["CON", "nul.txt", "a/b", "a\\b", "..", " x ", "x.", "\x00", "", "\ud800", "e\u0301" * 99]
+    [
+        "CON",
+        "nul.txt",
+        "Con.nect",
+        "conin$",
+        "lpt\xb9 .x",
+        "a/b",
+        "a\\b",
+        "..",
+        " x ",
+        "x.",
+        "\x00",
+        "",
+        "\ud800",
+        "e\u0301" * 99,
+    ]
     + ["\U0001f600" * 64, "d" * 300],
 )
 def test_any_name_is_a_part_of_a_path_and_distinct(place: Path, name: str) -> None:
-    found, trouble = directory({"HOME": str(place)}, vendor=name)
+    environ = dict.fromkeys(("HOME", "LOCALAPPDATA"), str(place))
+    found, trouble = directory(environ, vendor=name)
     assert trouble == "" and found is not None
     part = Path(found).parts[-3]
     assert 0 < len(part.encode()) <= 80 and part not in ("..", name)
-    others = {directory({"HOME": str(place)}, vendor=name + more)[0] for more in ("", "x", "y")}
+    assert not getattr(ntpath, "isreserved", lambda name: False)(
+        part
+    ) and not part.upper().startswith("CON")
+    others = {directory(environ, vendor=name + more)[0] for more in ("", "x", "y")}
     assert len(others) == 3
     files.ensure_directory(found)
 
 
 def test_a_path_that_cannot_be_encoded_is_no_directory_and_says_why() -> None:
-    for path in ("/tmp/\x00", "/tmp/\ud800"):
+    for path in ("/tmp/\x00", "/tmp/\ud800")[: 1 + (os.name == "posix")]:
         found, trouble = directory({}, state_dir=path)
         assert found is None and "encoded" in trouble
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import spool as support
 from support.spool import (
     START,
     Calls,
@@ -28,6 +27,7 @@ from support.spool import (
     window,
     write_segment,
 )
+from support.systems import posix
 
 from agent import files, lines
 from agent.spool import book as books
@@ -173,6 +173,7 @@ def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> Non
         assert left.id == "ba"[n % 2]
 
 
+@posix
 def test_a_book_that_was_replaced_meanwhile_takes_no_answer_with_it(
     place: Path, target: Spool
 ) -> None:
@@ -366,22 +367,12 @@ def test_who_looks_beside_a_compaction_is_not_waited_for(
     assert not ends.is_alive() and not looks.is_alive()
 
 
-def test_an_empty_consent_file_is_replaced_where_no_open_file_can_be_unlinked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = spool(tmp_path / "state")
+def test_an_empty_consent_file_that_somebody_has_open_is_written_anew(place: Path) -> None:
+    target = spool(place)
     assert target.consent.ensure()
-    path = tmp_path / "state" / "agent.consent"
-    path.write_bytes(b"")
-    remove = files.remove
-
-    def as_on_windows(path: str) -> bool:
-        return not any(file.path == path for file in support.open_now) and remove(path)
-
-    monkeypatch.setattr(files, "remove", as_on_windows)
-    monkeypatch.setattr(files, "WINDOWS", True)
-    monkeypatch.setattr(files.File, "lock", lambda self: setattr(self, "held", None))
-    assert target.consent.ensure()
+    (place / "agent.consent").write_bytes(b"")
+    with files.open_append(str(place / "agent.consent")):
+        assert target.consent.ensure()
 
 
 # -- gone --------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Many writers at once, and dead letters among what goes: ``campaign/bounds_quota.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
@@ -20,7 +19,9 @@ from support.spool import (
     Calls,
     Dropped,
     FakeClock,
+    begin,
     deliver,
+    done,
     keep,
     licence,
     line,
@@ -78,6 +79,19 @@ def test_every_record_is_on_disk_or_in_the_count_of_a_report(place: Path, max_re
             assert there <= max_records and len(waiting(place)) <= max_records + 1
 
 
+MANY = """
+target = spool(directory, power=False, max_bytes=60_000)
+sys.stdin.readline()
+print(*[target.record(licence("%s-%d" % (sys.argv[2], n), "x" * 900), sync=False) for n in range(60)])
+"""
+
+
+def test_what_twelve_processes_evict_is_what_they_report(place: Path) -> None:
+    said = " ".join([done(process) for process in begin(MANY, 12, directory=place)]).split()
+    there, lost = counted(place)
+    assert there + lost == said.count(DISK) and lost
+
+
 def test_of_many_that_find_it_full_at_once_one_makes_room(place: Path, calls: Calls) -> None:
     """16 processes evicted 16 segments, 15 of licence, where one would do."""
     for ms in range(4):
@@ -108,8 +122,8 @@ def test_a_record_that_can_never_fit_evicts_nobody(place: Path) -> None:
 
 
 def test_whoever_waits_too_long_for_room_gives_up(place: Path, full: Path) -> None:
-    with open(os.open(place / "agent.room", os.O_CREAT | os.O_RDWR, 0o600), "wb") as room:
-        fcntl.flock(room, fcntl.LOCK_EX)
+    with files.open_append(str(place / "agent.room")) as room:
+        assert room.lock()
         began = time.monotonic()
         assert spool(place, max_bytes=30_000).record(usage("u", 1), sync=False) == FULL
         assert 0.15 < time.monotonic() - began < 5
@@ -189,7 +203,7 @@ def test_a_segment_that_cannot_be_truncated_is_passed_over_and_reported_once(
 
 
 def test_where_locks_do_not_work_nothing_young_is_evicted(place: Path, calls: Calls) -> None:
-    calls.fail("flock", 37, of=fcntl)
+    calls.fail_locks(37)
     target = spool(place, max_bytes=20_000)
     kept = [target.record(licence("id-%d" % n, "x" * 900), sync=False) for n in range(40)]
     assert kept.count(DISK) >= 15 and kept[-1] == MEMORY and "quota" in target.trouble
@@ -236,7 +250,7 @@ def test_thousands_of_segments_cost_the_next_start_little(place: Path) -> None:
     target, dropped = spool(place, max_records=100_000), Dropped()
     began = time.perf_counter()
     keep(target, "new")
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < (0.5 if os.name == "posix" else 3)
     keep(spool(place, power=False, max_records=2_700, report=dropped), "newer", text="x" * 20_000)
     assert 300 <= sum(count for count, _ in dropped) <= 400 and len(dropped) < 5
     assert len(deliver(target)) > 2_500

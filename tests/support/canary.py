@@ -177,7 +177,9 @@ class Heard:
     def __init__(self, canaries: Canaries, directories: tuple[Path, ...]) -> None:
         self.canaries, self.directories = canaries, directories
         self.out, self.handler = io.StringIO(), _Collecting()
-        self._err = tempfile.TemporaryFile("w+")  # AGENT_DEBUG goes to its descriptor
+        self._err = tempfile.TemporaryFile(
+            "w+", encoding="utf-8"
+        )  # AGENT_DEBUG goes to its descriptor
         self._found: set[tuple[str, str]] = set()
 
     @property

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,7 +113,9 @@ def waiting(directory: Any, *, dead: bool = False) -> list[str]:
 def segments(directory: Any, classes: str = "luc") -> list[Path]:
     """Segments that hold something, oldest first."""
     found = [Path(directory) / name for name in segment.listing(str(directory))]
-    return [path for path in found if path.name[0] in classes]
+    # Windows unlinks nothing that somebody has open: cut, it is gone.
+    there = [path for path in found if os.name == "posix" or path.stat().st_size]
+    return [path for path in there if path.name[0] in classes]
 
 
 def size_of(directory: Any) -> int:
@@ -207,6 +210,11 @@ class Calls:
 
     def __init__(self, patch: Any) -> None:
         self._patch, self.heal = patch, patch.undo
+
+    def fail_locks(self, error: int) -> None:
+        """Locks that do not work, as the platform says so."""
+        name, module = ("locking", "msvcrt") if files.WINDOWS else ("flock", "fcntl")
+        self.fail(name, error, of=import_module(module))
 
     def fail(
         self,

@@ -11,6 +11,7 @@ from networks import __main__ as networks
 from networks.situations import Situation, everything, missing
 from networks.stage import Stage
 from support.canary import Canaries
+from support.systems import posix
 
 pytestmark = pytest.mark.ends
 
@@ -43,6 +44,7 @@ def test_a_network(situation: Situation, tmp_path: Path) -> None:
     assert not [one for one in stage.verdicts if re.search(r"(?i)error\b", one.outcome)]
 
 
+@posix
 def test_one_command_prints_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert networks.main(["-k", "reset-after"]) == 0
     words, outcome, seconds, name = capsys.readouterr().out.splitlines()[-1].split(" | ")

@@ -142,7 +142,8 @@ def interrupted(
     noticed = time.monotonic()
     other.join()
     assert noticed - at[0] < 3
-    assert by == "close" or error.reason == "interrupted"
+    # On Windows a shutdown wakes no write: the one before may hang still.
+    assert by == "close" or error.reason == "interrupted" or os.name == "nt"
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -17,6 +17,7 @@ import pytest
 from support.agent import run_python
 from support.requests import post, refused as no_answer
 from support.sockets import Authority, Server, answers, drips, names, ok, tls
+from support.systems import no_wine
 
 from agent import transport as module
 from agent.transport import HttpTransport, client_context
@@ -132,6 +133,7 @@ def test_a_program_frozen_on_another_system_finds_this_ones_authorities_or_certi
         assert (done.stdout.strip(), done.stderr) == (said, "")
 
 
+@no_wine  # whose verifier takes any authority
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="truststore needs 3.10")
 def test_the_systems_own_verifier_is_used_where_there_is_one(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
