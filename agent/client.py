@@ -99,7 +99,7 @@ class Agent:
         elif self._collectors:
             self._counters.begin(self._spool.consent.current())
 
-    # -- recording -------------------------------------------------------------------------------
+    # -- recording ----
 
     def call_home(self) -> Optional[str]:
         """Record one call home per endpoint, under one event id.
@@ -235,7 +235,7 @@ class Agent:
             return Record("licence", adapter.name, id, now, body)
         return None
 
-    # -- identity, licence, consent --------------------------------------------------------------
+    # -- identity, licence, consent ----
 
     @property
     def user_identifier(self) -> str:
@@ -319,7 +319,7 @@ class Agent:
             return True
         return 0 < self._spool.consent.current() == record.epoch and not self._usage_stopped
 
-    # -- delivering ------------------------------------------------------------------------------
+    # -- delivering ----
 
     def flush(self, timeout: float = 5.0) -> DeliveryReport:
         """Deliver now, waiting at most ``timeout`` seconds; what came of it.
@@ -364,7 +364,7 @@ class Agent:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    # -- looking ---------------------------------------------------------------------------------
+    # -- looking ----
 
     def status(self) -> dict[str, Any]:
         """How things stand, JSON-ready: endpoints, spool, consent, what is wrong. Opens no socket."""

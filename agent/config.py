@@ -28,7 +28,7 @@ _PATH = _USERINFO | frozenset("@/")
 _ASCII = frozenset(map(chr, range(0x21, 0x7F)))
 
 
-# -- checks: what is kept of a value; None, or any exception, where it is of another kind --------------------------
+# -- checks: what is kept of a value; None, or any exception, where it is of another kind ----
 
 
 def is_host(text: str) -> bool:
@@ -159,7 +159,7 @@ _COMMAND = _words, "a tuple of non-empty str, or os.PathLike"
 _LOGIN = _text("None or USER:PASSWORD", lambda text: _is_line(text) and text.find(":") > 0)
 
 
-# -- tables --------------------------------------------------------------------------------------------------------
+# -- tables ----
 
 
 def setting(kind: Kind, **default: Any) -> Any:

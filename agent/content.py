@@ -99,7 +99,7 @@ def number(value: Any, field: str) -> str | None:
         return None
 
 
-# -- meta ------------------------------------------------------------------------------------------------------
+# -- meta ----
 
 
 def meta(value: Any) -> dict[str, Any] | None:
@@ -163,7 +163,7 @@ def _scalar(value: Any) -> Any:
     return str(value)
 
 
-# -- the licence -----------------------------------------------------------------------------------------------
+# -- the licence ----
 
 
 class Licence:

@@ -80,7 +80,7 @@ class Delivery:
         self._inside: dict[str, int] = {}  # "thread": who delivers; set in one step
         self._again_at = FOREVER
 
-    # -- when ------------------------------------------------------------------------------------
+    # -- when ----
 
     def due_in_s(self) -> float | None:
         """Seconds until a pass can do something; None while nothing waits."""
@@ -123,7 +123,7 @@ class Delivery:
         """Whether the caller is inside a pass, in ``on_outcome`` for one."""
         return self._inside.get("thread") == _thread.get_ident()
 
-    # -- one pass --------------------------------------------------------------------------------
+    # -- one pass ----
 
     def run(self, ends_at: float = FOREVER) -> str:
         """One pass on this thread: BUSY, MORE or DONE; ``ends_at`` in monotonic seconds of the system."""
@@ -221,7 +221,7 @@ class Delivery:
         """Seconds that the next request may take."""
         return min(self._core.config.request_timeout_s, ends_at - monotonic())
 
-    # -- age -------------------------------------------------------------------------------------
+    # -- age ----
 
     def _agreed_s(self, now: float) -> float:
         """Seconds since another run, a day before at least, saw over-aged records by its clock; else FOREVER."""
@@ -249,7 +249,7 @@ class Delivery:
             return True
         return lane is not None and not lane.adapter.signed and agreed_s < overdue_s
 
-    # -- one record ------------------------------------------------------------------------------
+    # -- one record ----
 
     def _attempt(self, record: Record, lane: Lane, ends_at: float) -> Verdict | None:
         """Send one record; what came of it, or None where it was not tried."""
@@ -356,7 +356,7 @@ class Delivery:
             if isinstance(error, KeyboardInterrupt) and self._core.config.deliver == "manual":
                 raise  # the user's, on the caller's thread
 
-    # -- the transport ---------------------------------------------------------------------------
+    # -- the transport ----
 
     def send(self, request: Request, *, timeout_s: float) -> Response:
         """Through the transport, as one: what an instrumented host records meanwhile is no event."""

@@ -151,11 +151,12 @@ class File:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
         ours = True
         try:
-            self.stat()
-            if self.held is not None and not WINDOWS:  # nothing is inherited there
+            found = os.fstat(self._fd)
+            ours = (found.st_dev, found.st_ino) == self._identity
+            if ours and self.held is not None and not WINDOWS:  # nothing is inherited there
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         except Exception as error:  # a bad disk may not tell of it, or not unlock it
-            ours = getattr(error, "errno", None) != errno.EBADF
+            ours &= getattr(error, "errno", None) != errno.EBADF
         try:
             if ours:
                 os.close(self._fd)
@@ -306,7 +307,7 @@ def sync_directory(path: str) -> None:
             os.close(fd)
 
 
-# -- directories ---------------------------------------------------------------------------------
+# -- directories ----
 
 
 def _is_ours(found: os.stat_result) -> bool:
@@ -437,7 +438,7 @@ def _part(name: str) -> str:
     return "%s%s-%08x" % ("_" * device, safe or "_", mark)
 
 
-# -- forks ---------------------------------------------------------------------------------------
+# -- forks ----
 
 
 def close_inherited(paths: Collection[str]) -> None:

@@ -103,7 +103,7 @@ def _sized(text: str) -> bytes:
     return len(part).to_bytes(4, "big") + part
 
 
-# -- the store: one file per (names, OS user), one checksummed line, written once ----------------
+# -- the store: one file per (names, OS user), one checksummed line, written once ----
 
 
 def file_name(context: bytes) -> str:
@@ -157,7 +157,7 @@ def _keep(path: str, new: Identity) -> Identity:
     return _load(path) or new
 
 
-# -- the machine and the OS user -----------------------------------------------------------------
+# -- the machine and the OS user ----
 
 
 class System:
@@ -266,7 +266,7 @@ if sys.platform == "win32":
         return text.value or ""
 
 
-# -- explained -----------------------------------------------------------------------------------
+# -- explained ----
 
 
 def explain(

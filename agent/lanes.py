@@ -115,7 +115,7 @@ class Lane:
         """What the failures came of is over: try again at once."""
         self.failures, self.wait, self.reason = 0, "", ""
 
-    # -- on disk ---------------------------------------------------------------------------------
+    # -- on disk ----
 
     def keep(self, book: Book) -> None:
         """Write down what every process must know. A usage server's own words may repeat a record: not kept."""

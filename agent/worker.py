@@ -69,7 +69,7 @@ class Worker:
         self._hooked, self._finalizer = False, None
         self._not_before: float | None = None  # of the first pass, by the given clock
 
-    # -- the thread ------------------------------------------------------------------------------
+    # -- the thread ----
 
     @property
     def running(self) -> bool:
@@ -135,7 +135,7 @@ class Worker:
         self._spool.note("worker")
         return wait_s
 
-    # -- one turn --------------------------------------------------------------------------------
+    # -- one turn ----
 
     def _turn(self) -> float | None:
         """Do what is due; the seconds until something will be, None for nothing.
@@ -172,7 +172,7 @@ class Worker:
             self._not_before = now + (0.0 if soon else self._config.start_delay_s)
         return max(0.0, self._not_before - now)
 
-    # -- flush -----------------------------------------------------------------------------------
+    # -- flush ----
 
     def flush(self, timeout_s: float, *waits: str) -> None:
         """Deliver until all is settled, the time is over, or what is left waits for its endpoint.
@@ -211,7 +211,7 @@ class Worker:
         busy = "another process, or thread, was delivering all the time" if result == BUSY else None
         self._spool.note("delivery", busy)
 
-    # -- the end ---------------------------------------------------------------------------------
+    # -- the end ----
 
     def hook(self) -> None:
         """Be told of exit and forks; called before anything is recorded."""
@@ -286,7 +286,7 @@ class Worker:
             process.wait_for_kernel(life.native)
         return ended
 
-    # -- forks -----------------------------------------------------------------------------------
+    # -- forks ----
 
     def before_fork(self) -> None:
         """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""

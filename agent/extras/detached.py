@@ -201,7 +201,7 @@ def is_one_file() -> bool:
     return unpacked or "NUITKA_ONEFILE_PARENT" in os.environ
 
 
-# -- the message -----------------------------------------------------------------------------------
+# -- the message ----
 
 
 def message(config: Config, environ: Optional[Mapping[str, str]], consent: object) -> bytes:
@@ -274,7 +274,7 @@ def made(value: Any) -> Any:
     return kinds()[kind](**{name: made(one) for name, one in fields.items()})
 
 
-# -- in the process that was started ---------------------------------------------------------------
+# -- in the process that was started ----
 
 
 def deliver_detached(told: Optional[dict[str, Any]] = None) -> int:

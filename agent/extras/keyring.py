@@ -171,7 +171,7 @@ def _content(path: str) -> bytes:
         return file.read(MAX_JSON_BYTES + 1) or b""
 
 
-# -- documents -----------------------------------------------------------------------------------
+# -- documents ----
 
 
 def read_document(data: bytes, roots: Iterable[PublicKey], threshold: int) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _key(given: Any) -> PublicKey:
     return key
 
 
-# -- settings ------------------------------------------------------------------------------------
+# -- settings ----
 
 
 def _keys(field: str, value: Any, least: int) -> tuple[PublicKey, ...]:

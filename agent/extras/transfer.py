@@ -100,7 +100,7 @@ def _check_room(agent: Agent, size: int, count: int) -> None:
         raise EventError(text % (size, count, max(0, room), max(0, places)), "path")
 
 
-# -- the file ------------------------------------------------------------------------------------
+# -- the file ----
 
 
 def _path(path: Any) -> str:

@@ -126,7 +126,7 @@ def decode_base64(text: bytes) -> bytes:
     return data
 
 
-# -- RSASSA-PKCS1-v1_5 with SHA-256, in plain Python ---------------------------------------------
+# -- RSASSA-PKCS1-v1_5 with SHA-256, in plain Python ----
 
 
 def _long(tag: int, content: bytes) -> bytes:
@@ -160,7 +160,7 @@ def _fits_rsa(key: tuple[int, int], message: bytes, signature: bytes) -> bool:
     return pow(number, exponent, modulus) == int.from_bytes(expected, "big")
 
 
-# -- Ed25519 (RFC 8032), through PyNaCl ----------------------------------------------------------
+# -- Ed25519 (RFC 8032), through PyNaCl ----
 
 
 def _fits_ed25519(key: bytes, message: bytes, signature: bytes) -> bool:

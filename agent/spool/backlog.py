@@ -49,7 +49,7 @@ class Backlog:
         self._complete: set[str] = set()
         self.trouble = ""
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- reading ----
 
     def refresh(self, *, delivering: bool = False) -> None:
         """Look at the directory again; what cannot be read is named in ``trouble``."""
@@ -192,7 +192,7 @@ class Backlog:
         known = {**stub.body, **(self._book.states.get(stub.key, UNTRIED).origin or {})}
         return stub.kind == "aggregate" and not (known.get("domain") or known.get("ip_addr"))
 
-    # -- what goes -------------------------------------------------------------------------------
+    # -- what goes ----
 
     def seize(self, name: str, winners: dict[Key, Record]) -> Optional[tuple[files.File, Reading]]:
         """Hold a segment that nobody writes, and read now what in it is not nothing; None where that cannot be.

@@ -86,7 +86,7 @@ class Book:
         """The last line of this kind about ``tag``, {} for none."""
         return dict(self._facts.get((kind, tag), ()))
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- reading ----
 
     def refresh(self) -> None:
         """Read what other processes wrote. Raises ``OSError``."""
@@ -135,7 +135,7 @@ class Book:
             if len(self.answers) > ANSWERS:
                 del self.answers[next(iter(self.answers))]
 
-    # -- writing ---------------------------------------------------------------------------------
+    # -- writing ----
 
     def change(self, key: Key, *, sync: bool = False, **changes: Any) -> bool:
         """Write what is known of a record, and this; False where the disk refuses."""

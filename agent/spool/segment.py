@@ -40,7 +40,7 @@ class QuotaFull(OSError):
     """No room, and nothing that may be evicted."""
 
 
-# -- names ---------------------------------------------------------------------------------------
+# -- names ----
 
 
 def is_hex(text: str, length: int) -> bool:
@@ -107,7 +107,7 @@ def listing(directory: str) -> list[str]:
         return []
 
 
-# -- writing -------------------------------------------------------------------------------------
+# -- writing ----
 
 
 class Segment:
@@ -270,7 +270,7 @@ class Writer:
                 self._open.pop(class_, None)
 
 
-# -- reading -------------------------------------------------------------------------------------
+# -- reading ----
 
 
 class Reading:
@@ -320,7 +320,7 @@ class Reading:
         self.cursor -= 1  # behind the last one there is no newline
 
 
-# -- the end -------------------------------------------------------------------------------------
+# -- the end ----
 
 
 def seize(path: str) -> Optional[files.File]:

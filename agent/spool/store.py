@@ -87,7 +87,7 @@ class Spool:
         if n:
             self.not_recorded[why] = self.not_recorded.get(why, 0) + n
 
-    # -- recording -------------------------------------------------------------------------------
+    # -- recording ----
 
     def record(self, record: Record, *, sync: bool) -> str:
         """Put one record where it survives: DISK, MEMORY (only while this process lives) or FULL (not kept)."""
@@ -167,7 +167,7 @@ class Spool:
         with self._lock:
             self._writer.seal(which)
 
-    # -- consent ---------------------------------------------------------------------------------
+    # -- consent ----
 
     def refuse_usage(self) -> None:
         """Purge all usage, and begin the next epoch so that nobody sends what others hold. Raises nothing."""
@@ -194,7 +194,7 @@ class Spool:
                 if not segment.end(path):
                     self.note("purge", "usage could not be removed: %s" % path)
 
-    # -- delivering: one thread ------------------------------------------------------------------
+    # -- delivering: one thread ----
 
     def claim(self) -> bool:
         """Become the one deliverer of this directory; False while another process is.
@@ -337,7 +337,7 @@ class Spool:
         anew: Any = {"run": "", "failed": 0, "counted": 0, "outcome": ""}
         return sum(self.book.change(key, **anew, revived=times + 1) for key, times in dead)
 
-    # -- looking: anybody, without a lock --------------------------------------------------------
+    # -- looking: anybody, without a lock ----
 
     def count(self) -> dict[str, Any]:
         """How many records wait, by endpoint, are dead, damaged, of a newer format."""
