@@ -428,7 +428,8 @@ class Agent:
 def _adapter(endpoint: Any, config: Config) -> Adapter:
     """What sends to an endpoint."""
     kind: Any = ReoAdapter if isinstance(endpoint, Reo) else GetKeyManagerAdapter
-    return kind(endpoint, config)  # type: ignore[no-any-return]
+    made: Adapter = kind(endpoint, config)
+    return made
 
 
 def _is_child() -> bool:
