@@ -91,10 +91,7 @@ class File:
     def read(self, offset: int, limit_bytes: int) -> bytes:
         """At most ``limit_bytes`` from ``offset`` on."""
         chunks = []
-        while limit_bytes > 0:
-            chunk = _read(self._fd, min(limit_bytes, 1 << 20), offset)
-            if not chunk:
-                break
+        while chunk := _read(self._fd, min(max(limit_bytes, 0), 1 << 20), offset):
             chunks.append(chunk)
             limit_bytes -= len(chunk)
             offset += len(chunk)
@@ -145,11 +142,14 @@ class File:
 
     def is_named(self) -> bool:
         """Whether its path leads to it."""
-        try:
-            found = os.lstat(self.path)
+        same = _identity(os.lstat, self.path) == self._identity
+        if same or not WINDOWS:
+            return same
+        try:  # there a name's numbers may be shorter than an open file's: both by the same call
+            with open_read(self.path) as named:
+                return named._identity == self._identity
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == self._identity
 
     def close(self, *unused: object) -> None:
         """Close, whatever the disk says about it; its lock is freed even where a forked child still has the file."""
@@ -248,15 +248,14 @@ def locked(path: str, *, missing_ok: bool = True) -> File:
 
 def write_new(path: str, data: bytes) -> None:
     """A new file, durable, or none; raises ``FileExistsError`` where there is one."""
-    file = create(path)
-    try:
-        file.write(data)
-        file.sync()
-    except BaseException:
-        file.close()
-        remove(path)
-        raise
-    file.close()
+    with create(path) as file:
+        try:
+            file.write(data)
+            file.sync()
+        except BaseException:
+            file.close()
+            remove(path)
+            raise
 
 
 def beside(path: str, data: bytes) -> str:
@@ -278,6 +277,8 @@ def replace(path: str, data: bytes) -> None:
 def remove(path: str) -> bool:
     """Unlink a file; False where that failed. A missing file counts as removed."""
     try:
+        if WINDOWS:  # there nobody unlinks what is marked read-only
+            os.chmod(path, 0o600)
         os.unlink(path)
     except FileNotFoundError:
         pass
@@ -372,10 +373,9 @@ LEAF = "telemetry"
 _UNSAFE = frozenset('<>:"/\\|?*') | frozenset(map(chr, [*range(32), *range(0xD800, 0xE000)]))
 # File systems end a name at 255 bytes; a checksum and the platform's own additions have room beside this.
 _PART_BYTES = 64
-# Device names of Windows.
-_RESERVED = frozenset(
-    ["CON", "PRN", "AUX", "NUL"] + ["%s%d" % (n, i) for n in ("COM", "LPT") for i in range(1, 10)]
-)
+# Device names of Windows, whatever follows them behind a dot.
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+_DEVICES |= {port + digit for port in ("COM", "LPT") for digit in "123456789\xb9\xb2\xb3"}
 
 
 def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[str | None, str]:
@@ -407,8 +407,8 @@ def state_directory(config: Any, environ: Mapping[str, str]) -> tuple[str | None
 def _base(environ: Mapping[str, str]) -> str:
     """Where this platform keeps a user's state; "" for nowhere.
 
-    Linux paths are known without a library (the XDG base directory specification: relative ones are invalid);
-    ``platformdirs`` costs 20 ms and is asked only on the others. A test holds both to the same answer.
+    Linux paths are known without a library (the XDG base directory specification: relative ones are invalid), and
+    Windows names its own; ``platformdirs`` costs 20 to 100 ms and is asked for what is left. A test holds all to it.
     """
     home = environ.get("HOME", "")
     if sys.platform.startswith("linux"):
@@ -418,26 +418,29 @@ def _base(environ: Mapping[str, str]) -> str:
             home = os.path.join(home, ".var", "app", environ["FLATPAK_ID"])
         usable = os.path.isabs(home)
         return state if os.path.isabs(state) else os.path.join(home, ".local", "state") * usable
+    local = environ.get("LOCALAPPDATA", "") if WINDOWS else ""
+    if os.path.isabs(local):
+        return local
     try:
         import platformdirs
 
         return platformdirs.user_state_dir(roaming=False)
     except ImportError:
         # Left out of a frozen product: what it would say where nothing is redirected.
-        if sys.platform == "darwin":
-            return os.path.join(home, "Library", "Application Support") if home else ""
-        return environ.get("LOCALAPPDATA", "")
+        return os.path.join(home, "Library", "Application Support") if home and not WINDOWS else ""
 
 
 def _part(name: str) -> str:
     """A name as one part of a path, valid on every platform; changed names stay distinct."""
     safe = "".join("_" if char in _UNSAFE else char for char in name).strip(" .")
     safe = safe.encode("utf-8")[:_PART_BYTES].decode("utf-8", "ignore")
-    if safe == name and safe.upper().partition(".")[0] not in _RESERVED:
+    device = safe.upper().partition(".")[0].rstrip() in _DEVICES
+    if safe == name and not device:
         return safe
     from binascii import crc32
 
-    return "%s-%08x" % (safe or "_", crc32(name.encode("utf-8", "surrogatepass")))
+    mark = crc32(name.encode("utf-8", "surrogatepass"))
+    return "%s%s-%08x" % ("_" * device, safe or "_", mark)
 
 
 # -- forks ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ in its module; nothing below this floor knows that there is a command line.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Optional
@@ -97,7 +98,8 @@ def _unheard(error: OSError) -> int:
         os.close(nothing)
     except (OSError, ValueError, AttributeError):
         pass
-    if isinstance(error, BrokenPipeError):  # the reader has read enough, as head does
+    # The reader has read enough, as head does; Windows says so as if the call were wrong.
+    if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
         return NEGATIVE
     return _failed("error: stdout: %s" % _in_words(error), NEGATIVE)
 

@@ -37,6 +37,16 @@ class Handler(BaseHTTPRequestHandler):
         self.client, self.desk = client, desk
         super().__init__(client.socket, ("127.0.0.1", 0), None)  # type: ignore[arg-type]
 
+    def handle_one_request(self) -> None:
+        """Until its first line is there, a closing collector need not wait for it."""
+        self.client.idle = True
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """The first line is there."""
+        self.client.idle = False
+        return super().parse_request()
+
     def do_POST(self) -> None:
         """Any request; the base class looks for one method per verb."""
         path = self.path.partition("?")[0]

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Callable, List, Optional
 
 from .faults import Fault
@@ -32,6 +33,7 @@ class Connection:
         self.socket = sock
         self.thread: threading.Thread
         self.held_by: Optional[Fault] = None
+        self.idle = True  # no request is being answered
         self._reset = False
         self._gone = threading.Event()
         # A descriptor that is closed may be given away at once: never shut it down from another thread then.
@@ -68,10 +70,12 @@ class Connection:
         """Wake whoever waits here, from any thread; SHUT_RD lets an answer that is being written end."""
         self._gone.set()
         with self._lock:
-            try:
+            with suppress(OSError):  # closed already, or the client was first
                 self.socket.shutdown(how)
-            except OSError:
-                pass  # closed already, or the client was first
+            # A shutdown wakes nobody on Windows. The object knows that its descriptor is gone.
+            if os.name == "nt" and (self.idle or how == socket.SHUT_RDWR):
+                with suppress(OSError):
+                    socket.close(self.socket.detach())
 
     def finish(self) -> None:
         """Close, from the connection's own thread."""

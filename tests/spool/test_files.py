@@ -62,12 +62,10 @@ def test_a_new_file_is_whole_or_not_there(place: Path, calls: Calls, how: str) -
 # --- locks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name == "nt", reason="flock")
+@pytest.mark.skipif(os.name == "nt", reason="EACCES means that a lock is held there")
 @pytest.mark.parametrize("error", ["EAGAIN", "EACCES", "ENOLCK", "EIO", "EINTR", "EDEADLK"])
 def test_only_try_again_means_that_a_lock_is_held(place: Path, calls: Calls, error: str) -> None:
-    import fcntl
-
-    calls.fail("flock", getattr(errno, error), of=fcntl)
+    calls.fail_locks(getattr(errno, error))
     with files.create(str(place / "file")) as file:
         assert file.lock() is (False if error == "EAGAIN" else None)
 

@@ -5,7 +5,6 @@ Many writers at once, and dead letters among what goes: ``campaign/bounds_quota.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import threading
@@ -108,8 +107,8 @@ def test_a_record_that_can_never_fit_evicts_nobody(place: Path) -> None:
 
 
 def test_whoever_waits_too_long_for_room_gives_up(place: Path, full: Path) -> None:
-    with open(os.open(place / "agent.room", os.O_CREAT | os.O_RDWR, 0o600), "wb") as room:
-        fcntl.flock(room, fcntl.LOCK_EX)
+    with files.open_append(str(place / "agent.room")) as room:
+        assert room.lock()
         began = time.monotonic()
         assert spool(place, max_bytes=30_000).record(usage("u", 1), sync=False) == FULL
         assert 0.15 < time.monotonic() - began < 5
@@ -189,7 +188,7 @@ def test_a_segment_that_cannot_be_truncated_is_passed_over_and_reported_once(
 
 
 def test_where_locks_do_not_work_nothing_young_is_evicted(place: Path, calls: Calls) -> None:
-    calls.fail("flock", 37, of=fcntl)
+    calls.fail_locks(37)
     target = spool(place, max_bytes=20_000)
     kept = [target.record(licence("id-%d" % n, "x" * 900), sync=False) for n in range(40)]
     assert kept.count(DISK) >= 15 and kept[-1] == MEMORY and "quota" in target.trouble

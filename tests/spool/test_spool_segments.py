@@ -5,7 +5,6 @@ Files cut at each byte, flipped, copied, joined, edited: ``campaign/damage.py``.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from pathlib import Path
@@ -296,7 +295,7 @@ def test_windows_closes_before_it_unlinks(place: Path, monkeypatch: pytest.Monke
 def test_without_locks_delivery_goes_on_and_nothing_young_is_reaped(
     place: Path, calls: Calls, error: int
 ) -> None:
-    calls.fail("flock", error, of=fcntl)
+    calls.fail_locks(error)
     target, other = spool(place), spool(place)
     keep(target, "a")
     target.seal()

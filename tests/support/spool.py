@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +208,11 @@ class Calls:
 
     def __init__(self, patch: Any) -> None:
         self._patch, self.heal = patch, patch.undo
+
+    def fail_locks(self, error: int) -> None:
+        """Locks that do not work, as the platform says so."""
+        name, module = ("locking", "msvcrt") if files.WINDOWS else ("flock", "fcntl")
+        self.fail(name, error, of=import_module(module))
 
     def fail(
         self,
