@@ -267,13 +267,14 @@ def test_a_state_directory_that_cannot_be_made(site: Site) -> None:
         assert detail in trouble and bool(trouble) == (mark == "FAIL")
 
     (site.place / "file").write_text("")
-    os.symlink(site.place, site.place / "link")
+    if os.name == "posix":
+        os.symlink(site.place, site.place / "link")
     before = sorted(os.listdir(site.place))
     says(site.place / "file" / "a" / "b", "FAIL", "is not a directory")
-    says(site.place / "link", "FAIL", "is a link")
     says(site.place / "new" / "deep", "ok")
     assert sorted(os.listdir(site.place)) == before, "nothing was made to find out"
     if os.name == "posix":
+        says(site.place / "link", "FAIL", "is a link")
         site.place.chmod(0o1777)
         says(site.place, "FAIL", "is shared with other users")
         says(site.place / "own", "ok")

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 import urllib3
 from support.collector import FORM_TYPE, LICENCE, licence_form, verified
+from support.systems import posix
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,7 @@ def post(url: str, **form: str) -> urllib3.BaseHTTPResponse:
         return pool.request("POST", url + LICENCE, body=body, headers=FORM_TYPE)
 
 
+@posix  # there whoever is ended says no more
 def test_a_script_reads_one_line_and_ends_it_with_a_signal() -> None:
     with serving(as_json=True) as child:
         hello = json.loads(child.stdout.readline())
@@ -46,6 +48,7 @@ def test_a_script_reads_one_line_and_ends_it_with_a_signal() -> None:
         assert (child.stdout.read(), child.stderr.read(), child.wait(20)) == ("", "", 0)
 
 
+@posix  # there whoever is ended says no more
 def test_what_it_knows_and_does_can_be_given() -> None:
     given = {"api_keys": ("k1",), "license_keys": ("l1",), "products": {"7": ("1.0",)}}
     with serving(as_json=True, algorithm="ed25519", fault="refuse", **given) as child:
@@ -64,6 +67,7 @@ def test_what_it_knows_and_does_can_be_given() -> None:
         assert (child.stdout.read(), child.stderr.read(), child.wait(20)) == ("", "", 0)
 
 
+@posix  # there whoever is ended says no more
 def test_a_person_reads_how_to_use_it() -> None:
     with serving() as child:
         lines = list(iter(lambda: child.stdout.readline().rstrip(), "-----END PUBLIC KEY-----"))

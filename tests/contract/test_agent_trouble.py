@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.agent import Desk, snapshot
 from support.spool import line, write_segment
+from support.systems import links
 
 import agent
 
@@ -60,6 +61,7 @@ def test_a_directory_that_is_not_the_user_s_alone(at: Desk, mode: int) -> None:
     assert os.listdir(at.state_dir) == names and at.state_dir.stat().st_mode == before.st_mode
 
 
+@links
 def test_a_link_in_its_place(at: Desk, tmp_path: Path) -> None:
     treasure = tmp_path / "treasure"
     treasure.mkdir()

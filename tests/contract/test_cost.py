@@ -5,6 +5,7 @@ Counted in a process of its own with a profiler on every thread, ours included, 
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -74,5 +75,8 @@ def test_a_further_record_is_a_few_calls(cost: Any) -> None:
 
 def test_a_warm_flush_of_one_record_can_be_followed(cost: Any) -> None:
     """On all threads together; with a thread of ours its own turns come on top."""
-    assert cost["flush"]["calls"] <= (400 if cost["deliver"] == "manual" else 450), cost["flush"]
+    most = (400 if cost["deliver"] == "manual" else 450) + 50 * (
+        os.name == "nt"
+    )  # its paths take more
+    assert cost["flush"]["calls"] <= most, cost["flush"]
     assert len(cost["flush"]["modules"]) <= 20, cost["flush"]["modules"]

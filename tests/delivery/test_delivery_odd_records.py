@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from support.agent import Desk, desk, endpoint, pass_
 from support.product import started
 from support.sockets import Server, silent
+from support.systems import KILLED
 
 import agent
 from agent.clock import Clock
@@ -109,7 +109,7 @@ def ends(at: Desk, server: Server, text: str, exit_s: float = 0) -> None:
         if exit_s < 0:
             child.kill()
         child.communicate("\n", timeout=20)
-    assert child.returncode == (-signal.SIGKILL if exit_s < 0 else 0)
+    assert child.returncode == (KILLED if exit_s < 0 else 0)
 
 
 def unsigned(server: Server) -> tuple[agent.GetKeyManager, ...]:

@@ -54,7 +54,7 @@ def test_a_gateway_that_says_400_kills_none_of_300(at: Desk, side: str, max_byte
             report = product.flush()
             assert (report.delivered, report.dead) == (1, 0)
         server.answer = lambda name: YES[side]
-        assert (product.flush().delivered, product.status()["dead"]) == (285, 0)
+        assert (product.flush(60).delivered, product.status()["dead"]) == (285, 0)
     arrived = [name for name in names if name in server.sent]
     assert arrived == names
 

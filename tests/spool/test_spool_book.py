@@ -28,6 +28,7 @@ from support.spool import (
     window,
     write_segment,
 )
+from support.systems import posix
 
 from agent import files, lines
 from agent.spool import book as books
@@ -173,6 +174,7 @@ def test_a_book_of_another_generation_is_read_from_its_start(place: Path) -> Non
         assert left.id == "ba"[n % 2]
 
 
+@posix
 def test_a_book_that_was_replaced_meanwhile_takes_no_answer_with_it(
     place: Path, target: Spool
 ) -> None:

@@ -235,7 +235,7 @@ def test_thousands_of_segments_cost_the_next_start_little(place: Path) -> None:
     target, dropped = spool(place, max_records=100_000), Dropped()
     began = time.perf_counter()
     keep(target, "new")
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < (0.5 if os.name == "posix" else 3)
     keep(spool(place, power=False, max_records=2_700, report=dropped), "newer", text="x" * 20_000)
     assert 300 <= sum(count for count, _ in dropped) <= 400 and len(dropped) < 5
     assert len(deliver(target)) > 2_500
