@@ -88,8 +88,12 @@ def _recorded() -> dict[str, bytes]:
     except importlib.metadata.PackageNotFoundError:
         pass
     door = found.get("__init__.py")
-    if door is None or os.path.realpath(str(door.locate())) != os.path.join(
-        os.path.realpath(PACKAGE), "__init__.py"
+    # A checkout in which something was built has a list without hashes.
+    if (
+        door is None
+        or door.hash is None
+        or os.path.realpath(str(door.locate()))
+        != os.path.join(os.path.realpath(PACKAGE), "__init__.py")
     ):
         return {}
     return {
