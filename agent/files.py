@@ -40,11 +40,6 @@ _CLOSED = 0x7FFFFFFF
 class File:
     """One open file of ours; a context manager that closes it.
 
-        with files.create(path) as file:          # or open_append, open_read
-            if file.hold() is not False:          # locked, and the name is still this file's
-                file.write(line)                  # all of it or OSError
-                file.sync()
-
     Before it writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes
     descriptors it does not know lets its own next file have the number, and that one is not ours to write into.
     """
@@ -142,12 +137,13 @@ class File:
 
     def is_named(self) -> bool:
         """Whether its path leads to it."""
-        same = _identity(os.lstat, self.path) == self._identity
-        if same or not WINDOWS:
+        try:
+            found = os.lstat(self.path)
+            same: bool = (found.st_dev, found.st_ino) == self._identity
+            if WINDOWS and not same:  # a name's numbers may be shorter there than an open file's
+                with open_read(self.path) as named:
+                    same = named._identity == self._identity
             return same
-        try:  # there a name's numbers may be shorter than an open file's: both by the same call
-            with open_read(self.path) as named:
-                return named._identity == self._identity
         except OSError:
             return False
 

@@ -2,18 +2,7 @@
 
 A raw machine id never leaves this module, and no problem quotes it. Nothing here raises into the host. Processes that
 start at once agree: the file comes whole, under a lock, where there is none or a damaged one. With an intact file a
-start does not read the machine id.
-
-    stored               | a machine id (strong or weak)             | no machine id
-    ---------------------+-------------------------------------------+----------------------------------
-    none                 | derive, store                             | make a random one, store
-    intact, tag matches  | the stored one                            | the stored one
-    intact, tag differs  | the stored one; "moved or cloned"         | the stored one; not known
-    random               | the stored one; a reset would derive      | the stored one
-    damaged              | derive, replace the file                  | make a random one, replace the file
-    newer format         | its identifier; the file is not touched   | its identifier; the file is not touched
-    newer, no identifier | derive, in memory; not touched            | random, in memory; not touched
-    unreadable, no store | derive, in memory                         | random, in memory: one per process
+start does not read the machine id. What becomes of what is stored: decision 0003.
 """
 
 from __future__ import annotations
