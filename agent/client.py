@@ -17,7 +17,7 @@ from .counters import Counters
 from .delivery import Delivery
 from .endpoints.getkeymanager import GetKeyManagerAdapter
 from .endpoints.reo import ReoAdapter
-from .errors import AgentError, EventError, mistake, part
+from .errors import AgentError, EventError, in_words, mistake, part
 from .spool.record import Record
 from .spool.store import DISK, FULL, Spool
 from .values import Capture, Core, DeliveryReport, here, inside
@@ -401,12 +401,14 @@ class Agent:
             from . import looking
 
             found: dict[str, Any] = getattr(looking, what)(self, **given)
+            self._spool.note(what)
             return found
         except AgentError:
             raise
         except Exception as error:
-            said = "%s: %s" % (type(error).__name__, error)
-            return {"trouble": {"spool": said}, "not_recorded": self._spool.not_recorded}
+            said = "%s: %s" % (what, in_words(error))
+            self._spool.note(what, said)
+            return {"trouble": {"spool": said}, "not_recorded": dict(self._spool.not_recorded)}
 
     def export_spool(self, path: Any, move: bool = False) -> int:
         """Write all that waits to a new file, to be imported elsewhere; how many records.

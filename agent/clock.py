@@ -32,6 +32,7 @@ if hasattr(_time, "clock_gettime"):
 monotonic: Callable[[], float] = partial(*_REAL)
 # How long a fork waits for modules of ours that another thread is loading, and for the system to forget a thread.
 IMPORT_S, KERNEL_S = 1.0, 0.2
+# How soon a Ctrl-C is noticed on Windows, where it does not interrupt a wait for a lock.
 SLICE_S = 0.2
 
 
@@ -73,9 +74,7 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
 
 
 def take(lock: Any, timeout_s: float) -> bool:
-    """Whether a lock could be taken by then, which no clock of the host says. A Ctrl-C does not interrupt that on
-    Windows, so there it is noticed between slices.
-    """
+    """Whether a lock could be taken within ``timeout_s``, by no clock of the host."""
     while os.name == "nt" and timeout_s > SLICE_S:
         if lock.acquire(True, SLICE_S):
             return True

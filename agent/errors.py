@@ -18,7 +18,7 @@ class AgentError(Exception):
     """The root of everything raised on purpose."""
 
     def __str__(self) -> str:
-        return str(getattr(self, "reason", (*self.args, "")[0]))
+        return str(getattr(self, "reason", self.args[0] if self.args else ""))
 
 
 class _FieldError(AgentError, ValueError):

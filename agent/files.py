@@ -40,6 +40,11 @@ _CLOSED = 0x7FFFFFFF
 class File:
     """One open file of ours; a context manager that closes it.
 
+        with files.create(path) as file:          # or open_append, open_read
+            if file.hold() is not False:          # locked, and the name is still this file's
+                file.write(line)                  # all of it or OSError
+                file.sync()
+
     Before it writes, cuts or closes it looks whether the descriptor is still this file's: a host that closes
     descriptors it does not know lets its own next file have the number, and that one is not ours to write into.
     """

@@ -51,10 +51,10 @@ class Lane:
         self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, bundle))
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()
-        # In a row; broken: requests that ended with their process.
+        # In a row; ``broken`` are requests that ended with their process.
         self.failures = self.holds = self.broken = 0
         self.wait = self.reason = ""
-        # Unix seconds; of the last answer that settled a record.
+        # When the wait began and how long it is; when an answer last settled a record.
         self.set_at = self.delay_s = self.proven_at = 0.0
         # Of this pass: it settled a record; whose usage sums are, once asked.
         self.proved = False

@@ -1,4 +1,5 @@
-"""What the floors hand to each other: requests and answers, verdicts and outcomes, and what a transport must keep.
+"""What the floors hand to each other: requests and answers, verdicts and outcomes, what a transport must keep; and
+by which proxy a request goes.
 
 No ``repr`` here shows a header, a body or a query. Who passes a transport of their own: see ``Transport``.
 """

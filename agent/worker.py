@@ -49,10 +49,7 @@ class _Life:
 
 
 class Worker:
-    """Keeps and delivers in the background: ``ring`` when something was recorded, ``flush``, ``close``.
-
-    ``forked`` is called in a forked child.
-    """
+    """Keeps and delivers in the background: ``ring`` when something was recorded, ``flush``, ``close``."""
 
     def __init__(self, core: Core, delivery: Delivery, counters: Counters) -> None:
         self._spool, self._config, self._clock = core.spool, core.config, core.clock

@@ -29,6 +29,10 @@ def stale(reason: str, timestamp: int, now: float) -> AnswerStale:
 class Freshness:
     """Judge the timestamps of one endpoint.
 
+        freshness = Freshness(floor of an earlier run)
+        freshness.judge(receipt.timestamp, now=…, monotonic=…)     # or AnswerStale
+        keep(freshness.floor)
+
     ``floor`` is what is worth keeping: the newest timestamp accepted in agreement with the local clock. One accepted
     because it ticks moves the floor in memory only. ``agreed`` is True once an accepted answer lay within 24 h of the
     local clock. While the local clock is ``doubtful`` such an answer has to tick as well.

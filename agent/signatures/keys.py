@@ -65,6 +65,9 @@ class Frozen:
 class PublicKey(Frozen):
     """A named RSA or Ed25519 public key; immutable, hashable, picklable.
 
+        key = PublicKey.from_pem(PEM, name="global")     # or ConfigError
+        key.verify(message, signature)                   # or SignatureInvalid, Unverifiable
+
     ``algorithm`` is "rsa-pkcs1v15-sha256" or "ed25519"; ``fingerprint`` is what ``openssl pkey -pubin -outform DER |
     sha256sum`` prints. ``valid_from`` and ``valid_until`` (Unix seconds, None for no bound) say of which answers it may
     be the key, by their signed timestamps.

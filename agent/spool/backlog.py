@@ -37,7 +37,14 @@ TEMPORARY_AGE_S = 3600.0
 
 
 class Backlog:
-    """A reading of one state directory; ``epoch()`` is that of consent now, None where unreadable."""
+    """A reading of one state directory; ``epoch()`` is that of consent now, None where it cannot be read::
+
+    refresh()                    read what is new in all segments, as stubs: records without their bodies
+    winners()                    of each record the line that counts
+    unsettled()                  those of them that are not nothing; pending(): in the order of their turns
+    waiting(doubted)             the same as whole records, counters once they are closed
+    reap(names_done(...), ...)   segments in which every line is nothing go
+    """
 
     def __init__(
         self, directory: Optional[str], book: Book, epoch: Callable[[], Optional[int]]

@@ -11,6 +11,7 @@ import os
 import socket
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from support.agent import run_python
@@ -64,6 +65,28 @@ def test_each_address_keeps_one_connection_and_one_thread_for_many_requests(
         assert asked[:2] * 10 == asked and len(set(asked)) == 2 and not {here()} & inside
         transport.rest()
         assert not inside
+
+
+def test_a_kept_connection_whose_number_the_host_took_writes_into_none_of_its_sockets(
+    transport: HttpTransport,
+) -> None:
+    """Some close every descriptor that they do not know; their next socket gets one of those numbers."""
+    with Server(answers(ok(b"1"))) as server:
+        transport.send(post(server.port), timeout_s=5)
+        (line,) = transport._lines.values()
+        ours = line.connection.sock.fileno()
+        mine, peer = socket.socketpair()
+        os.dup2(mine.fileno(), ours)
+        with suppress(Unreachable):
+            transport.send(post(server.port), timeout_s=5)
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+        transport.rest()
+        os.fstat(ours)  # nor is it closed
+        os.close(ours)
+        mine.close()
+        peer.close()
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
