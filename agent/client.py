@@ -400,8 +400,8 @@ class Agent:
         try:
             from . import looking
 
-            found: dict[str, Any] = getattr(looking, what)(self, **given)
             self._spool.note(what)
+            found: dict[str, Any] = getattr(looking, what)(self, **given)
             return found
         except AgentError:
             raise

@@ -283,10 +283,8 @@ class Delivery:
 
     def _send(self, record: Record, lane: Lane, request: Request, limit_s: float) -> Verdict | None:
         request.may_send = lambda: not self.stopping and self._gate(record)
-        first = (
-            record.kind == "aggregate"
-            and not self._spool.book.states.get(record.key, UNTRIED).failed
-        )
+        state = self._spool.book.states.get(record.key, UNTRIED)
+        first = record.kind == "aggregate" and not state.failed
         if not self._spool.try_(record, sync=first):
             self._look_again(REFUSED_S)
             return None

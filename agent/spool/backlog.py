@@ -12,14 +12,13 @@ from _thread import RLock
 
 from .. import TYPE_CHECKING, files, lines
 from . import segment
-from .book import UNTRIED
+from .book import UNTRIED, Book
 from .record import Record, parse
 from .segment import COUNTERS, LICENCE, USAGE, QuotaFull, Reading
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Collection, Iterator, Optional
 
-    from .book import Book
     from .record import Key
 
     Report = Callable[[list[Record], int, list[str]], None]
@@ -134,9 +133,8 @@ class Backlog:
             return (state.suspicion, state.failed * failed_counts, segment.order(name), at)
 
         found = self.unsettled(self.winners().values(), {})
-        return sorted(
-            [stub for stub in found if known.get(stub.key, UNTRIED).dead == dead], key=turn
-        )
+        found = [stub for stub in found if known.get(stub.key, UNTRIED).dead == dead]
+        return sorted(found, key=turn)
 
     def waiting(self, doubted: Collection[str]) -> Iterator[Record]:
         """What can be sent, each looked at again when its turn comes."""

@@ -102,6 +102,7 @@ class Consent:
         self._epoch = 1  # without a directory
         # Whether a refusal could not be written down: then nothing is captured or sent here.
         self.blocked = False
+        self._dots = b"." * (os.urandom(1)[0] or 1)
 
     def current(self) -> int:
         """The epoch now; 0 where there is none, or it cannot be read, or a refusal could not be written."""
@@ -123,16 +124,20 @@ class Consent:
         """The epoch, begun if there is none; 0 where that fails. One made anew equals an old one but by chance."""
         if self.blocked:
             self.refuse()
+        dots = self._dots
         if self._path is not None and self.look() == 0 and not self.blocked:
             try:
                 files.ensure_directory(os.path.dirname(self._path))
                 with files.locked(self._path) as file:
                     if file.stat().st_size == 0:  # new, or what a power cut left
-                        file.write(b"." * (os.urandom(1)[0] or 1))
-                        file.sync()
+                        # At its start and not at its end: a signal handler may have come here, and written the same.
+                        with files.File(self._path, os.O_RDWR) as begun:
+                            begun.write(dots)
+                            begun.sync()
                 files.sync_directory(os.path.dirname(self._path))
             except Exception:
                 pass  # somebody else's, perhaps
+            self._dots = b"." * (os.urandom(1)[0] or 1)
         return self.current()
 
     def refuse(self) -> None:

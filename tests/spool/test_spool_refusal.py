@@ -1,7 +1,10 @@
 """Consent by the size of one file: refusals against everything at once, and epochs that are lost or planted."""
 
 import os
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.spool import (
@@ -39,6 +42,37 @@ def capture(target: Spool, id: str, epoch: int = 0) -> None:
 
 
 # --- the epoch ------------------------------------------------------------------------------------
+
+
+def begun_twice(mark: Consent, number: int) -> list[int]:
+    """What ``ensure`` gives, and to a signal handler at the so manieth line of it; then what stands there."""
+    left, given = [number], []
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        ours = frame.f_code.co_filename.endswith(("record.py", "files.py"))
+        left[0] -= ours and event == "line"
+        if left[0] == 0:
+            sys.settrace(None)
+            given.append(mark.ensure())
+        return trace
+
+    sys.settrace(trace)
+    given.append(mark.ensure())
+    sys.settrace(None)
+    return [*given, mark.current()]
+
+
+def test_a_signal_handler_that_captures_while_consent_begins_has_the_same_epoch(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wrote dots of its own: one epoch became another, and what was counted under it went as if refused."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # nobody waits for the lock
+    number, found = 0, [0, 0, 0]
+    while len(found) == 3:
+        number += 1
+        found = begun_twice(consent(place / str(number)), number)
+        assert len(set(found)) == 1 and found[0] > 0, (number, found)
+    assert number > 40
 
 
 def test_there_is_no_epoch_before_usage_is_captured_and_looking_begins_none(place: Path) -> None:
