@@ -53,13 +53,13 @@ _HOMES = {
     "config": "Config GetKeyManager Reo",
     "errors": "AgentError AnswerStale CodeUnknown ConfigError EnvelopeMalformed EventError"
     " SignatureInvalid Unverifiable VerificationError",
-    "looking": "erase",
     "signatures.envelope": "Receipt verify",
     "signatures.keys": "PublicKey",
     "values": "DeliveryReport Outcome",
 }
-# Of parts that a copy may lack.
+# Of parts that a copy may lack, or an updater may have taken away before they were needed.
 _PARTS = {
+    "erase": "looking",
     "main": "cli",
     "deliver_detached": "detached",
     "dns_domain": "domain",

@@ -233,7 +233,7 @@ class Settings(Table):
 def kept(field: str, value: object, check: Callable[[Any], object], allowed: str) -> Any:
     """What is kept of a value; raises ``ConfigError``."""
     if type(value) is Missing:
-        value()
+        part(value.home, value.name)
     try:
         found = check(value)
     except Exception:  # it is something else, or does not let itself be asked

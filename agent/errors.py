@@ -82,17 +82,17 @@ def mistake(field: str, value: Any, allowed: str, error: Any = ConfigError) -> A
 
 
 def part(name: str, needs: str) -> Any:
-    """The module ``name`` of ``extras``, or ``cli``; ``needs`` names what asks for it.
+    """The module ``name`` of ``extras``, ``cli`` or ``looking``; ``needs`` names what asks for it.
 
     A copy may lack it: raises ``ConfigError`` that names the part and the option that brings it.
     """
-    home = name if name == "cli" else "extras." + name
+    home = name if name in ("cli", "looking") else "extras." + name
     try:
         module: Any = __import__(home, globals(), None, ("*",), 1)
     except Exception:  # or half of its file
         module = None
-    # A folder that was emptied is a package to Python, one without a file.
-    if getattr(module, "__file__", None) is None:
+    # What was emptied, a folder or a file, is a module to Python all the same, one without a name in it.
+    if all(found.startswith("_") for found in dir(module)):
         message = "%s needs the part %r, which this copy lacks: vendor DEST --with %s"
         raise ConfigError(message % (needs, name, name), needs)
     return module
@@ -110,10 +110,10 @@ class Missing:
     """Stands for a public name whose part this copy lacks, so that ``import *`` goes on working."""
 
     def __init__(self, name: str, home: str) -> None:
-        self._name, self._home = name, home
+        self.name, self.home = name, home
 
     def __call__(self, *args: object, **given: object) -> Any:
-        return part(self._home, self._name)
+        return getattr(part(self.home, self.name), self.name)(*args, **given)
 
 
 def debug(text: str, *args: object) -> None:

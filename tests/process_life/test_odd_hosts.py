@@ -14,12 +14,10 @@ import agent
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
-MADE, CALLS = (
-    PRODUCT.rpartition("t = ")[0] + "Agent = agent.Agent\n",
-    "t = Agent(config, ('key', 'a'))\n",
-)
+MADE = PRODUCT.rpartition("t = ")[0] + "Agent = agent.Agent\n"
 # Everything that a product may call.
-CALLS += """
+CALLS = """
+t = Agent(config, ('key', 'a'))
 t.call_home(), t.track("EXPORT"), t.count("RENDER"), t.record_value(1, data_group="g")
 assert t.flush(10.0).dead == 0, t.history()
 t.history(), t.user_identifier
@@ -108,8 +106,7 @@ def test_an_updater_that_changes_our_files_ends_nothing(
     top = agent.__name__.partition(".")[0]
     shutil.copytree(ROOT / top, tmp_path / top, ignore=shutil.ignore_patterns("__pycache__"))
     update = """
-from pathlib import Path
-for path in Path(agent.__file__).parent.rglob("*.py"):
+for path in pathlib.Path(agent.__file__).parent.rglob("*.py"):
     text = path.read_text()
     found = %s
     path.write_text(found) if found is not None else path.unlink()
@@ -118,8 +115,11 @@ for path in Path(agent.__file__).parent.rglob("*.py"):
 t = Agent(config, ("demo-license-key", "a"))
 assert t.call_home() and t.flush(10.0).pending == 4
 assert t.status()["trouble"] and t.diagnostics()["trouble"] and t.preview() == []
+for call in (t.export_spool, t.import_spool, lambda path: agent.erase(config)):
+    with contextlib.suppress(agent.ConfigError):
+        sys.exit("not told: %r" % call(state_dir + ".export"))
 """
-    before = "import sys; sys.path.insert(0, %r)\n" % str(tmp_path)
+    before = "import contextlib, pathlib, sys; sys.path.insert(0, %r)\n" % str(tmp_path)
     quiet(at, code, product=before + MADE, start_delay_s=0, deliver="manual")
 
 
