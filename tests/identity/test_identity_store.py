@@ -123,8 +123,7 @@ def test_the_file_is_one_private_checksummed_line(tmp_path: Path, state: Path) -
     tag = identities.tag(MACHINE, CONTEXT)
     facts = {"id": DERIVED, "source": "machine-id", "quality": "strong", "tag": tag}
     assert record == {"v": 1, **facts} and content == lines.encode(record)
-    if os.name == "posix":
-        assert file_of(state).stat().st_mode & 0o777 == 0o600
+    assert os.name == "nt" or file_of(state).stat().st_mode & 0o777 == 0o600
     name, *lock = sorted(path.name for path in state.iterdir())
     # What is held cannot be unlinked on Windows: the lock keeps its name.
     assert lock == ([] if os.name == "posix" else [name + ".lock"])
