@@ -3,8 +3,6 @@
 The package under test is the tree beside this directory (``pythonpath`` in ``setup.cfg``), never an installed copy.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

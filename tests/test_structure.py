@@ -4,8 +4,6 @@ Which floor may import which is not checked here but by ``lint-imports`` (contra
 Run as a program, this file prints the sizes that it judges.
 """
 
-from __future__ import annotations
-
 import ast
 import configparser
 import importlib.util
@@ -43,7 +41,7 @@ CORE_MODULES, CORE_FLOORS = 27, 8
 CORE_CODE_LINES, LONGEST_CODE_LINES, MEDIAN_CODE_LINES = 4_320, 320, 125
 EXTRAS_CODE_LINES = 600
 COPY_FILES, COPY_BYTES = 32, 295_000
-TESTS_CODE_LINES = 23_100
+TESTS_CODE_LINES = 22_992
 
 # Built into the interpreter, or loaded by it before most programs run.
 CHEAP = {

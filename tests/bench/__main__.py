@@ -1,7 +1,5 @@
 """``python -m tests.bench``: what the host pays, beside a bare interpreter and beside floors."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import os

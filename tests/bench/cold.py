@@ -5,8 +5,6 @@ of JSON and syncs both: no program that promises durability does less. All run f
 of the checkout.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from functools import partial

@@ -4,8 +4,6 @@ A program records one event, gives the worker time to be in the middle of sendin
 from its last statement to the end of the process.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 

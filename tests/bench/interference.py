@@ -4,8 +4,6 @@ The worker begins a second after the first record, loads what it sends with, and
 price is the interpreter's lock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

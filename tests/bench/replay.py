@@ -4,8 +4,6 @@ Both post the same bytes to the same server, the bundled collector in a process 
 record from the spool, judges the signed answer (RSA-2048) and writes down what came of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from . import measure

@@ -1,7 +1,5 @@
 """What the measured programs talk to: the bundled collector in a process of its own, and servers that do not answer."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ The agent's worker lives, as in a product, but does not deliver before it is tol
 floor: a write of as many bytes to an open file, and fsync.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

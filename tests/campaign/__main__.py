@@ -1,7 +1,5 @@
 """``python -m tests.campaign``: run one campaign, or all, print its table, exit with 1 where a promise did not hold."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import platform

@@ -4,8 +4,6 @@
 made; from ten on the sizes are those of the full form. The curve stands in the notes of its rows.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import threading

@@ -4,8 +4,6 @@ Each figure is the median over fresh processes, which are taken in turn so that 
 sizes alike. Held to it are processor times of the calling thread: a busy machine stretches those the least.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import statistics

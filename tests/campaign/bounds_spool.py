@@ -1,7 +1,5 @@
 """Spools of any size, made at once; a server that takes everything, without a socket; the processes of ``bounds``."""
 
-from __future__ import annotations
-
 import json
 import random
 import time

@@ -5,8 +5,6 @@ acknowledged lies in a file, what arrived is what the collector says. One round 
 and records; every other number of rounds has the full one: 16 processes with 250 records each, 32 threads.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ It says "ready", hears "go", records, says "recorded", hears "flush" or nothing,
 standard input does.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

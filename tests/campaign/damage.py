@@ -6,8 +6,6 @@ nothing to do. Most rounds deliver from the spool itself, some through the whole
 ``rounds`` is the number of flipped bits; the other treatments come in proportion.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import multiprocessing

@@ -5,8 +5,6 @@ torn line. What is undamaged is judged without the product's reader: a record is
 stands between two line ends in a file that is named as a segment; what the book says of it, as long as that line does.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -11,8 +11,6 @@ durable and nothing once the disk is well; the user identifier stays; no descrip
 remains. A duplicate needs an attempt whose end could not be written down.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -7,8 +7,6 @@ of each that arrived twice the cause must be in the logs: an answer that was los
 waited for one. Needs ``fork``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """What the logs of the kill campaign prove: what was recorded, what arrived, and why anything arrived twice."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections import Counter

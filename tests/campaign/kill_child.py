@@ -5,8 +5,6 @@ Everything that a process did is in a log of its own, one line in one write, bef
 is ``kill_account``'s; who lives and dies is decided in ``kill_zygote``.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import threading

@@ -4,8 +4,6 @@ It may have loaded everything, and has made nothing of it, as a server that fork
 is in ``kill_child``. Nobody that it started, children of children included, outlives a round.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import gc

@@ -4,8 +4,6 @@
 up to 25 steps. Power cuts are simulated: what was not synced is lost, in part or whole.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from unittest import mock

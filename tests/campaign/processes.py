@@ -1,7 +1,5 @@
 """Other processes of a campaign: a module run beside this one, spoken to in lines."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """The campaigns in short, as ``python -m tests.campaign all --short`` runs them; and that verdicts can be bad ones."""
 
-from __future__ import annotations
-
 import json
 import signal
 from pathlib import Path

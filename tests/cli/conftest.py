@@ -1,7 +1,5 @@
 """What tests of the command line share: a configuration file, and the collector that it names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

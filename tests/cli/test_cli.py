@@ -1,7 +1,5 @@
 """The command line as such: help, exit statuses, streams, secrets, and how it was started."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

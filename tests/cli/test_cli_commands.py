@@ -1,7 +1,5 @@
 """What each command does: to the server, to the disk, and to its exit status; and what it says where less happened."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

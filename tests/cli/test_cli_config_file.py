@@ -1,7 +1,5 @@
 """A configuration file: every mistake is found where it is, by the path of its field."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 import sys

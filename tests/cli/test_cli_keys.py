@@ -1,7 +1,5 @@
 """``keys``: a release manager's day, and the mistakes that would cost a root key or lock out every shipped copy."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

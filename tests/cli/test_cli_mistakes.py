@@ -1,7 +1,5 @@
 """Mistakes of whoever types or calls: each is one line that names what is wrong in the words of its place."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

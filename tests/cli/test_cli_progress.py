@@ -1,7 +1,5 @@
 """Progress of a replay: it tells the truth while a server is silent, fits its terminal, and spoils no output."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

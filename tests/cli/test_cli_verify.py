@@ -1,7 +1,5 @@
 """verify: real answers of the licence server, and what anybody could do to them on the way."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The demo tells the truth: ten steps that hold, each of which can be made to fail for a real reason."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

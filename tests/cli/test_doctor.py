@@ -1,7 +1,5 @@
 """What doctor finds on networks and machines that do not work, and how it looks on terminals of all sizes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

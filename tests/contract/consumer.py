@@ -3,8 +3,6 @@
 Each ``type: ignore`` is itself a test: where types were lost on the way, it would be one too many.
 """
 
-from __future__ import annotations
-
 from typing import Optional
 
 import agent

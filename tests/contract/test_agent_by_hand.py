@@ -1,7 +1,5 @@
 """Export, import and erase: state carried and removed by hand, seen from the agent."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

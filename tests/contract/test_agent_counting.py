@@ -1,7 +1,5 @@
 """Counting: what reached the disk is delivered, once and whole, whatever happens to the process in between."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

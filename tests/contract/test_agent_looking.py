@@ -1,7 +1,5 @@
 """Looking changes nothing and tells no secret: preview, history, status, diagnostics."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A state directory that cannot be used: the product goes on, status says why, what memory holds is delivered."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Licence telemetry does not depend on the activation state: whatever the licence is, the same requests go out."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

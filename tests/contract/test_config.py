@@ -1,7 +1,5 @@
 """A configuration that cannot work is refused at once, and a secret never shows."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import pathlib

@@ -1,7 +1,5 @@
 """Consent: usage is captured only with it, a refusal reaches what every process holds, and licence is not concerned."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

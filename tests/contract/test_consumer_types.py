@@ -1,7 +1,5 @@
 """The types that a product's checker sees: of a copy in its tree, and of the package where pip puts it."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The public names, their signatures and their defaults, as other people's products rely on them."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import pickle

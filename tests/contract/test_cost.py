@@ -3,8 +3,6 @@
 Counted in a process of its own with a profiler on every thread, ours included, which ``threading`` does not know.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

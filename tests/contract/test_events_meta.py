@@ -1,7 +1,5 @@
 """``meta`` takes what people really pass: it is encoded at once, bounded, and never raises."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import datetime

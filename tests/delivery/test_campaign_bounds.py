@@ -1,7 +1,5 @@
 """Bounds: single cases beside those of ``python -m tests.campaign bounds``."""
 
-from __future__ import annotations
-
 import tracemalloc
 from pathlib import Path
 from typing import Any

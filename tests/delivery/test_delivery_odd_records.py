@@ -1,7 +1,5 @@
 """Records and products that no pass expects: they cost themselves at most, never the pass, the host or consent."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whose fault an answer is: of a record, of its endpoint, of whatever stands between. What makes a dead letter."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

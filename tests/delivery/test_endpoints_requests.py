@@ -1,7 +1,5 @@
 """What goes over the wire, byte for byte, and that no record whatever keeps a request from being made."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 import urllib.parse

@@ -1,7 +1,5 @@
 """The verdict table, every row, and answers that try to be taken for something else."""
 
-from __future__ import annotations
-
 import base64
 import email.utils
 import json

@@ -1,7 +1,5 @@
 """What ends a wait and what does not; what is kept of it on disk, and what somebody could plant there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Weeks without an answer that counts: nothing is lost, nothing dies, and the server is asked as seldom as promised."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

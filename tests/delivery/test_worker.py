@@ -1,7 +1,5 @@
 """When: what ``flush`` waits for, how much one pass takes, when outcomes are told, and who is left when all is done."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

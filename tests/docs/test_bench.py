@@ -1,7 +1,5 @@
 """The bench runs, its figures have a shape, and one that misses its aim is said so; how large they are is no test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

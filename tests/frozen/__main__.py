@@ -1,7 +1,5 @@
 """The matrix: each packager, with and without PyNaCl, built and driven; one line for each, figures as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -3,8 +3,6 @@
 The recipes are the option files in ``vendor_notes/packagers``, as a vendor would use them.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

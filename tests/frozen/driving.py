@@ -4,8 +4,6 @@ The display is an Xvfb of its own, the server the bundled collector, and what ca
 from the state directory, never from the product.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Whose usage it is: a domain that is nobody's, or looks like a provider's, is never sent, and its lack is seen."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -5,8 +5,6 @@ tests.networks``, and searched for secrets. Servers run here, in this process, a
 network namespace; the agent runs in a process of its own where its environment or its network is not ours.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

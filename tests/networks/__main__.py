@@ -7,8 +7,6 @@ What is not there is left out and said so: the programs squid, tinyproxy, micros
 PySocks, and root for network namespaces.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import os

@@ -1,7 +1,5 @@
 """Answers in odd clothes, of somebody else, or of another address: read, or named for what they are."""
 
-from __future__ import annotations
-
 import gzip
 import socket
 import zlib

@@ -1,7 +1,5 @@
 """Certificates that must pass and certificates that must not."""
 
-from __future__ import annotations
-
 import datetime
 import ssl
 import warnings

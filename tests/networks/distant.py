@@ -1,7 +1,5 @@
 """Hostile networks that need namespaces: the product inside one, the server in another, a wire between them."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable

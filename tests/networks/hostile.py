@@ -1,7 +1,5 @@
 """Hostile and half-broken networks that plain sockets can play."""
 
-from __future__ import annotations
-
 import socket
 import struct
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Two TUN devices, one in each namespace, and a thread that carries packets from one to the other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import itertools

@@ -3,8 +3,6 @@
 Both take the same settings, JSON-ready, and the same three calls: ``record``, ``flush``, ``look``.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import sys

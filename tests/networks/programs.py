@@ -1,7 +1,5 @@
 """Real proxies as programs of their own, each on a free port of loopback, ended with the stage."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

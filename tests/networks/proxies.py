@@ -1,7 +1,5 @@
 """Proxies: real ones, and small raw ones for what no real one does on demand."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

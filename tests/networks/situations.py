@@ -1,7 +1,5 @@
 """The list: what a situation is, what it needs, and all of them by name."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 A space is held open by a program that waits for the end of a pipe, so none has a name and nothing is left behind.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What every situation is given: a collector, an authority, the product's secrets, and how its end is judged."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Products in processes of their own have the system's clock, and so has their collector."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 The builds themselves take minutes: ``python -m tests.frozen``.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import shutil

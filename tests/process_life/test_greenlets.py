@@ -3,8 +3,6 @@
 Skipped where those libraries are missing: no product needs them for this package. ``.ci/run`` installs them once.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from typing import Any

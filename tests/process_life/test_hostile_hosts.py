@@ -1,7 +1,5 @@
 """Hosts and gateways that keep no promise: exceptions at the worst place, connections cut, clocks that jump."""
 
-from __future__ import annotations
-
 import _thread
 import atexit
 import gc

@@ -1,7 +1,5 @@
 """Hosts that do odd things to their own process: nothing raises into them, is printed into them, or ends them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

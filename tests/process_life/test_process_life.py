@@ -1,7 +1,5 @@
 """The process around an agent: its start, its threads, its exit, and what is left after ``close``."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

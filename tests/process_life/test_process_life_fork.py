@@ -1,7 +1,5 @@
 """Fork: what the parent recorded is sent once, by the parent; a child starts afresh, whatever was going on."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Real libraries, and another Python, that put something of their own into the place of what we use."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

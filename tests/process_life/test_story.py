@@ -1,7 +1,5 @@
 """Debug lines: who is told, and what they cost: handlers that raise, block or record, a stderr that is gone."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

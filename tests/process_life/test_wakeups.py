@@ -1,7 +1,5 @@
 """The worker is rung once for many records: none may be left lying until the next one is made."""
 
-from __future__ import annotations
-
 import dis
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Private files in processes that belong to somebody else: umasks, descriptors, forks, names, full disks."""
 
-from __future__ import annotations
-
 import errno
 import ntpath
 import os

@@ -1,7 +1,5 @@
 """The book: attempts, answers, dead letters, facts and history, as several processes and several lives see them."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

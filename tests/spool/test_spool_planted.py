@@ -1,7 +1,5 @@
 """Values, nesting and files that nobody of ours wrote: nothing of them raises, hangs, or stops delivery for good."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Many writers at once, and dead letters among what goes: ``campaign/bounds_quota.py``.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

@@ -3,8 +3,6 @@
 Files cut at each byte, flipped, copied, joined, edited: ``campaign/damage.py``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

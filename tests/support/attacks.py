@@ -6,8 +6,6 @@ to have arrived, and what did arrive. Time is simulated: it passes alike for pro
 can be set wrong.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Small file systems of the test's own: mounted where that is allowed, a reason to skip elsewhere."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Configured endpoints and answers signed on demand, for the tests of the wire protocols."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, Optional
 

@@ -1,7 +1,5 @@
 """Machines made of a directory: a root with the files that a machine id is read from, and nothing of this one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Optional
 

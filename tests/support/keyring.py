@@ -1,7 +1,5 @@
 """Keyring documents for the tests: written and signed here, independently of the command line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

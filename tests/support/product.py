@@ -1,7 +1,5 @@
 """A product in a process of its own: what it says, how it ends, and what a later run delivers of it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Requests that carry a secret, and what may be seen of it when they fail."""
 
-from __future__ import annotations
-
 import pickle
 import socket
 

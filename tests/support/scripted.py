@@ -1,7 +1,5 @@
 """Servers out of a function: what a product's transport is told, without a socket, for tests of many passes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any, Union

@@ -4,8 +4,6 @@ They are not part of a source release. A test that needs one is skipped where it
 ``AGENT_REQUIRE_SHARED=1`` says that it must not be.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

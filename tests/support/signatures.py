@@ -4,8 +4,6 @@ The keys are fixed, so that every run signs the same bytes; signing is a few lin
 own, independent of the code under test. Odd key sizes are products of more than two of the primes below.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

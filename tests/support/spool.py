@@ -1,7 +1,5 @@
 """Spools on a real disk, beside other processes: the one place where tests read and write what lies on it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

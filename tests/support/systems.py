@@ -1,7 +1,5 @@
 """What only some systems have, as marks that say so."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Tables of what was measured or tried, as a terminal shows them and a document has them between two comments."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path

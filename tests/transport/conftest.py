@@ -1,7 +1,5 @@
 """What the transport's tests share: a transport, an authority, and a request that carries a secret."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Every situation of ``tests/networks``: its outcome, each record exactly once, and no secret in sight."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from zlib import crc32

@@ -3,8 +3,6 @@
 Answers in odd clothes, each alone: ``python -m tests.networks -k answer``.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

@@ -3,8 +3,6 @@
 Redirects, bombs and floods with a genuine answer at their end: ``tests/attacks/test_attacks_wire.py``.
 """
 
-from __future__ import annotations
-
 import gzip
 import logging
 import os

@@ -3,8 +3,6 @@
 Upper bounds are a multiple of what was asked for: a machine under load must not fail them, a missing deadline must.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """A first send loads libraries, and the host may have no descriptor left just then: silent, and no harm that stays."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Proxies as companies run them: which one is asked, how it is spoken to, and where its password must not show up."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import struct
