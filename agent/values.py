@@ -170,9 +170,9 @@ class _Facts:
 class Verdict(_Facts):
     """What one answer means: ``outcome`` is one of the closed set in ``verdicts``.
 
-    ``reason`` is short text without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's; ``errors``
-    are field -> messages, bounded; ``retry_after_s`` comes with "throttled"; ``proven``: signed, trusted and fresh;
-    ``status`` is HTTP's, 0 where no answer came.
+    ``reason`` is short text without secrets; ``code`` and ``timestamp`` (Unix seconds) are the receipt's, of which
+    only that of "skewed" is not fresh; ``errors`` are field -> messages, bounded; ``retry_after_s`` comes with
+    "throttled"; ``status`` is HTTP's, 0 where no answer came.
     """
 
     outcome: str
@@ -181,7 +181,6 @@ class Verdict(_Facts):
     errors: dict[str, list[str]] | None = None
     retry_after_s = 0.0
     timestamp: int | None = None
-    proven = False
     status = 0
 
     def __init__(self, outcome: str, **facts: Any) -> None:

@@ -26,7 +26,6 @@ _KINDS: dict[str, type[GetKeyManager] | type[Reo]] = {"getkeymanager": GetKeyMan
 _FILE_MAX_BYTES = 1 << 20
 # A product has its licence from elsewhere; the command line has only this file.
 _LICENCE = ("license_key", "activation_identifier")
-_VALIDITY = ("valid_from", "valid_until")
 # TOML has no null.
 _NOT_ASKED = "not-asked"
 _NOT_GIVEN = object()
@@ -143,7 +142,7 @@ def _key_list(value: Any, place: str, base_dir: str) -> tuple[PublicKey, ...]:
 
 
 def _key(value: Any, place: str, base_dir: str) -> PublicKey:
-    table = _table(value, place, ("name", "pem", "pem_file", *_VALIDITY))
+    table = _table(value, place, ("name", "pem", "pem_file"))
     if ("pem" in table) == ("pem_file" in table):
         raise ConfigError("%s: needs either pem or pem_file" % place, place)
     pem = table.get("pem", "")
@@ -152,14 +151,13 @@ def _key(value: Any, place: str, base_dir: str) -> PublicKey:
         if not isinstance(name, str):
             raise mistake(field, name, "a path")
         pem = _read(os.path.join(base_dir, name), field)
-    validity = {field: table.get(field) for field in _VALIDITY}
-    return public_key(pem, table.get("name", "global"), place, **validity)
+    return public_key(pem, table.get("name", "global"), place)
 
 
-def public_key(pem: Union[str, bytes], name: Any, place: str, **validity: Any) -> PublicKey:
+def public_key(pem: Union[str, bytes], name: Any, place: str) -> PublicKey:
     """The key in a PEM text that came from a file; raises ``ConfigError``, the field named ``place``."""
     try:
-        return PublicKey.from_pem(pem, name=name, **validity)
+        return PublicKey.from_pem(pem, name=name)
     except ConfigError as error:
         text = pem if isinstance(pem, str) else pem.decode("ascii", "replace")
         reason = str(error)

@@ -99,14 +99,10 @@ def draft(
     return text
 
 
-def entry(
-    pem: bytes, name: str, valid_from: Optional[int] = None, valid_until: Optional[int] = None
-) -> dict[str, Any]:
+def entry(pem: bytes, name: str) -> dict[str, Any]:
     """A response key as a document holds it."""
-    key = PublicKey.from_pem(pem, name=name, valid_from=valid_from, valid_until=valid_until)
-    found = {"name": name, "algorithm": key.algorithm, "public_key": pem.decode("ascii")}
-    validity = {"valid_from": valid_from, "valid_until": valid_until}
-    return {**found, **{field: at for field, at in validity.items() if at is not None}}
+    algorithm = PublicKey.from_pem(pem, name=name).algorithm
+    return {"name": name, "algorithm": algorithm, "public_key": pem.decode("ascii")}
 
 
 def signed(text: bytes, pairs: Sequence[tuple[str, bytes]], roots: Sequence[PrivateKey]) -> bytes:

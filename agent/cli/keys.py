@@ -198,8 +198,6 @@ def _tell_document(data: bytes, out: Output) -> int:
             "name": key.name,
             "algorithm": key.algorithm,
             "fingerprint": key.fingerprint,
-            "valid_from": key.valid_from,
-            "valid_until": key.valid_until,
         }
         for key in content["keys"]
     ]

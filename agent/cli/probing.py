@@ -93,7 +93,7 @@ def _copy(lane: Lane) -> Any:
 
 
 def _judged(asking: Adapter, response: Optional[Response], verdict: Verdict) -> dict[str, Any]:
-    from ..verdicts import HELD
+    from ..verdicts import HELD, SKEWED
 
     signed_by = None
     if response is not None and verdict.timestamp is not None:
@@ -101,9 +101,9 @@ def _judged(asking: Adapter, response: Optional[Response], verdict: Verdict) -> 
 
         signed_by = verify(response.body, asking.keys).key_name
     as_documented = verdict.code == 100 or verdict.reason.lower() == "authentication failure"
-    facts = {name: getattr(verdict, name) for name in ("outcome", "reason", "code", "proven")}
     return {
-        **facts,
+        **{name: getattr(verdict, name) for name in ("outcome", "reason", "code")},
+        "proven": signed_by is not None and verdict.outcome != SKEWED,
         "signed_by": signed_by,
         "expected": verdict.outcome == HELD and as_documented,
     }

@@ -100,7 +100,7 @@ class GetKeyManagerAdapter(Adapter):
             found = Verdict(UNTRUSTED, reason=verdicts.brief("HTTP %d, not proven: %s" % why))
             return verdicts.by_status(response, now, verdicts.PAUSE_UNPROVEN_MAX_S, found)
         verdict = _by_code(receipt.code, receipt.message, receipt.errors, secrets)
-        verdict.timestamp, verdict.proven = receipt.timestamp, True
+        verdict.timestamp = receipt.timestamp
         return verdict
 
 

@@ -29,7 +29,7 @@ PARTING_S = 10.0
 # BELOW_NORMAL_PRIORITY_CLASS: what ``nice`` is elsewhere.
 WINDOWS_FLAGS = 0x08000000 | 0x00000200 | 0x00004000
 # What a key is made of; of all other kinds it is their slots or attributes.
-KEY_FIELDS = ("pem", "name", "valid_from", "valid_until")
+KEY_FIELDS = ("pem", "name")
 
 
 class Detached:

@@ -225,8 +225,7 @@ def read_content(text: bytes) -> dict[str, Any]:
 
 
 def _key(given: Any) -> PublicKey:
-    bounds = {name: given.get(name) for name in ("valid_from", "valid_until")}
-    key = PublicKey.from_pem(given["public_key"], name=given["name"], **bounds)
+    key = PublicKey.from_pem(given["public_key"], name=given["name"])
     if given["algorithm"] != key.algorithm:
         raise ValueError("keys: %s is a key of %s" % (key.name, key.algorithm))
     return key

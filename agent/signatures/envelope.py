@@ -39,8 +39,7 @@ def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = No
     """The receipt that one of ``keys`` signed; with ``now`` (Unix seconds) it must lie within 24 h of it.
 
     Raises, in this order of checks, ``EnvelopeMalformed``, ``Unverifiable`` or ``SignatureInvalid``,
-    ``EnvelopeMalformed`` for the signed text, ``SignatureInvalid`` for a key outside of its validity, ``CodeUnknown``,
-    ``AnswerStale``; nothing else whatever the bytes are.
+    ``EnvelopeMalformed`` for the signed text, ``CodeUnknown``, ``AnswerStale``; nothing else whatever the bytes are.
     """
     data, trusted = bytes(memoryview(envelope)), tuple(keys)
     if not all(isinstance(key, PublicKey) for key in trusted):
@@ -57,8 +56,6 @@ def verify(envelope: bytes, keys: Iterable[PublicKey], *, now: float | None = No
         code, timestamp = _natural(signed, "code"), _natural(signed, "timestamp")
     except ValueError as error:
         raise errors.EnvelopeMalformed("the signed text: %s" % error) from None
-    if not key.covers(timestamp):
-        raise errors.SignatureInvalid("signed by the key %r outside of its validity" % key.name)
     if code not in KNOWN_CODES:
         raise errors.CodeUnknown("signed, but code %d is no telemetry receipt" % code, code)
     if now is not None and not agrees(timestamp, now):

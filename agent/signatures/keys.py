@@ -13,10 +13,9 @@ from ..errors import TYPE_CHECKING, ConfigError, SignatureInvalid, Unverifiable,
 from ..lines import sha256
 
 if TYPE_CHECKING:
-    from typing import Any, Optional, Union
+    from typing import Any, Union
 
     Pem = Union[str, bytes]
-    Time = Optional[int]
 
 RSA, ED25519 = "rsa-pkcs1v15-sha256", "ed25519"
 # An 8192-bit key is 1.5 KB of PEM.
@@ -69,17 +68,15 @@ class PublicKey(Frozen):
         key.verify(message, signature)                   # or SignatureInvalid, Unverifiable
 
     ``algorithm`` is "rsa-pkcs1v15-sha256" or "ed25519"; ``fingerprint`` is what ``openssl pkey -pubin -outform DER |
-    sha256sum`` prints. ``valid_from`` and ``valid_until`` (Unix seconds, None for no bound) say of which answers it may
-    be the key, by their signed timestamps.
+    sha256sum`` prints.
     """
 
-    __slots__ = tuple("name algorithm fingerprint pem valid_from valid_until _material".split())
+    __slots__ = tuple("name algorithm fingerprint pem _material".split())
 
-    def __init__(self, text: str, name: str, since: Time, until: Time) -> None:
+    def __init__(self, text: str, name: str) -> None:
         # Whatever is there is taken for a key, then written again: but for white space it must be the text.
         spki = a2b_base64(text.partition("KEY-----")[2].partition("-----END")[0][:MAX_PEM_CHARS])
-        self.name, self.valid_from, self.valid_until = name, since, until
-        self.algorithm = ED25519 if spki[:-32] == _ED25519_HEAD else RSA
+        self.name, self.algorithm = name, ED25519 if spki[:-32] == _ED25519_HEAD else RSA
         self._material: Any = _read_rsa(spki) if self.algorithm == RSA else spki[-32:]
         self.fingerprint: str = sha256(spki).hexdigest()
         body = b2a_base64(spki).decode("ascii")
@@ -88,23 +85,18 @@ class PublicKey(Frozen):
             raise ValueError("another spelling")
 
     @classmethod
-    def from_pem(
-        cls, pem: Pem, *, name: str = "global", valid_from: Time = None, valid_until: Time = None
-    ) -> PublicKey:
+    def from_pem(cls, pem: Pem, *, name: str = "global") -> PublicKey:
         """Make a key of one PEM block, ``PUBLIC KEY``; raises ``ConfigError``.
 
         White space does not matter, for keys are pasted into source code.
         """
-        times = [time for time in (valid_from, valid_until) if time is not None]
         text = pem.decode("ascii", "replace") if isinstance(pem, bytes) else str(pem)
         if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_CHARS):
             raise mistake("keys", name, "a name of 1 to %d printable characters" % MAX_NAME_CHARS)
-        if any(type(time) is not int or time < 1 for time in times) or times != sorted(times):
-            raise mistake("keys", times, "valid_from, valid_until: None or Unix seconds, in order")
         reason = "not the PEM text of a public key: Ed25519, or RSA of 2048 to 8192 bits, in DER"
         try:
             if "PRIVATE KEY" not in text.upper():
-                return cls(text, name, valid_from, valid_until)
+                return cls(text, name)
             reason = "a private key: give the public one, and keep this one out of the product"
         except ValueError:
             pass
@@ -115,10 +107,6 @@ class PublicKey(Frozen):
         fits = _fits_rsa if self.algorithm == RSA else _fits_ed25519
         if not fits(self._material, bytes(memoryview(message)), bytes(memoryview(signature))):
             raise SignatureInvalid("the signature does not fit")
-
-    def covers(self, timestamp: int) -> bool:
-        """Whether an answer of that signed ``timestamp`` may be under this key."""
-        return (self.valid_from or 0) <= timestamp <= (self.valid_until or timestamp)
 
 
 def decode_base64(text: bytes) -> bytes:

@@ -42,7 +42,7 @@ Agent.export_spool(self, path, move=False)
 Agent.import_spool(self, path)
 Agent.close(self, timeout=None)
 erase(config)
-PublicKey.from_pem(pem, *, name='global', valid_from=None, valid_until=None)
+PublicKey.from_pem(pem, *, name='global')
 PublicKey.verify(self, message, signature)
 Keyring(keys, *, version=0, roots=(), threshold=1, document=None, url=None)
 """

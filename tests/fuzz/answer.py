@@ -87,7 +87,7 @@ class Answer(Target):
         if name == "signed":
             self._judge_proof(verdict, response)
         else:
-            promise(not verdict.proven and verdict.timestamp is None, "proven, by nobody")
+            promise(verdict.timestamp is None, "proven, by nobody")
             stored = verdict.outcome in ("delivered", "flagged")
             promise(response.complete or not stored, "delivered by half an answer")
         return verdict.outcome
@@ -109,8 +109,8 @@ class Answer(Target):
                 promise(len(text) <= 200 and text.isprintable(), "a message: %r" % text)
 
     def _judge_proof(self, verdict: Verdict, response: Response) -> None:
-        believed = ("delivered", "flagged", "held")
-        promise(verdict.proven == (verdict.outcome in believed), "%s unproven" % verdict.outcome)
+        signed = verdict.outcome in ("delivered", "flagged", "held", "skewed")
+        promise((verdict.timestamp is not None) == signed, "%s unproven" % verdict.outcome)
         code: Any = None
         timestamp: Any = None
         try:
@@ -118,7 +118,7 @@ class Answer(Target):
         except strict.Unproven:
             pass
         if code is None or not response.complete:
-            promise(not verdict.proven and verdict.outcome != "skewed", "proven, by nobody")
+            promise(verdict.timestamp is None, "proven, by nobody")
             return
         fresh = abs(timestamp - sealing.NOW) <= DAY_S
         known = {830: "delivered", 831: "flagged"}.get(code, "held")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.keyring import CONTEXT, KEYS, NEW, OLD, ROOTS, content, document, entry, signature
-from support.signatures import NOW, RSA_2048, RSA_3072, Ed25519Signer, envelope, text64
+from support.signatures import NOW, RSA_3072, Ed25519Signer, envelope, text64
 
 import agent
 from agent.errors import ConfigError, EnvelopeMalformed, SignatureInvalid, Unverifiable
@@ -115,7 +115,6 @@ BAD: tuple[dict[str, Any], ...] = (
     {"keys": [None]},
     {"keys": [entry(NEW, RSA_3072.pem, algorithm="ed25519")]},
     {"keys": [entry(NEW, "x")]},
-    {"keys": [entry(NEW, RSA_3072.pem, valid_from=2, valid_until=1)]},
     {"keys": [entry(NEW, RSA_3072.pem, name=str(n)) for n in range(33)]},
 )
 
@@ -131,19 +130,6 @@ def test_signed_nonsense_is_refused(signed: Any) -> None:
 def test_what_is_not_signed_is_not_read_and_new_names_are_left_alone() -> None:
     refused(document(b"nonsense", by=[STRANGER]), SignatureInvalid)
     assert read(document(content(comment="hello"), note="outer"))["version"] == 2
-
-
-# --- a key's validity ---------------------------------------------------------------------------
-
-
-def test_a_key_is_trusted_for_answers_of_its_time() -> None:
-    def key(**bounds: Any) -> agent.PublicKey:
-        return agent.PublicKey.from_pem(RSA_2048.pem, **bounds)
-
-    assert agent.verify(envelope(), [key(valid_from=NOW, valid_until=NOW)]).key_name == "global"
-    for bounds in ({"valid_from": NOW + 1}, {"valid_until": NOW - 1}):
-        with pytest.raises(SignatureInvalid, match="outside of its validity"):
-            agent.verify(envelope(), [key(**bounds)])
 
 
 # --- the keyring in a product's source ----------------------------------------------------------
