@@ -18,8 +18,8 @@ CAMPAIGNS = {
     "kill": "processes killed with SIGKILL while they record and deliver, against a collector that dies",
     "damage": "files cut, flipped, overwritten, emptied, swapped, replaced",
     "faults": "every system call of recording, delivery and start-up made to fail, one after the other",
-    "crowd": "many processes and threads on one spool; forks; a reaper racing writers",
-    "bounds": "quotas, 100,000 pending records, clocks that jump, two months in one process",
+    "crowd": "many processes and threads on one spool; a reaper racing writers",
+    "bounds": "quotas, 100,000 pending records, two months in one process",
 }
 
 EXAMPLES = """

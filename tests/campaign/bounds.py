@@ -1,7 +1,7 @@
-"""Bounds: quotas under many writers, 100,000 pending records, clocks that jump, two months in one process, drop counts.
+"""Bounds: quotas under many writers, 100,000 pending records, two months in one process, drop counts.
 
-``--rounds`` says how often each fresh process of the curve is measured, and how many random walks of the clock are
-made; from ten on the sizes are those of the full form. The curve stands in the notes of its rows.
+``--rounds`` says how often each fresh process of the curve is measured; from ten on the sizes are those of the full
+form. The curve stands in the notes of its rows.
 """
 
 import os
@@ -18,7 +18,6 @@ from support.scripted import Network
 from support.spool import DISK, Dropped, licence, look, size_of, spool
 
 import agent
-from agent.collector import Collector
 
 from . import report
 from .bounds_curve import curve
@@ -115,49 +114,9 @@ def _order(chance: random.Random, place: Path) -> report.Row:
     return row
 
 
-# -- clocks and counts ----------------------------------------------------------------------------
+# -- two months ----------------------------------------------------------------------------------
 
-DAY_S, HOUR_S, YEAR_S = 86400.0, 3600.0, 365 * 86400.0
-JUMPS_S = (0.0, 0.0, 3600.0, -3600.0, 10 * YEAR_S, -10 * YEAR_S, 2 * YEAR_S, -2 * YEAR_S)
-AGED: dict[str, Any] = {"only": "licence", "durability": "process", "max_age_days": 90}
-
-
-def _walk(chance: random.Random, place: Path) -> report.Row:
-    """Runs with clocks that are off by years, forward and back; then a right one, and a network."""
-    clock = FakeClock()
-    row = report.Row("clocks that jump", rounds=1)
-    captured: set[str] = set()
-    early = waiting = 0
-    with Collector(clock=lambda: clock.at) as collector:
-        settings = config(collector.url, collector.public_keys, place, **AGED)
-        for number in range(12):
-            last = number == 11
-            clock.skew_s = 0.0 if last else chance.choice(JUMPS_S)
-            collector.fault(None if last else chance.choice((None, "refuse", "stale")))
-            with agent.Agent(settings, ("demo-license-key", "activation-1"), clock=clock) as made:
-                for n in range(chance.randint(1, 4)):
-                    text = "run %d, %d" % (number, n)
-                    if made.record_text(text, data_group="g"):
-                        captured.add(text)
-                    if chance.random() < 0.3:
-                        clock.skew_s = 0.0 if last else chance.choice(JUMPS_S)
-                    pass_(made)
-                    clock.advance(chance.choice((1.0, 60.0, HOUR_S)))
-                for _ in range(4 if last else 1):
-                    made._delivery.skip = ("backoff",)
-                    pass_(made)
-                    clock.advance(HOUR_S if not last else 1.0)
-                status = made.status()
-                waiting = status["pending"] + status["dead"]
-                early += status["not_recorded"].get("dropped", 0)
-            clock.advance(chance.choice((60.0, HOUR_S, DAY_S)))
-        texts = {one["fields"].get("text_data", "") for one in collector.records()}
-    row.recorded, row.delivered = len(captured), len(texts & captured)
-    # One whose answer came too late waits although it was delivered.
-    row.lost = max(0, row.recorded - row.delivered - waiting)
-    row.figure("wait for a day that their clock had", waiting)
-    row.breaks(early, "%d dropped although none was old" % early)
-    return row
+DAY_S, HOUR_S = 86400.0, 3600.0
 
 
 def _sixty_days(days: int, chance: random.Random, place: Path) -> report.Row:
@@ -247,9 +206,5 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     add(_order(chance, work / "order"))
     progress.say("quotas were held")
     rows.update({row.treatment: row for row in curve(rounds, chance, progress, work)})
-    for number in range(rounds):
-        for walk in range(4):
-            add(_walk(chance, work / ("walk%d-%d" % (number, walk))))
-        progress.step("clocks and counts", number + 1, rounds)
     add(_sixty_days(4 if short else 60, chance, work / "days"))
     return list(rows.values())

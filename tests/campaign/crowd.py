@@ -1,4 +1,4 @@
-"""Crowd: many processes and threads on one spool, deliverers that are killed, locks that fail, forks, a racing reaper.
+"""Crowd: many processes and threads on one spool, deliverers that are killed, locks that fail, a racing reaper.
 
 Each treatment has a state directory and a collector of its own. The processes are ``crowd_member``; what they
 acknowledged lies in a file, what arrived is what the collector says. One round is the short form, with fewer processes
@@ -41,14 +41,12 @@ class Size(NamedTuple):
     threads: int
     per_thread: int
     lockless: int  # processes where locks fail: each delivers all
-    children: int
-    pooled: int  # processes of multiprocessing, and of its pool
     writers: int
     segments: int  # by each writer
 
 
-FULL = Size(16, 250, 5, 32, 20, 4, 40, 4, 6, 150)
-SHORT = Size(5, 20, 2, 32, 3, 3, 4, 1, 4, 40)
+FULL = Size(16, 250, 5, 32, 20, 4, 6, 150)
+SHORT = Size(5, 20, 2, 32, 3, 3, 4, 40)
 
 
 class Scene:
@@ -178,8 +176,8 @@ def _note_takeover(at: Scene, pid: str, killed_at: float) -> None:
     at.row.broken.append("nobody went on after a kill")
 
 
-def _lockless(number: int, at: Scene) -> None:
-    size = at.size
+def _lockless(at: Scene) -> None:
+    size, number = at.size, errno.ENOLCK
     with at.crowd(size.lockless, records=size.records, lock_error=number) as members:
         for process in members:
             process.expect("recorded")
@@ -201,21 +199,14 @@ def _lockless(number: int, at: Scene) -> None:
     at.judge(otherwise="no locks: several deliver")
 
 
-def _alone(role: str, at: Scene, **settings: Any) -> None:
-    """By one process and its threads or children."""
-    size = at.size
-    records = size.per_thread if role == "threads" else max(4, size.records // 10)
-    given = {"threads": size.threads, "children": size.children, "pooled": size.pooled}
-    start = at.starter(role, role[0], records=records, **given, **settings)
+def _threads(at: Scene) -> None:
+    """By one process and its threads."""
+    start = at.starter("threads", "t", records=at.size.per_thread, threads=at.size.threads)
     with together(start) as (process,):
         process.expect("recorded")
         at.settled(process)
     at.reaped()
     at.judge()
-
-
-def _pool(method: str, at: Scene, own: bool = True) -> None:
-    _alone("multiprocess", at, method=method, own=own)
 
 
 def _reaper(at: Scene) -> None:
@@ -249,14 +240,8 @@ Treat = Callable[[Scene], None]
 CROWDS: dict[str, Treat] = {
     "processes at once": _together,
     "deliverer killed": _killed,
-    "locks fail: ENOLCK": partial(_lockless, errno.ENOLCK),
-    "locks fail: EOPNOTSUPP": partial(_lockless, errno.EOPNOTSUPP),
-    "threads of one process": partial(_alone, "threads"),
-    "forks beside threads": partial(_alone, "forks"),
-    "multiprocessing: fork, the parent's agent": partial(_pool, "fork", own=False),
-    "multiprocessing: fork": partial(_pool, "fork"),
-    "multiprocessing: spawn": partial(_pool, "spawn"),
-    "multiprocessing: forkserver": partial(_pool, "forkserver"),
+    "locks fail: ENOLCK": _lockless,
+    "threads of one process": _threads,
     "reaper beside writers": _reaper,
 }
 

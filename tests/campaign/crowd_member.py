@@ -5,14 +5,10 @@ standard input does.
 """
 
 import json
-import multiprocessing
 import os
 import random
-import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional
 
@@ -35,9 +31,9 @@ class Member(Writer):
         super().__init__(settings, Log(settings["logs"], "member"))
         assert self.log.token  # begun before there are threads
 
-    def record_all(self, name: str, count: Optional[int] = None) -> None:
-        for n in range(self.settings["records"] if count is None else count):
-            self.record("%s-%d" % (name, n), ("text", "track")[n % 2])
+    def record_all(self) -> None:
+        for n in range(self.settings["records"]):
+            self.record("%s-%d" % (self.name, n), ("text", "track")[n % 2])
 
     def drain(self, timeout_s: float = 60) -> bool:
         """Deliver until nothing is pending."""
@@ -75,7 +71,7 @@ def one(settings: dict[str, Any]) -> None:
     """A product like any other: records while its worker tries to deliver."""
     member = Member(settings)
     begin()
-    member.record_all(member.name)
+    member.record_all()
     member.rest()
 
 
@@ -98,103 +94,10 @@ def threads(settings: dict[str, Any]) -> None:
                 member.call(product.preview, samples=True)
 
     begin()
-    _run(work, settings["threads"])
-    member.rest()
-
-
-def _run(work: Callable[[int], None], count: int) -> None:
-    """On so many threads; what one of them raises ends the process."""
-    with ThreadPoolExecutor(count) as pool:
-        list(pool.map(work, range(count)))
-
-
-def _child(work: Callable[[int], None], number: int) -> int:
-    """Fork; the child does ``work`` and ends at once, with 0 where that went well."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(60)
-            work(number)
-            status = 0
-        except Exception:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return pid
-
-
-def _joined(*pids: int) -> None:
-    for pid in pids:
-        _, status = os.waitpid(pid, 0)
-        assert status == 0, status
-
-
-def forks(settings: dict[str, Any]) -> None:
-    """A server: the parent's threads hold every lock now and then while its children are forked, record and close."""
-    member = Member(settings)
-    product, going = member.product, [True]
-
-    def record(number: int) -> None:
-        if number == 3:
-            _joined(*(_child(serve, child) for child in range(settings["children"])))
-            going.clear()
-        for n in range(10 * settings["records"]):
-            if not going:
-                return
-            member.record("%s.thread%d-%d" % (member.name, number, n), "text")
-            member.count("RENDER", 1)
-            product.status() if n % 5 == 0 else product.flush(0)
-
-    def serve(number: int) -> None:
-        member.record_all("%s.child%d" % (member.name, number), 4)
-        member.count("CHILD", number + 1)
-        member.end()
-
-    begin()
-    _run(record, 4)
-    member.rest()
-
-
-_member: Optional[Member] = None
-
-
-def _pooled(given: tuple[dict[str, Any], str]) -> None:
-    """What a process of ``multiprocessing`` does: with the parent's agent, or with one of its own."""
-    settings, name = given
-    global _member
-    if settings["own"] or _member is None:
-        _member = Member(settings)
-    _member.record_all(name)
-    _member.count("POOLED", 2)
-    assert _member.drain(), _member.product.status()
-    if settings["own"]:
-        _member.end()
-    else:
-        _member.log("complete")
-
-
-def multiprocess(settings: dict[str, Any]) -> None:
-    """``Process`` and ``Pool`` with one start method, on the parent's agent or on one of their own."""
-    global _member
-    context: Any = multiprocessing.get_context(settings["method"])
-    member = _member = Member(settings)
-    begin()
-    member.record_all(member.name)
-    # What the worker is loading while it forks, a child would wait for in vain.
-    member.drain()
-    tasks = [(settings, "%s.process%d" % (member.name, n)) for n in range(settings["pooled"])]
-    processes = [context.Process(target=_pooled, args=(task,)) for task in tasks]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0, process.exitcode
-    with context.Pool(settings["pooled"]) as pool:
-        tasks = [(settings, "%s.pool%d" % (member.name, n)) for n in range(2 * settings["pooled"])]
-        pool.map(_pooled, tasks, chunksize=1)
-        pool.close()
-        pool.join()
+    with ThreadPoolExecutor(
+        settings["threads"]
+    ) as pool:  # what one of them raises ends the process
+        list(pool.map(work, range(settings["threads"])))
     member.rest()
 
 
@@ -271,12 +174,4 @@ def vulture(settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        one,
-        threads,
-        forks,
-        multiprocess,
-        writer,
-        reaper,
-        vulture,
-    )
+    main(one, threads, writer, reaper, vulture)

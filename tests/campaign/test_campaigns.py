@@ -47,20 +47,14 @@ def test_histories_against_a_model(tmp_path: Path) -> None:
     assert "kill in a call" in row.note and "power cut" in row.note
 
 
-# Several seconds each, of what others below do too.
-IN_FULL = ("locks fail: EOPNOTSUPP", "multiprocessing: fork", "multiprocessing: forkserver")
-
-
 @pytest.mark.campaign
-@pytest.mark.parametrize("what", [what for what in crowd.CROWDS if what not in IN_FULL])
+@pytest.mark.parametrize("what", crowd.CROWDS)
 def test_a_crowd(tmp_path: Path, what: str) -> None:
     (row,) = short(crowd, tmp_path, seed=1, only=(what,))
     assert row.rounds == 1 and row.recorded == row.delivered
     if what == "deliverer killed":
-        assert (
-            row.total("processes killed") == crowd.SHORT.kills
-            and "until another went on" in row.told()
-        )
+        assert row.total("processes killed") == crowd.SHORT.kills
+        assert "until another went on" in row.told()
     if what.startswith("locks fail"):
         assert row.duplicated > 0
     if what == "reaper beside writers":
@@ -73,7 +67,7 @@ def test_bounds(tmp_path: Path) -> None:
     work.mkdir()
     rows = bounds.run(rounds=1, seed=3, progress=QUIET, work=work)
     assert not [row for row in rows if not row.ok]
-    assert len(rows) == 6 and sum(bool(row.recorded) for row in rows) == 5
+    assert len(rows) == 5 and sum(bool(row.recorded) for row in rows) == 4
 
 
 @pytest.mark.campaign
