@@ -171,6 +171,13 @@ def test_an_answer_of_another_hour_is_a_warning_about_the_clock(site: Site) -> N
     assert found.failed == []
 
 
+def test_a_clock_that_was_never_set(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as now:
+        now.setattr(time, "time", lambda: 86400.0)
+        found = doctor(site, "--no-network")
+    found.says("clock", "FAIL", "says 86400 s since 1970: it was never set", "set the clock")
+
+
 def test_a_clock_that_went_back_by_days(site: Site) -> None:
     site.server.fault("stale", "getkeymanager", age_s=-72 * HOURS)
     with pytest.MonkeyPatch.context() as patch:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support.agent import Desk, desk, endpoint, killed, pass_, work_until
 from support.collector import wait_until
-from support.spool import look
+from support.spool import Calls, look
 
 import agent
 from agent.clock import Clock
+from agent.spool import store
 
 HOUR_S = 3600.0
 
@@ -226,6 +227,28 @@ def test_counts_reach_a_full_disk_later(at: Desk) -> None:
             rests.append(product._counters.due_in_s() or 0)
         assert max(rests) > 20  # seconds, where 0.5 is what a working disk gets
         at.state_dir.unlink()
+        assert product.flush().pending == 0
+    assert at.sums() == {"RENDER": 3}
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_sum_that_the_disk_refused_is_written_once_it_can(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    """Also where its window is over meanwhile and memory takes no more."""
+    monkeypatch.setattr(store, "MEMORY_RECORDS", 0)
+    with at.agent(only="usage") as product:
+        assert product.track("FIRST")
+        product.count("RENDER", 3)
+        assert product._counters.open_windows()
+        at.clock.advance(2 * HOUR_S * over)
+        with monkeypatch.context() as now:
+            Calls(now).fail("write", 28)
+            assert not product._counters.keep()
+        at.clock.advance(60)
+        assert product._counters.due_in_s() == 0 and product._counters.keep()
+        killed(product)
+    with at.agent(only="usage") as product:
         assert product.flush().pending == 0
     assert at.sums() == {"RENDER": 3}
 
