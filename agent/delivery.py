@@ -260,7 +260,7 @@ class Delivery:
             return None
         now, limit_s = self._clock.time(), self._limit_s(ends_at)
         try:
-            request = lane.adapter.request(record.kind, record.body, event_id=record.id, now=now)
+            request = lane.adapter.request(record, now=now)
         except Exception as error:
             # A body that none of us wrote costs itself and no other record. Else a module could not be loaded.
             outcome = verdicts.REJECTED if isinstance(error, _ODD) else verdicts.OFFLINE
@@ -269,7 +269,7 @@ class Delivery:
 
     def _knows_origin(self, record: Record, lane: Lane, ends_at: float) -> bool:
         """Whether it is known whose usage it is; asked once in a pass, where a callable can be left behind."""
-        if record.kind != "aggregate" or record.body.get("domain") or record.body.get("ip_addr"):
+        if not record.stray:
             return True
         if lane.origin is None:
             ask: Callable[[], dict[str, str]] = lane.adapter.origin  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from .clock import monotonic
 from .errors import part
 from .lanes import CONSENT, ORIGIN
 from .spool import segment
+from .spool.record import Record
 from .values import Capture
 
 if TYPE_CHECKING:
@@ -107,30 +108,24 @@ def preview(agent: Agent, *, samples: bool) -> list[dict[str, Any]]:
         lane: Any = agent._delivery.lane_for(record)
         if lane is None or not agent._gate(record):
             continue
-        adapter, body = lane.adapter, record.body
-        if record.kind == "aggregate" and not (body.get("domain") or body.get("ip_addr")):
-            origin = adapter.origin(ask=False)
-            if not origin:
-                continue  # it waits, and is no next request
-            body = {**body, **origin}
-        requests.append(_request(agent, adapter, record.kind, body, record.id))
+        if record.stray and not lane.adapter.origin(ask=False):
+            continue  # it waits, and is no next request
+        requests.append(_request(agent, lane.adapter, record))
     return requests + (_samples(agent) if samples and agent._adapters else [])
 
 
-def _request(
-    agent: Agent, adapter: Adapter, kind: str, body: Any, id: str, sample: bool = False
-) -> dict[str, Any]:
-    request = adapter.request(kind, body, event_id=id, now=agent._clock.time(), mask=True)
+def _request(agent: Agent, adapter: Adapter, record: Record, sample: bool = False) -> Any:
+    request = adapter.request(record, now=agent._clock.time(), mask=True)
     host = request.url.split("/")[2]
     return {
         "endpoint": adapter.name,
-        "purpose": _PURPOSES[kind],
+        "purpose": _PURPOSES[record.kind],
         "method": request.method,
         "url": request.url,
         # The transport adds the first and the last, and the length of the body.
         "headers": {"Host": host, **request.headers, "Accept-Encoding": "identity"},
         "body": request.body.decode("utf-8", "replace"),
-        "event_ids": [id],
+        "event_ids": [record.id],
         "sample": sample,
     }
 
@@ -149,7 +144,10 @@ def _samples(agent: Agent) -> list[dict[str, Any]]:
             (reo, "usage", reo.track(capture, "EXPORT")),
             (reo, "aggregate", reo.aggregate("RENDER", 12, id, began_at, now)),
         ]
-    return [_request(agent, adapter, kind, body, id, True) for adapter, kind, body in found]
+    return [
+        _request(agent, adapter, Record(kind, adapter.name, id, now, body), sample=True)
+        for adapter, kind, body in found
+    ]
 
 
 def diagnostics(agent: Agent, *, network: bool) -> dict[str, Any]:

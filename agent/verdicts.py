@@ -46,7 +46,7 @@ class Adapter:
     """One configured endpoint: what it is told of a record, and what its answers mean. Stores and sends nothing.
 
     body = adapter.call_home(capture)                                   when it is recorded
-    request = adapter.request(kind, body, event_id=…, now=…)            when it is sent: the same bytes each time
+    request = adapter.request(record, now=…)                            when it is sent: the same bytes each time
     verdict = adapter.judge(response, now=…, monotonic=…, freshness=…)  for any answer at all
     """
 

@@ -23,6 +23,7 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     ``expected`` is a refusal of the made-up key as the server documents it, signed where keys are configured.
     """
     from ..client import _adapter
+    from ..spool.record import Record
     from ..transport import HttpTransport
     from ..values import Unreachable, Verdict
     from ..verdicts import OFFLINE, http_date
@@ -31,8 +32,8 @@ def probe(agent: Agent, adapter: Adapter) -> dict[str, Any]:
     endpoint = next(one for one in config.endpoints if one.name == adapter.name)
     asking = _adapter(endpoint, config)  # the deliverer's own belongs to its thread
     transport = HttpTransport(agent._environ, **vars(config))
-    kind = "usage" if adapter.usage else "licence"
-    request = asking.request(kind, {}, event_id="", now=clock.time(), mask=True)
+    nothing = Record("usage" if adapter.usage else "licence", adapter.name, "", clock.time(), {})
+    request = asking.request(nothing, now=clock.time(), mask=True)
     response, reason, stage = None, "", ""
     try:
         response = transport.send(request, timeout_s=config.request_timeout_s)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..config import Config, GetKeyManager
     from ..signatures.freshness import Freshness
     from ..signatures.keys import PublicKey
+    from ..spool.record import Record
 
 PATH = "/api/v1/send-telemetry-data"
 # The API key is invalid, inactive, lacks the capability, may not be used from this address; access is denied.
@@ -66,19 +67,17 @@ class GetKeyManagerAdapter(Adapter):
             "activation_identifier": source.activation_identifier,
         }
 
-    def request(
-        self, kind: str, body: dict[str, Any], *, event_id: str, now: float, mask: bool = False
-    ) -> Request:
+    def request(self, record: Record, *, now: float, mask: bool = False) -> Request:
         """The form, and the event id as Idempotency-Key: nothing in the form tells a retry from a new record."""
         from urllib.parse import quote, urlencode
 
-        fields = {"api_key": "", **body}
+        fields = {"api_key": "", **record.body}
         fields["api_key"] = "****" if mask else self._api_key
         if mask and fields.get("license_key"):
             fields["license_key"] = "****"
         # application/x-www-form-urlencoded as in WHATWG URL, 5.2, which differs from urlencode in these two.
         form = urlencode(fields, safe="*", errors="replace").replace("~", "%7E")
-        headers = {"Idempotency-Key": quote(event_id, safe="", errors="replace")}
+        headers = {"Idempotency-Key": quote(record.id, safe="", errors="replace")}
         return post(self.address + PATH, "application/x-www-form-urlencoded", form, **headers)
 
     def judge(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..config import Config, Reo
+    from ..spool.record import Record
 
 USAGE_PATH, AGGREGATE_PATH = "/api/product/usage", "/api/product/aggregateusage"
 # What a preview shows where a vendor's callable is asked for the domain.
@@ -87,16 +88,13 @@ class ReoAdapter(Adapter):
                 self._domain = None
         return _known(ip_addr=self._ip_addr, domain=self._domain)
 
-    def request(
-        self, kind: str, body: dict[str, Any], *, event_id: str, now: float, mask: bool = False
-    ) -> Request:
+    def request(self, record: Record, *, now: float, mask: bool = False) -> Request:
         """The JSON; only an aggregate's ``event_at`` depends on ``now``."""
-        path = USAGE_PATH
-        if kind == "aggregate":
-            path, body = AGGREGATE_PATH, {**body, "event_at": int(now)}
-            if not (body.get("domain") or body.get("ip_addr")):
-                later = {"domain": ASKED_LATER} if mask and callable(self._asked) else {}
-                body.update(self.origin(ask=False), **later)
+        path, body = USAGE_PATH, record.body
+        if record.kind == "aggregate":
+            later = {"domain": ASKED_LATER} if mask and callable(self._asked) else {}
+            origin = {**later, **self.origin(ask=False)} if record.stray else {}
+            path, body = AGGREGATE_PATH, {**body, **origin, "event_at": int(now)}
         headers = {"X-API-KEY": "****" if mask else self._api_key}
         return post(self.address + path, "application/json", dumps({"payload": body}), **headers)
 

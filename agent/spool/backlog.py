@@ -160,7 +160,7 @@ class Backlog:
         if not isinstance(record, Record) or record.key != stub.key:
             return None
         record.place = stub.place
-        record.body.update(self._book.states.get(stub.key, UNTRIED).origin or {})
+        record.body.update(self._origin(stub))
         return record
 
     def names_done(self, winners: dict[Key, Record]) -> list[str]:
@@ -184,7 +184,7 @@ class Backlog:
         names = [stub.endpoint for stub in pending]
         return {
             "pending": {name: names.count(name) for name in set(names)},
-            "strays": {stub.endpoint for stub in pending if self._is_stray(stub)},
+            "strays": {stub.endpoint for stub in pending if stub.stray and not self._origin(stub)},
             "dead": len(dead),
             "damaged": sum([reading.damaged for reading in readings]),
             "newer": sum([reading.newer for reading in readings]),
@@ -192,10 +192,9 @@ class Backlog:
             "oldest_at": min((stub.at for stub in pending), default=None),
         }
 
-    def _is_stray(self, stub: Record) -> bool:
-        """Whether nobody can say whose usage an aggregate is."""
-        known = {**stub.body, **(self._book.states.get(stub.key, UNTRIED).origin or {})}
-        return stub.kind == "aggregate" and not (known.get("domain") or known.get("ip_addr"))
+    def _origin(self, stub: Record) -> dict[str, Any]:
+        """What an aggregate was first sent with."""
+        return self._book.states.get(stub.key, UNTRIED).origin
 
     # -- what goes ----
 

@@ -54,6 +54,13 @@ class Record:
         reported = self.id.startswith(DROPPED) and count.isdecimal() and len(count) < 12
         return int(count) if reported else 1
 
+    @property
+    def stray(self) -> bool:
+        """Whether it does not say whose usage it is: an aggregate of which only an endpoint may know."""
+        return self.kind == "aggregate" and not (
+            self.body.get("domain") or self.body.get("ip_addr")
+        )
+
     def stub(self, place: tuple[str, int, int]) -> Record:
         """A copy to keep in memory by thousands: where it stands, and of the body only what decides something."""
         body = {name: self.body[name] for name in _KNOWN if self.body.get(name)}

@@ -11,6 +11,7 @@ from support.endpoints import API_KEY, LICENSE_KEY, NOW, SOURCE, getkeymanager, 
 
 from agent import __version__, lines
 from agent.errors import ConfigError
+from agent.spool.record import Record
 from agent.values import Capture
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -54,7 +55,11 @@ def made(name: str, **options: Any) -> Any:
     adapter: Any = getkeymanager() if kind == "licence" else reo(**changes)
     kept = lines.dumps(capture(adapter))
     assert API_KEY not in kept, "nor on disk"
-    return adapter.request(kind, lines.loads(kept), event_id=SOURCE.event_id, now=NOW, **options)
+    return asked(adapter, kind, lines.loads(kept), SOURCE.event_id, **options)
+
+
+def asked(adapter: Any, kind: str, body: Any, id: str = "1", now: float = NOW, **mask: bool) -> Any:
+    return adapter.request(Record(kind, adapter.name, id, NOW, body), now=now, **mask)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -82,7 +87,7 @@ def test_a_licence_record_carries_every_field_of_the_table(name: str) -> None:
 
 def test_a_licence_record_names_itself_so_that_a_retry_is_no_second_one() -> None:
     for event_id, sent in (("a1", "a1"), ("a\r\nX: \u00e9", "a%0D%0AX%3A%20%C3%A9")):
-        request = getkeymanager().request("licence", {}, event_id=event_id, now=NOW)
+        request = asked(getkeymanager(), "licence", {}, event_id)
         assert request.headers["Idempotency-Key"] == sent
 
 
@@ -90,13 +95,12 @@ def test_what_an_endpoint_says_of_itself_is_in_its_records() -> None:
     adapter = getkeymanager(base_url="https://acme.example/licences/", data_group="g")
     assert adapter.call_home(SOURCE)["data_group"] == "g"
     assert getkeymanager(product_id="7").call_home(SOURCE)["product_id"] == "7"
-    request = adapter.request("licence", {}, event_id="1", now=NOW)
+    request = asked(adapter, "licence", {})
     assert request.url == "https://acme.example/licences/api/v1/send-telemetry-data"
 
 
 def payload_of(adapter: Any, kind: str, body: Any, now: float = NOW, mask: bool = False) -> Any:
-    request = adapter.request(kind, body, event_id="1", now=now, mask=mask)
-    return json.loads(request.body)["payload"]
+    return json.loads(asked(adapter, kind, body, now=now, mask=mask).body)["payload"]
 
 
 def test_a_single_event_tells_when_it_occurred_and_an_aggregated_one_when_it_was_sent() -> None:
@@ -195,7 +199,7 @@ names = st.sampled_from(["api_key", "license_key", "data_type", "meta", "domain"
 def test_any_record_makes_a_request(usage: bool, body: Any, event_id: str, mask: bool) -> None:
     for kind in ("usage", "aggregate") if usage else ("licence",):
         adapter: Any = reo() if usage else getkeymanager()
-        request = adapter.request(kind, body, event_id=event_id, now=NOW, mask=mask)
+        request = asked(adapter, kind, body, event_id, mask=mask)
         assert request.method == "POST" and API_KEY not in request.url + repr(request)
         assert all(text.isascii() and text.isprintable() for text in request.headers.values())
         assert (API_KEY in printed(request)) is not mask

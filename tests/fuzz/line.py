@@ -145,9 +145,8 @@ class Line(Lined):
         promise(isinstance(again, Record), "not read back: %r" % line)
         promise(repr(again.to_json()) == repr(record.to_json()), "read back otherwise: %r" % line)
         adapter: Any = self._usage if record.usage else self._licence
-        given = (record.kind, record.body)
         for mask in (False, True):
-            request = adapter.request(*given, event_id=record.id, now=sealing.NOW, mask=mask)
+            request = adapter.request(record, now=sealing.NOW, mask=mask)
             promise(type(request.body) is bytes and request.body.isascii(), "a body to send")
         promise(API_KEY.encode() not in request.body, "the API key in a preview")
 

@@ -126,8 +126,8 @@ class Endpoint:
 
     floor_cause = cause
 
-    def request(self, kind: str, body: Any, *, event_id: str, now: float) -> Request:
-        text = json.dumps([self.name, event_id, kind, body])
+    def request(self, record: Record, *, now: float) -> Request:
+        text = json.dumps([self.name, record.id, record.kind, record.body])
         return Request("POST", "http://127.0.0.1/" + self.name, {}, text.encode())
 
     def judge(
