@@ -18,14 +18,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("same-every-time")
 
 # What would change where state lies, which proxy or CA is used, or whether usage is recorded.
-FOREIGN = (
-    "_PROXY",
-    "DO_NOT_TRACK",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "XDG_STATE_HOME",
-    "XDG_DATA_HOME",
-)
+FOREIGN = "_PROXY DO_NOT_TRACK SSL_CERT_FILE SSL_CERT_DIR XDG_STATE_HOME XDG_DATA_HOME".split()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,13 +27,11 @@ def nobodys_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.upper().endswith(FOREIGN):
+            if name.upper().endswith(tuple(FOREIGN)):
                 patch.delenv(name)
         for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
             patch.setenv(name, str(home))
-        patch.setenv(
-            "LANGUAGE", "C"
-        )  # argparse looks for each word of each parser on the disk elsewhere
+        patch.setenv("LANGUAGE", "C")  # elsewhere argparse looks for each word on the disk
         yield home
 
 

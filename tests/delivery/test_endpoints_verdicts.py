@@ -13,10 +13,10 @@ from support.endpoints import (
     getkeymanager,
     receipt,
     reo,
-    response,
     signed_body,
     unsigned,
 )
+from support.scripted import response
 
 from agent.signatures.freshness import Freshness
 from agent.values import Response, Verdict

@@ -2,12 +2,12 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 from support.identity import CONTEXT, DERIVED, MACHINE, NAMES, OTHER_MACHINE, bare, machine
+from support.systems import posix
 
 from agent import identity as identities, lines
 from agent.identity import Identity, System, context, derive, explain, resolve
@@ -15,7 +15,6 @@ from agent.spool import segment
 
 STORED = "5" * 16 + "a" * 16
 TAG_OF_ELSEWHERE = "0123456789abcdef"
-posix = pytest.mark.skipif(sys.platform == "win32", reason="links, FIFOs, owners")
 root = pytest.mark.skipif(
     getattr(os, "geteuid", bool)() != 0 or os.name == "nt", reason="needs root"
 )

@@ -17,6 +17,7 @@ from support.faults import interrupted_at
 from support.product import FORKS, quiet
 from support.requests import post
 from support.sockets import Server, silent
+from support.systems import posix
 
 import agent
 from agent import clock
@@ -125,8 +126,6 @@ def test_ctrl_c_at_any_call_leaves_no_lock_taken(at: Desk, what: str) -> None:
 
 
 # -- what is broken off, taken away or forked in an unlucky moment -----------------------------------
-
-posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 C_FORK = """
 import ctypes

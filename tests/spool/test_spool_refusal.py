@@ -1,12 +1,11 @@
 """Consent by the size of one file: refusals against everything at once, and epochs that are lost or planted."""
 
 import os
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.faults import interrupted_at
 from support.spool import (
     Calls,
     begin,
@@ -46,19 +45,9 @@ def capture(target: Spool, id: str, epoch: int = 0) -> None:
 
 def begun_twice(mark: Consent, number: int) -> list[int]:
     """What ``ensure`` gives, and to a signal handler at the so manieth line of it; then what stands there."""
-    left, given = [number], []
-
-    def trace(frame: Any, event: str, arg: Any) -> Any:
-        ours = frame.f_code.co_filename.endswith(("record.py", "files.py"))
-        left[0] -= ours and event == "line"
-        if left[0] == 0:
-            sys.settrace(None)
-            given.append(mark.ensure())
-        return trace
-
-    sys.settrace(trace)
-    given.append(mark.ensure())
-    sys.settrace(None)
+    given: list[int] = []
+    with interrupted_at(number, lambda: given.append(mark.ensure())):
+        given.append(mark.ensure())
     return [*given, mark.current()]
 
 

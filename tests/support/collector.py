@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from support.agent import ROOT, until
 
-from agent.collector import Collector
-
 LICENCE = "/api/v1/send-telemetry-data"
 USAGE = "/api/product/usage"
 AGGREGATE = "/api/product/aggregateusage"
@@ -66,7 +64,7 @@ def aggregate_payload(**changes: Any) -> dict[str, Any]:
 
 
 def ask(
-    collector: Collector,
+    collector: Any,
     method: str,
     path: str,
     body: bytes | str | None = None,
@@ -80,37 +78,37 @@ def ask(
         return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
 
-def post_licence(collector: Collector, **changes: Optional[str]) -> Reply:
+def post_licence(collector: Any, **changes: Optional[str]) -> Reply:
     return ask(collector, "POST", LICENCE, urlencode(licence_form(**changes)), FORM_TYPE)
 
 
-def post_usage(collector: Collector, **changes: Any) -> Reply:
+def post_usage(collector: Any, **changes: Any) -> Reply:
     body = json.dumps({"payload": usage_payload(**changes)})
     return ask(collector, "POST", USAGE, body, REO_HEADERS)
 
 
-def post_aggregate(collector: Collector, **changes: Any) -> Reply:
+def post_aggregate(collector: Any, **changes: Any) -> Reply:
     body = json.dumps({"payload": aggregate_payload(**changes)})
     return ask(collector, "POST", AGGREGATE, body, REO_HEADERS)
 
 
-def post(collector: Collector, endpoint: str) -> Reply:
+def post(collector: Any, endpoint: str) -> Reply:
     """A request to ``endpoint`` in which everything is right."""
     if endpoint == "getkeymanager":
         return post_licence(collector)
     return post_usage(collector) if endpoint == "reo-usage" else post_aggregate(collector)
 
 
-def set_fault(collector: Collector, **asked: Any) -> Reply:
+def set_fault(collector: Any, **asked: Any) -> Reply:
     return control(collector, json.dumps(asked))
 
 
-def control(collector: Collector, body: str) -> Reply:
+def control(collector: Any, body: str) -> Reply:
     return ask(collector, "POST", "/_collector/fault", body, {"Content-Type": "application/json"})
 
 
 @contextlib.contextmanager
-def raw_request(collector: Collector, path: str = LICENCE) -> Iterator[socket.socket]:
+def raw_request(collector: Any, path: str = LICENCE) -> Iterator[socket.socket]:
     """A socket on which a complete, right request was sent and nothing read."""
     if path == LICENCE:
         body, headers = urlencode(licence_form()).encode(), FORM_TYPE

@@ -1,6 +1,5 @@
 """Configured endpoints and answers signed on demand, for the tests of the wire protocols."""
 
-import json
 from typing import Any, Optional
 
 from support.signatures import RSA_2048, RSA_3072, RSA_4096, envelope
@@ -9,7 +8,7 @@ from agent.config import Config, GetKeyManager, Reo
 from agent.endpoints.getkeymanager import GetKeyManagerAdapter
 from agent.endpoints.reo import ReoAdapter
 from agent.signatures.keys import PublicKey
-from agent.values import Capture, Response
+from agent.values import Capture
 
 NOW = 1_708_999_200.5
 API_KEY = "canary-api-key-7f3a"
@@ -70,9 +69,3 @@ def receipt(code: int, *, errors: Any = (), timestamp: Optional[int] = None) -> 
         "errors": errors or [],
         "timestamp": int(NOW) if timestamp is None else timestamp,
     }
-
-
-def response(status: int = 200, body: Any = b"", complete: bool = True, **headers: str) -> Response:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(status, named, data, complete)

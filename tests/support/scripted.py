@@ -10,9 +10,10 @@ from agent.values import Response, Unreachable
 Answer = Union[Response, Unreachable]
 
 
-def response(status: int, body: Any = b"", **headers: str) -> Response:
+def response(status: int = 200, body: Any = b"", complete: bool = True, **headers: str) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Response(status, headers, data)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status, named, data, complete)
 
 
 # In the servers' own words, where nothing is signed.

@@ -6,20 +6,19 @@ Upper bounds are a multiple of what was asked for: a machine under load must not
 import os
 import socket
 import ssl
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from operator import le
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 from support.agent import run_python
 from support.collector import wait_until
+from support.faults import interrupted_at
 from support.requests import closed_port, post, refused
 from support.sockets import Authority, Behaviour, Server, answers, drips, floods, names, ok, silent
 
@@ -403,33 +402,9 @@ def test_interrupts_at_any_moment_leave_a_transport_that_works(transport: HttpTr
         assert transport.send(post(server.port), timeout_s=FOREVER_S).body == b"yes"
 
 
-def broken_off(call: Callable[[], object], at: int) -> bool:
-    """``call()`` with a Ctrl-C at the ``at``-th line of the transport; False where there are fewer."""
-    left = at
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        nonlocal left
-        if frame.f_globals["__name__"] != HttpTransport.__module__:
-            return None
-        left -= 1
-        if left < 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
-    return left < 0
-
-
 def try_every_line(what: str) -> None:
     with Server(answers(ok(b"yes"))) as server:
-        for at in range(1000):
+        for at in range(1, 1000):
             transport = HttpTransport(environ={})
 
             def send(transport: HttpTransport = transport) -> None:
@@ -437,11 +412,12 @@ def try_every_line(what: str) -> None:
 
             if what != "first":
                 send()
-            more = broken_off(getattr(transport, what, send), at)
+            with suppress(KeyboardInterrupt), interrupted_at(at, KeyboardInterrupt) as lines:
+                getattr(transport, what, send)()
             if what != "close":
                 send()
             transport.close()
-            if not more:
+            if lines[0] < at:
                 break
     assert at > 5 and not inside
 
