@@ -6,15 +6,13 @@ stands between two line ends in a file that is named as a segment; what the book
 """
 
 import json
-import os
 import random
 import re
 import shutil
-import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 from support.agent import FakeClock, config, snapshot
 from support.scripted import Network
@@ -24,22 +22,11 @@ import agent
 from agent.values import Verdict
 
 SEGMENT = re.compile(r"([luc])-([0-9a-f]{12})-([0-9a-f]{16})\.seg")
-BOOK, CONSENT, LOCK = "agent.book", "agent.consent", "agent.lock"
+BOOK, CONSENT = "agent.book", "agent.consent"
 BLOCK = 4096
-HUGE = 300 << 20
 
 Key = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Odd:
-    """What stands in the place of a file: ``kind`` and, for some, the ``content`` that was there."""
-
-    kind: str
-    content: bytes = b""
-
-
-State = dict[str, Union[bytes, Odd]]
+State = dict[str, bytes]
 
 
 # --- the spool ------------------------------------------------------------------------------------
@@ -143,11 +130,9 @@ class Expected:
     usage: bool = True  # whether consent still stands
 
 
-def _lines(data: Union[bytes, Odd, None]) -> list[bytes]:
-    """What stands between two line ends. A file of 300 MB is one that was made longer."""
-    if isinstance(data, Odd):
-        data = data.content if data.kind in ("huge", "grown", "unreadable") else None
-    found = [line.rstrip(b"\r") for line in (data or b"").split(b"\n")[:-1]]
+def _lines(data: bytes) -> list[bytes]:
+    """What stands between two line ends."""
+    found = [line.rstrip(b"\r") for line in data.split(b"\n")[:-1]]
     return [line for line in found if line]
 
 
@@ -176,9 +161,8 @@ class Oracle:
     def expect(self, state: State) -> Expected:
         """What may be asked of the product with these files."""
         found = Expected()
-        told = set(_lines(state.get(BOOK)))
-        consent = state.get(CONSENT)
-        found.usage = isinstance(consent, bytes) and len(consent) == len(self.files[CONSENT])
+        told = set(_lines(state.get(BOOK, b"")))
+        found.usage = len(state.get(CONSENT, b"")) == len(self.files[CONSENT])
         alive: dict[Key, dict[bytes, Any]] = {}
         for name in of(state, SEGMENT):
             for line in _lines(state[name]):
@@ -222,53 +206,12 @@ def _bare(value: dict[str, Any]) -> dict[str, Any]:
 
 def lay(place: Path, state: State) -> None:
     """Make ``place`` hold these files and nothing else."""
-    aside = place.with_name("aside")
-    for one in (place, aside):
-        shutil.rmtree(one, ignore_errors=True)
-        one.mkdir(mode=0o700, parents=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700, parents=True)
     for name, data in state.items():
-        path = str(place / name)
-        if not isinstance(data, Odd):
-            _write(path, data)
-        elif data.kind in ("directory", "full directory"):
-            os.mkdir(path)
-            if data.kind == "full directory":
-                _write(os.path.join(path, "content"), b"somebody's")
-        elif data.kind == "fifo":
-            os.mkfifo(path)
-        elif data.kind == "socket":
-            _bind(path)
-        elif data.kind == "unreadable":
-            _write(path, data.content)
-            os.chmod(path, 0)
-        elif data.kind == "moved":
-            _write(str(aside / name), data.content)
-            os.symlink(str(aside / name), path)
-        elif data.kind in ("huge", "grown"):
-            _write(path, data.content)
-            os.truncate(path, HUGE)
-        else:
-            os.symlink(data.kind, path)
-
-
-def _bind(path: str) -> None:
-    """Addresses are short: bound in the directory itself."""
-    with socket.socket(socket.AF_UNIX) as bound:
-        here = os.open(".", os.O_RDONLY)
-        try:
-            os.chdir(os.path.dirname(path))
-            bound.bind(os.path.basename(path))
-        finally:
-            os.fchdir(here)
-            os.close(here)
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
+        path = place / name
+        path.write_bytes(data)
+        path.chmod(0o600)
 
 
 # --- treatments -----------------------------------------------------------------------------------
@@ -407,22 +350,6 @@ def lines(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     return {**files, name: b"".join(found)}
 
 
-# The last of the links leads to a neighbour, or to itself.
-ODDITIES = "directory|full directory|fifo|socket|moved|/nowhere/at/all|/dev/zero|agent.book"
-if hasattr(os, "geteuid") and os.geteuid() != 0:
-    ODDITIES += "|unreadable"
-
-
-def odd(files: dict[str, bytes], rng: random.Random, n: int) -> State:
-    """Something else in the place of one file, or of several."""
-    state: State = dict(files)
-    kinds = ODDITIES.split("|")
-    for _ in range(rng.choice((1, 1, 1, 3))):
-        name = any_file(files, rng)
-        state[name] = Odd(kinds[n % len(kinds)], files[name])
-    return state
-
-
 def tools(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     """What editors, transfers and power cuts add."""
     name = any_file(files, rng)
@@ -439,11 +366,3 @@ def tools(files: dict[str, bytes], rng: random.Random, n: int) -> State:
     if n % 12 == 0:
         return {name: data.replace(b"\n", b"\r\n") for name, data in files.items()}
     return {**files, name: changed}
-
-
-def huge(files: dict[str, bytes], rng: random.Random, n: int) -> State:
-    """A sparse file of 300 MB in the place of one, or one that was made so long."""
-    names = [rng.choice(of(files, SEGMENT)), rng.choice(of(files, SEGMENT)), BOOK, CONSENT, LOCK]
-    name = names[n % len(names)]
-    kept = files.get(name, b"") if n % 4 else b""
-    return {**files, name: Odd("grown" if kept else "huge", kept)}

@@ -30,7 +30,7 @@ from support.systems import posix
 from agent import files, lines
 from agent.spool import book as books
 from agent.spool.segment import Reading
-from agent.spool.store import DISK, Spool
+from agent.spool.store import Spool
 
 # A line that is never removed, and so is its segment.
 NEWER = lines.encode({"v": 9, "k": "licence"})
@@ -401,15 +401,19 @@ def test_an_attempt_that_was_left_open_at_a_record_that_is_gone_slows_no_later_s
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs files with holes")
-def test_a_file_of_any_size_in_a_segments_place_holds_up_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["segment", "agent.book", "agent.consent", "agent.lock"])
+def test_a_file_of_any_size_in_the_place_of_ours_holds_up_nobody(place: Path, what: str) -> None:
     """20 GB, as a damaged disk may say, were read for 100 s on the thread that recorded."""
-    target = spool(tmp_path / "state")
-    assert target.record(licence("one"), sync=True) == DISK
-    planted = tmp_path / "state" / "l-000000000001-0000000000000001.seg"
+    target = spool(place)
+    keep(target, "one")
+    target.book.note("lane", "tag", failures=1)
+    planted = place / (what if what != "segment" else "l-000000000001-0000000000000001.seg")
     planted.touch(0o600)
-    os.truncate(planted, 20 << 30)
+    os.truncate(planted, 20 << 30)  # whatever was in it stands before the hole
     reading = Reading(str(planted))
     reading.refresh()
     assert reading.cursor < 1 << 28
-    assert target.record(licence("two"), sync=True) == DISK
-    assert waiting(tmp_path / "state") == ["one", "two"]
+    keep(target, "two")
+    assert waiting(place) == ["one", "two"]
+    target.seal()
+    assert sorted(deliver(spool(place))) == ["one", "two"] and deliver(spool(place)) == []
