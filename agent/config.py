@@ -298,7 +298,7 @@ def _ends_before(own: str, base_url: str) -> None:
     """The address as an API's documents show it is the likeliest paste; its ``own`` path is added to this one."""
     before, found, _ = (base_url + "/").partition(own + "/")
     if found:
-        raise ConfigError("base_url: %s is added to it, allowed is %s" % (own, before), "base_url")
+        raise ConfigError("base_url: leave out %s, allowed is %s" % (own, before), "base_url")
 
 
 class Config(Settings):

@@ -39,8 +39,6 @@ EARLIEST_AT = 1_735_689_600.0
 AGREED_S = 24 * 3600.0
 # How long a refusal of consent waits for a request that is being broken off, and a pass for a product's ``domain``.
 CALL_OFF_S, ORIGIN_S = 0.2, 3.0
-# What the encoding of odd values raises, and no import.
-_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 FOREVER = float("inf")
 
 
@@ -262,9 +260,8 @@ class Delivery:
         try:
             request = lane.adapter.request(record, now=now)
         except Exception as error:
-            # A body that none of us wrote costs itself and no other record. Else a module could not be loaded.
-            outcome = verdicts.REJECTED if isinstance(error, _ODD) else verdicts.OFFLINE
-            return Verdict(outcome, reason="cannot be encoded: " + type(error).__name__)
+            # A body that none of us wrote: others show whether it is to blame, or a file of ours that an update broke.
+            return Verdict(verdicts.REFUSED, reason="cannot be encoded: " + type(error).__name__)
         return self._send(record, lane, request, limit_s) if limit_s > 0 else None
 
     def _knows_origin(self, record: Record, lane: Lane, ends_at: float) -> bool:
@@ -327,7 +324,7 @@ class Delivery:
         if outcome in verdicts.SETTLED:
             lane.prove(now)
         elif verdict.outcome != verdicts.REJECTED:
-            lane.settle(outcome, verdict, now)
+            lane.wait_for(outcome, verdict, now)
         for name in {outcome, verdict.outcome}:
             self.totals[name] = self.totals.get(name, 0) + 1
         patient = outcome in (verdicts.HELD, verdicts.THROTTLED)

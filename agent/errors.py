@@ -126,11 +126,11 @@ def debug(text: str, *args: object) -> None:
         # ``shutdown`` comes last in it: another thread may be loading the rest.
         logger = logging.getLogger(__package__) if hasattr(logging, "shutdown") else None
         if logger is not None and logger.isEnabledFor(10):
-            logger.debug("%s", ascii(text % args)[1:500])
+            logger.debug("%s", ascii(text % args)[1:-1][:500])
         elif os.environ.get("AGENT_DEBUG", "") not in ("", "0"):
             from time import strftime
 
-            told = strftime("%H:%M:%S"), __package__, os.getpid(), ascii(text % args)[1:500]
+            told = strftime("%H:%M:%S"), __package__, os.getpid(), ascii(text % args)[1:-1][:500]
             stream: Any = sys.stderr  # None in a program without a console
             # Not through its buffer: an exit that finds a background thread holding its lock aborts.
             os.write(stream.fileno(), ("%s %s[%d] %s\n" % told).encode())

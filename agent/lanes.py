@@ -56,8 +56,8 @@ class Lane:
         self.wait = self.reason = ""
         # When the wait began and how long it is; when an answer last settled a record.
         self.set_at = self.delay_s = self.proven_at = 0.0
-        # Of this pass: it settled a record; whose usage sums are, once asked.
-        self.proved = False
+        # Of this pass: it settled a record; it skips a wait; whose usage sums are, once asked.
+        self.proved = self.early = False
         self.origin: dict[str, str] | None = None
 
     def remaining_s(self, now: float) -> float:
@@ -69,7 +69,8 @@ class Lane:
     def begin(self, now: float, skip: Collection[str]) -> None:
         """A pass begins: a wait that is over, or of a kind to skip, is none."""
         self.proved, self.origin = False, None
-        if self.wait in skip or not self.remaining_s(now):
+        self.early = self.wait in skip and self.remaining_s(now) > 0
+        if self.early or not self.remaining_s(now):
             self.wait = ""
 
     def prove(self, now: float) -> None:
@@ -91,21 +92,21 @@ class Lane:
         if self.broken >= BROKEN_AT:
             self.back_off(now, "the product ended %d times before an answer came" % self.broken)
 
-    def settle(self, outcome: str, verdict: Verdict, now: float) -> None:
+    def wait_for(self, outcome: str, verdict: Verdict, now: float) -> None:
         """Wait as an answer that settled nothing says."""
         self.broken, self.set_at, self.reason = 0, now, verdict.reason
         if outcome == verdicts.HELD:
             most_s = HELD_PROVEN_MAX_S if self.proven_at else HELD_MAX_S
             self.wait, self.delay_s = HELD, min(most_s, HELD_BASE_S * 2.0 ** min(self.holds, 10))
-            self.holds += 1
+            self.holds += not self.early
         elif outcome == verdicts.THROTTLED:
             self.wait, self.delay_s = PAUSE, min(HELD_MAX_S, verdict.retry_after_s)
         else:
             self.back_off(now, "%s: %s" % (outcome, verdict.reason))
 
     def back_off(self, now: float, reason: str) -> None:
-        """Wait longer after each failure."""
-        self.failures += 1
+        """Wait longer after each failure, but for one that somebody asked for before its time."""
+        self.failures = max(1, self.failures + (not self.early))
         chance = int.from_bytes(os.urandom(6), "big") / 2.0**48  # in [0, 1)
         bound_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(self.failures, 20))
         self.wait, self.set_at, self.reason = BACKOFF, now, reason

@@ -448,9 +448,12 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
     context.hostname_checks_common_name = False  # RFC 9525, 2: a common name is no host name
     if not path:
         store = "the system's store"
-        context.load_default_certs()
+        named = os.environ.get("SSL_CERT_FILE", "")  # OpenSSL reads it, a pipe without end
+        loads = not named or os.path.isfile(named)
+        if loads:
+            context.load_default_certs()
         # Of a directory there OpenSSL reads what it needs when it verifies.
-        capath = ssl.get_default_verify_paths().capath
+        capath = loads and ssl.get_default_verify_paths().capath
         if tells and not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
             bundles = [path for path in _BUNDLES.split() if os.path.isfile("/etc/" + path)]
             path = store = "/etc/" + bundles[0] if bundles else __import__("certifi").where()

@@ -141,12 +141,16 @@ def find_proxy(url: str, given: Any) -> tuple[str, str, str]:
         if found and (by_environment if names else rules.proxy_bypass(place)):
             found = ""
     if found in (None, "", "direct"):
-        return "", "", source
-    at = urlsplit(found if "://" in found else "http://" + found)
-    who, _, place = at.netloc.rpartition("@")
+        return "", "", ""
+    try:  # brackets without an end raise, and a port that is none
+        at = urlsplit(found if "://" in found else "http://" + found)
+        fits = at.hostname and at.port != 0 and at.scheme[:5] in ("http", "https", "socks")
+    except ValueError:
+        fits = False
     # Behind the host it is that of a password with a bare "/", "?" or "#": the start would pass for a host.
-    if not place or "@" in at.path + at.query + at.fragment:
+    if not fits or "@" in at.path + at.query + at.fragment:
         raise Unreachable(source + " names no proxy")
+    who, _, place = at.netloc.rpartition("@")
     # Desktops write "socks" and mean that the proxy looks names up.
     scheme = "socks5h" if at.scheme == "socks" else at.scheme
     return "%s://%s" % (scheme, place), unquote(who) or given.proxy_auth or "", source

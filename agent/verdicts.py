@@ -35,7 +35,7 @@ HELD_STATUSES = frozenset((401, 402, 403, 404, 405, 410, 451))
 REFUSED_STATUSES = frozenset((400, 413, 415, 422))
 # In a server's own words: about the key, whatever the status.
 _OF_THE_KEY = "authenticat authori api_key api-key apikey credential permis denied forbid".split()
-TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX = 200, 32, 8
+TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX, ERRORS_MAX_CHARS = 200, 32, 8, 4000
 NOT_REPEATED = "(the server repeats a secret)"
 FOREIGN, WRONG_ADDRESS = "not an answer of this server", "wrong address, check base_url"
 # What a server is told by start-up alone, where there is no other data.
@@ -162,15 +162,23 @@ def brief(value: Any, secrets: Secrets = ()) -> str:
     """One printable line of at most 200 characters of a server's text, which must repeat no secret; else ""."""
     if type(value) is not str:
         return ""
-    if any(secret and secret.lower() in value.lower() for secret in secrets):
+    from urllib.parse import unquote_plus  # as it stood in the request's body
+
+    said = value.lower() + "\n" + unquote_plus(value).lower()
+    if any(secret and secret.lower() in said for secret in secrets):
         return NOT_REPEATED
     text = "".join(char if char.isprintable() else " " for char in value[: TEXT_MAX_CHARS + 1])
     return text if len(text) <= TEXT_MAX_CHARS else text[: TEXT_MAX_CHARS - 1] + "…"
 
 
 def bounded_errors(errors: Any, secrets: Secrets) -> dict[str, list[str]]:
-    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters."""
+    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters, and 4,000 in all."""
     from .signatures.envelope import by_field
 
-    found = [(brief(name, secrets), texts) for name, texts in by_field(errors).items()]
-    return {n: [brief(t, secrets) for t in texts[:MESSAGES_MAX]] for n, texts in found[:FIELDS_MAX]}
+    bounded, left = {}, ERRORS_MAX_CHARS
+    for name, texts in list(by_field(errors).items())[:FIELDS_MAX]:
+        name, texts = brief(name, secrets), [brief(text, secrets) for text in texts[:MESSAGES_MAX]]
+        left -= len(name) + sum(map(len, texts))
+        if left >= 0:
+            bounded[name] = texts
+    return bounded

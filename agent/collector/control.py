@@ -22,15 +22,31 @@ _FAULT_FIELDS = frozenset(
 )
 
 
-def refusal(desk: Desk, method: str, headers: Message) -> Optional[Answer]:
-    """What a caller that may be a web page is told; None for all others."""
-    hosts = ["%s:%d" % (name, desk.port) for name in ("127.0.0.1", "localhost")]
-    origins = headers.get_all("Origin", [])
+def hosts(desk: Desk) -> list[str]:
+    """How a caller on this machine may name the collector."""
+    return ["%s:%d" % (name, desk.port) for name in ("127.0.0.1", "localhost")]
+
+
+def foreign(desk: Desk) -> Answer:
+    """What is told to whom this is not for."""
+    return json_answer(403, {"error": "this is for programs of this machine, at " + hosts(desk)[0]})
+
+
+def is_of_a_page(desk: Desk, headers: Message) -> bool:
+    """Whether a web page of somebody else asks."""
+    ours = ["http://" + host for host in hosts(desk)]
     sites = headers.get_all("Sec-Fetch-Site", [])
-    ours = [name.lower() for name in headers.get_all("Host", [])] in [[host] for host in hosts]
-    ours = ours and all(origin in ["http://" + host for host in hosts] for origin in origins)
-    if not ours or not all(site in ("same-origin", "none") for site in sites):
-        return json_answer(403, {"error": "this is for programs of this machine, at " + hosts[0]})
+    return not (
+        all(origin in ours for origin in headers.get_all("Origin", []))
+        and all(site in ("same-origin", "none") for site in sites)
+    )
+
+
+def refusal(desk: Desk, method: str, headers: Message) -> Optional[Answer]:
+    """What a caller that knows us by another name is told, or sends what any page may; None for all others."""
+    names = [name.lower() for name in headers.get_all("Host", [])]
+    if names not in [[host] for host in hosts(desk)]:
+        return foreign(desk)
     if method == "POST" and headers.get_content_type() != "application/json":
         return json_answer(415, {"error": "send it with Content-Type: application/json"})
     return None

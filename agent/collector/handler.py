@@ -50,7 +50,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Any request; the base class looks for one method per verb."""
         path = self.path.partition("?")[0]
-        if path.startswith(control.PREFIX):
+        if control.is_of_a_page(self.desk, self.headers):
+            self._reject(control.foreign(self.desk))
+        elif path.startswith(control.PREFIX):
             self._control(path)
         else:
             self._protocol(path)

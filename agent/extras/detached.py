@@ -114,7 +114,8 @@ class Detached:
             close_fds=True,
             # Else PyInstaller takes a one-file program that starts itself for a part of itself, and shares its files.
             env={**os.environ, "PYINSTALLER_RESET_ENVIRONMENT": "1"},
-            cwd=os.path.dirname(os.path.abspath(self._command[0])) or None,
+            # Never the host's: what lies beside a document is nothing to find there.
+            cwd=os.path.dirname(self._command[0]) or self._spool.directory,
             **options(os.name),
         )
         assert process.stdin is not None
@@ -184,7 +185,8 @@ def interpreter() -> list[str]:
     """The command that runs this file; nothing where it is none, or this program no interpreter beyond doubt."""
     name = os.path.basename(sys.executable or "").lower()
     frozen = getattr(sys, "frozen", False) or "__compiled__" in globals()
-    known = name.startswith(("python", "pypy")) and os.access(sys.executable, os.X_OK)
+    stem = name.removesuffix(".exe").rstrip("0123456789.wtd_")  # and no product called so
+    known = stem in ("python", "pypy") and os.access(sys.executable, os.X_OK)
     if frozen or not known or not os.path.isfile(__file__):
         return []
     return [sys.executable, "-I", os.path.abspath(__file__)]

@@ -15,7 +15,9 @@ from .. import TYPE_CHECKING, files, lines
 from ..errors import EventError
 from ..looking import claimed
 from ..spool import record as records
+from ..spool.book import UNTRIED
 from ..spool.store import DISK
+from ..verdicts import SETTLED
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterator
@@ -53,17 +55,25 @@ def import_(agent: Agent, path: Any) -> int:
     source, spool = _path(path), agent._spool
     if spool.directory is None:
         raise OSError("there is no state directory to import into")
+    most, size = agent._config.max_bytes, os.stat(source).st_size
+    if size > most:
+        raise EventError("path: %d bytes, and the quota is %d" % (size, most), "path")
     header = _check(source)
     with claimed(agent):
         if spool.book.fact("import", header["id"]):
             return 0
-        fits = _takes(agent, ours=header.get("from") == spool.book.fact("home", "").get("id"))
-        sizes = [len(lines.encode(one.to_json())) for one in _records(source) if fits(one)]
+        found, fits = header["records"], _takes(
+            agent, ours=header.get("from") == spool.book.fact("home", "").get("id")
+        )
+        sizes = [len(lines.encode(one.to_json())) for one in _records(source, found) if fits(one)]
         _check_room(agent, sum(sizes), len(sizes))
         epoch = spool.consent.ensure() if sizes else 0
-        for record in filter(fits, _records(source)):
+        for record in filter(fits, _records(source, found)):
             record.epoch = epoch if record.usage else 0
             record.run = record.run or spool.run
+            state = spool.book.states.get(record.key, UNTRIED)
+            if state.settled:  # it was moved out, and comes home
+                spool.book.change(record.key, outcome="", revived=state.revived + 1)
             if spool.record(record, sync=False) != DISK:
                 raise OSError("the spool took only a part: %s" % spool.trouble)
         if not spool.sync():
@@ -85,8 +95,11 @@ def _takes(agent: Agent, *, ours: bool) -> Callable[[Record], bool]:
         refused = consent() is not True if callable(consent) else consent is False
     except (Exception, SystemExit):
         refused = True
-    epoch = agent._spool.consent.current()
-    return lambda one: not one.usage or not (refused or (ours and one.epoch != epoch))
+    epoch, states = agent._spool.consent.current(), agent._spool.book.states
+    return lambda one: not (
+        states.get(one.key, UNTRIED).outcome in SETTLED  # here, before or since
+        or (one.usage and (refused or (ours and one.epoch != epoch)))
+    )
 
 
 def _check_room(agent: Agent, size: int, count: int) -> None:
@@ -124,21 +137,21 @@ def _values(path: str) -> Iterator[Any]:
     The user's own file, so links are followed; but nothing that could block or never end.
     """
     wait_not = getattr(os, "O_NONBLOCK", 0)
-    if os.stat(path).st_mode & 0o170000 != 0o100000:
+    stat = os.stat(path)
+    if stat.st_mode & 0o170000 != 0o100000:
         raise OSError(errno.EINVAL, "is not a regular file", path)
+    left = stat.st_size
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait_not)) as file:
-        while True:
-            line = file.readline(LINE_MAX_BYTES)
-            if not line:
-                return
+        while left > 0 and (line := file.readline(LINE_MAX_BYTES)):
+            left -= len(line)
             yield lines.decode(line[:-1]) if line.endswith(b"\n") else None
 
 
-def _records(path: str) -> Iterator[Record]:
-    """Each record behind the header, to the first line that is none."""
+def _records(path: str, most: int) -> Iterator[Record]:
+    """So many records behind the header, to the first line that is none: since it was checked it may have grown."""
     values = _values(path)
     next(values, None)
-    for value in values:
+    for value, _ in zip(values, range(most)):
         found = records.parse(value)
         if not isinstance(found, records.Record):
             return

@@ -111,7 +111,7 @@ def _signer(text: bytes, signature: bytes, keys: tuple[PublicKey, ...]) -> Publi
 def _natural(signed: dict[str, Any], name: str) -> int:
     value = signed.get(name)
     if name == "code" and type(value) is str and value.isascii() and value.isdigit():
-        return int(value[:4])
+        return int(value[:20])
     if type(value) is int and 0 <= value <= MAX_INTEGER:  # a bool is not a number here
         return value
     raise ValueError("no proper `%s`" % name)

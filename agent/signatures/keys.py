@@ -57,7 +57,8 @@ class Frozen:
         return hash(self.facts())
 
     def __repr__(self) -> str:
-        facts = ", ".join(repr(fact)[:40] for fact in self.facts())
+        names = [name for name in self.__slots__ if name[0] != "_"]
+        facts = ", ".join("%s=%.40r" % (name, getattr(self, name)) for name in names)
         return "%s(%s)" % (type(self).__name__, facts)
 
 

@@ -7,9 +7,9 @@
     {"v":1,"k":"lane","tag":...}                         a fact
 
 One rule: of all lines about one thing the last counts, and says all that is known of it; so a line that is read twice
-changes nothing. But what is settled stays so. A record's line that has a ``verdict`` is an answer, for the history.
-Written without a sync: a power cut may repeat a delivery, and loses none. Readers that find another generation forget
-and read from the start.
+changes nothing. But what is settled stays so, until it is revived. A record's line that has a ``verdict`` is an
+answer, for the history. Written without a sync: a power cut may repeat a delivery, and loses none. Readers that find
+another generation forget and read from the start.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class State:
         self.run = str(line.get("run", ""))  # that began an attempt and did not end it
         self.origin = dict(line.get("origin", ()))  # of an aggregate, as it was first sent
         self.outcome = str(line.get("outcome", ""))
-        self.revived = int(line.get("revived", 0))  # how often a dead letter was had wait again
+        self.revived = int(line.get("revived", 0))  # how often what had ended was had wait again
         # It needs nothing more; it is a dead letter.
         self.settled, self.dead = self.outcome in SETTLED, self.outcome == REJECTED
+        self.rank = self.revived, self.settled, self.dead
 
     @property
     def suspicion(self) -> int:
@@ -117,8 +118,10 @@ class Book:
                 named = known and {"k", "tag"} < value.keys()
                 slot = (value["k"], value["tag"]) if named else lines.dumps(value)
                 self._facts.pop(slot, None)  # the newest last
-                if len(self._facts) < FACTS:
-                    self._facts[slot] = value
+                if len(self._facts) >= FACTS:
+                    others = (one for one in self._facts if one[0] not in ("lane", "floor"))
+                    del self._facts[next(others, next(iter(self._facts)))]
+                self._facts[slot] = value
         except (ArithmeticError, LookupError, TypeError, ValueError):
             pass  # it checks, and nobody of ours wrote it
 
@@ -127,8 +130,7 @@ class Book:
         state.left_open = self.alone and state.run not in ("", self._run)
         before = self.states.get(key, UNTRIED)
         # Lines may be read in another order than they were written in, of a file that something repaired.
-        later = (state.revived, state.dead) >= (before.revived, before.dead)
-        if state.settled or (later and not before.settled):
+        if state.rank >= before.rank:
             self.states[key] = state
         if "verdict" in line:
             self.answers[key + (line["verdict"], line["at"])] = line

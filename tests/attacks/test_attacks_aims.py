@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, endpoint, run_python, snapshot, work_until
+from support.agent import Desk, child_environ, endpoint, run_python, snapshot, work_until
 from support.attacks import DAY_S, HOUR_S, Scene, http_answer, receipt, signed
 from support.cli import Site, collector, installed, run, vendored
-from support.collector import ask, post_licence, wait_until
+from support.collector import LICENCE, ask, post_licence, wait_until
 from support.product import quiet
 from support.requests import post, refused
 from support.sockets import Server, silent
@@ -31,6 +31,7 @@ from agent import files
 from agent.cli import findings
 from agent.collector import Collector
 from agent.collector.signing import Keys
+from agent.extras import transfer
 from agent.signatures.keys import PublicKey
 from agent.transport import HttpTransport, client_context
 
@@ -275,6 +276,8 @@ def test_a_page_that_somebody_has_open_drives_no_collector(who: str) -> None:
             sent.append(ask(target, how, "/_collector/records", None, headers))
         assert {reply.status for reply in sent} <= {403, 415}
         assert b"demo-license-key" not in b"".join(reply.body for reply in sent)
+        if who in ("a page", "a picture"):  # what it would have stored is no record either
+            assert ask(target, "POST", LICENCE, "license_key=x", headers).status == 403
         assert len(target.records()) == 1 and post_licence(target).status == 200
         fine = {"Host": "LOCALHOST:" + port}, {"Origin": target.url}, {"Sec-Fetch-Site": "none"}
         for ours in fine:
@@ -306,9 +309,9 @@ def test_fresh_refusals_that_anybody_can_have_signed(line: Scene, proven: bool, 
 
 @pytest.mark.parametrize("behind", ["the header", "all that was promised"])
 def test_an_import_that_never_ends(at: Desk, tmp_path: Path, behind: str) -> None:
-    """A terabyte of nothing, on the caller's thread."""
+    """A terabyte of nothing, on the caller's thread; where no quota could have it, it is not even opened."""
     path = tmp_path / "file"
-    with at.agent(only="licence") as product:
+    with at.agent(only="licence", max_bytes=1 << 41) as product:
         product.call_home()
         product.export_spool(path)
         if behind == "the header":
@@ -317,12 +320,37 @@ def test_an_import_that_never_ends(at: Desk, tmp_path: Path, behind: str) -> Non
         with pytest.raises(agent.EventError, match="damaged"):
             product.import_spool(path)
         assert product.status()["pending"] == 1
+    with at.agent(only="licence") as product, pytest.raises(agent.EventError, match="quota"):
+        product.import_spool(path)
+
+
+def test_an_import_that_grows_behind_its_check(
+    at: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    with at.agent(only="licence") as product:
+        product.call_home()
+        product.export_spool(path, move=True)
+        more = path.read_bytes().splitlines(True)[1]
+        check = transfer._check
+
+        def grows(source: str) -> Any:
+            found = check(source)
+            with open(path, "ab") as file:
+                file.write(more * 9)
+            return found
+
+        monkeypatch.setattr(transfer, "_check", grows)
+        assert product.import_spool(path) == product.status()["pending"] == 1
 
 
 def test_a_pipe_in_place_of_authorities(tmp_path: Path) -> None:
     """The environment's is passed over; what a vendor sets costs one request's limit."""
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
+    code = "from agent.transport import client_context; client_context(None, {})"
+    environ = {**child_environ(), "SSL_CERT_FILE": pipe}  # which OpenSSL reads by itself
+    assert run_python(code, env=environ, timeout=20).returncode == 0
     assert client_context(None, {"SSL_CERT_FILE": pipe})[1] != "SSL_CERT_FILE"
     transport = HttpTransport(proxy="direct", ca_bundle=pipe, environ={})
     with Server(silent) as server, contextlib.closing(transport):

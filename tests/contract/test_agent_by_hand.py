@@ -79,7 +79,15 @@ def test_a_foreign_or_damaged_file_is_refused_whole(at: Desk, tmp_path: Path) ->
         with pytest.raises(OSError):
             product.import_spool(tmp_path / "missing")
         assert product.status()["pending"] == 0
+        for number in range(2):  # back home, as often as it is moved out
+            assert product.import_spool(tmp_path / "file") == product.status()["pending"] == 5
+            product.export_spool(tmp_path / ("file%d" % number), move=True)
+            os.replace(tmp_path / ("file%d" % number), tmp_path / "file")
         assert product.import_spool(tmp_path / "file") == 5
+    with at.agent() as product:
+        product.export_spool(tmp_path / "copy")
+        assert product.flush().pending == 0 and at.seen() == 5
+        assert product.import_spool(tmp_path / "copy") == 0
 
 
 IMPORT = """

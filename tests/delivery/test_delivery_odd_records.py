@@ -60,6 +60,20 @@ def test_a_body_that_none_of_us_wrote_costs_itself_and_no_other(at: Desk, body: 
         assert good in [a["event_id"] for a in product.history() if a["verdict"] == "delivered"]
 
 
+def test_records_that_no_code_of_ours_can_encode_any_more_wait_for_better_code(at: Desk) -> None:
+    """As where an updater has changed one file of two: nothing of that is the records' fault."""
+    with at.agent(only="licence", license_key="demo-license-key") as product:
+        ids = [product.call_home(), product.record_text("a", data_group="g")]
+        adapter: Any = product._delivery.lanes["getkeymanager"].adapter
+        adapter.request = lambda *given, **more: 1 / 0
+        for _ in range(20):
+            assert product.flush().pending == 2
+        assert "cannot be encoded: ZeroDivisionError" in endpoint(product)["reason"]
+        del adapter.request
+        assert product.flush().drained
+        assert {answer["event_id"] for answer in product.history()} >= {*ids}
+
+
 # -- consent that ends in the middle -------------------------------------------------------------
 
 

@@ -107,6 +107,19 @@ def test_a_lane_that_somebody_plants_silences_for_a_day_at_most(
         assert product.status()["pending"] == 0, endpoint(product)
 
 
+@pytest.mark.parametrize("fault", ["500", "403-150"])
+def test_who_tries_by_hand_again_and_again_waits_no_longer_for_that(at: Desk, fault: str) -> None:
+    at.collector.fault(fault)
+    with at.agent(only="licence") as product:
+        product.call_home()
+        for _ in range(9):
+            assert product.flush().pending == 1
+        assert 0 < endpoint(product)["retry_in_s"] <= (60 if fault == "500" else 3600)
+        at.clock.advance(3601)
+        pass_(product)  # that one was due
+        assert endpoint(product)["retry_in_s"] > (0 if fault == "500" else 3600)
+
+
 def test_no_lane_tells_whose_it_is_or_what_a_usage_server_said(at: Desk) -> None:
     with at.agent(only="usage", api_key="canary-api-key") as product:
         product.track("EXPORT")

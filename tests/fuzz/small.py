@@ -75,7 +75,8 @@ class Head(Lined):
             promise(not good, "refused: %s" % error)
             return "refused: " + wording(error).rpartition(" is ")[2]
         promise(good and head == first, "%r" % head)
-        promise(len(list(transfer._records(str(self._path)))) == len(rest), "others are taken")
+        found = list(transfer._records(str(self._path), len(rest) + 1))
+        promise(len(found) == len(rest), "others are taken")
         return "taken: %d" % len(rest)
 
 

@@ -124,6 +124,10 @@ def test_neither_key_is_in_an_argument_an_environment_or_a_file_and_no_handle_is
     wait_until(lambda: at.seen() >= 8)
 
 
+# A product whose name begins so.
+PAD = (
+    "sys.executable = os.environ[%r] + '/pythonpad'; os.symlink('/bin/true', sys.executable)" % MARK
+)
 FAILS = (sys.executable, "-c", "import sys; sys.exit(3)")
 CALLABLE = """
 asks = agent.Reo(base_url=url, api_key="demo-api-key", domain=lambda: "acme.example")
@@ -135,6 +139,7 @@ config = config.replace(endpoints=(config.endpoints[0], asks))"""
     [
         ("sys.frozen = True", (), "no Python interpreter"),
         ("sys.executable = '/usr/bin/studio'", (), "no Python interpreter"),
+        (PAD, (), "no Python interpreter"),
         ("", ("/nonexistent/helper",), "start a process"),
         ("", FAILS, "start a process"),
         (CALLABLE, (), "callable"),
@@ -187,6 +192,15 @@ while children():
 assert t.status()["trouble"] == {} and not t.status()["endpoints"][0]["failures"]
 """
     ended(at, code, start_delay_s=0)
+
+
+def test_a_bare_command_does_not_begin_in_the_directory_of_a_document(
+    at: Desk, tmp_path: Path
+) -> None:
+    words = ("sh", "-c", "cat > /dev/null; pwd -P > %s" % (tmp_path / "where"))
+    ended(at, "os.chdir('/'); t.call_home()", detached_command=words, exit_timeout_s=10)
+    wait_until(lambda: (tmp_path / "where").exists() and (tmp_path / "where").read_text())
+    assert (tmp_path / "where").read_text().strip() == os.path.realpath(at.state_dir)
 
 
 ONE_FILE = """\

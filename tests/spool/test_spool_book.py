@@ -73,6 +73,21 @@ def compacted(place: Path) -> int:
     return path.stat().st_size
 
 
+def test_a_thousand_planted_facts_push_out_no_endpoints_wait(place: Path) -> None:
+    target = spool(place)
+    keep(target, "a")
+    for kind in ("lane", "floor"):
+        target.book.note(kind, "ours", wait="held")
+    for number in range(books.FACTS + 9):
+        target.book.note("planted", str(number))
+    target.book.note("lane", "later", wait="held")
+    seen = look(place)
+    seen.refresh()
+    found = [seen.book.fact(*slot) for slot in (("lane", "ours"), ("floor", "ours"))]
+    found += [seen.book.fact("lane", "later"), seen.book.fact("planted", str(books.FACTS))]
+    assert all(found) and not seen.book.fact("planted", "0")
+
+
 # --- attempts -----------------------------------------------------------------------------------
 
 

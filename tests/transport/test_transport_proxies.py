@@ -267,6 +267,14 @@ def test_the_environments_proxy(url: str, environ: Mapping[str, str], expected: 
         assert chosen(url, {**environ, "no_proxy": excluded}) == expected
 
 
+@pytest.mark.parametrize(
+    "named", ["http://h:port", "http://h:0", "http://:1", "ftp://h", "http://["]
+)
+def test_what_is_no_proxys_address_is_named_as_such(named: str) -> None:
+    with pytest.raises(Unreachable, match="the environment or the system names no proxy"):
+        chosen("https://h.example/", {"https_proxy": named})
+
+
 def test_the_process_environment_and_the_system_are_asked_when_no_environment_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
