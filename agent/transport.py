@@ -433,9 +433,9 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
     """
     import ssl
 
-    path, store = ca_bundle or "", "ca_bundle"
-    if not path and os.path.isfile(environ.get("SSL_CERT_FILE", "")):
-        path, store = environ["SSL_CERT_FILE"], "SSL_CERT_FILE"
+    path, store, named = ca_bundle or "", "ca_bundle", environ.get("SSL_CERT_FILE", "")
+    if not path and os.path.isfile(named):
+        path, store = named, "SSL_CERT_FILE"
     # The system's own verifier knows more than the files that OpenSSL reads; elsewhere there are only those files.
     if not path and sys.platform in ("win32", "darwin"):
         with suppress(ImportError):
@@ -448,12 +448,10 @@ def client_context(ca_bundle: Optional[str], environ: Mapping[str, str]) -> tupl
     context.hostname_checks_common_name = False  # RFC 9525, 2: a common name is no host name
     if not path:
         store = "the system's store"
-        named = os.environ.get("SSL_CERT_FILE", "")  # OpenSSL reads it, a pipe without end
-        loads = not named or os.path.isfile(named)
-        if loads:
+        if not named:  # else OpenSSL would read it, whatever it is
             context.load_default_certs()
         # Of a directory there OpenSSL reads what it needs when it verifies.
-        capath = loads and ssl.get_default_verify_paths().capath
+        capath = not named and ssl.get_default_verify_paths().capath
         if tells and not context.cert_store_stats()["x509"] and not (capath and os.listdir(capath)):
             bundles = [path for path in _BUNDLES.split() if os.path.isfile("/etc/" + path)]
             path = store = "/etc/" + bundles[0] if bundles else __import__("certifi").where()

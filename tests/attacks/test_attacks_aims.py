@@ -348,7 +348,7 @@ def test_a_pipe_in_place_of_authorities(tmp_path: Path) -> None:
     """The environment's is passed over; what a vendor sets costs one request's limit."""
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
-    code = "from agent.transport import client_context; client_context(None, {})"
+    code = "import os; from agent.transport import client_context; client_context(None, os.environ)"
     environ = {**child_environ(), "SSL_CERT_FILE": pipe}  # which OpenSSL reads by itself
     assert run_python(code, env=environ, timeout=20).returncode == 0
     assert client_context(None, {"SSL_CERT_FILE": pipe})[1] != "SSL_CERT_FILE"

@@ -153,7 +153,7 @@ def test_a_server_that_does_not_read_gets_the_time_it_was_given(
         server.ended.wait()
 
     with Server(authority.over_tls(deaf, "127.0.0.1") if tls else deaf) as server:
-        request = post(server.port, bytes(50_000_000), scheme="https" if tls else "http")
+        request = post(server.port, bytes(20_000_000), scheme="https" if tls else "http")
         assert too_late(transport, request) == "answer"
         server.seen.clear()
         interrupted(transport, request, server.seen)
