@@ -35,7 +35,7 @@ HELD_STATUSES = frozenset((401, 402, 403, 404, 405, 410, 451))
 REFUSED_STATUSES = frozenset((400, 413, 415, 422))
 # In a server's own words: about the key, whatever the status.
 _OF_THE_KEY = "authenticat authori api_key api-key apikey credential permis denied forbid".split()
-TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX, ERRORS_MAX_CHARS = 200, 32, 8, 4000
+TEXT_MAX_CHARS, FIELDS_MAX, MESSAGES_MAX = 200, 32, 8
 NOT_REPEATED = "(the server repeats a secret)"
 FOREIGN, WRONG_ADDRESS = "not an answer of this server", "wrong address, check base_url"
 # What a server is told by start-up alone, where there is no other data.
@@ -172,13 +172,8 @@ def brief(value: Any, secrets: Secrets = ()) -> str:
 
 
 def bounded_errors(errors: Any, secrets: Secrets) -> dict[str, list[str]]:
-    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters, and 4,000 in all."""
+    """A server's field -> messages: at most 32 fields of 8 messages of 200 characters."""
     from .signatures.envelope import by_field
 
-    bounded, left = {}, ERRORS_MAX_CHARS
-    for name, texts in list(by_field(errors).items())[:FIELDS_MAX]:
-        name, texts = brief(name, secrets), [brief(text, secrets) for text in texts[:MESSAGES_MAX]]
-        left -= len(name) + sum(map(len, texts))
-        if left >= 0:
-            bounded[name] = texts
-    return bounded
+    found = [(brief(name, secrets), texts) for name, texts in by_field(errors).items()]
+    return {n: [brief(t, secrets) for t in texts[:MESSAGES_MAX]] for n, texts in found[:FIELDS_MAX]}
