@@ -199,10 +199,9 @@ class Delivery:
         self._again_at, now = FOREVER, self._clock.time()
         self._refresh()
         for name, lane in self.lanes.items():
-            lane.begin(now, self.skip)
-            if first and self._spool.left_open(name):
-                lane.break_off(now)
+            if first and lane.break_off(now, self._spool.left_open(name)):
                 lane.keep(self._spool.book)  # this run may end like the others
+            lane.begin(now, self.skip)
             trust = lane.adapter.trust
             if trust is not None and trust.look(self._spool, lane):
                 lane.forgive()

@@ -31,7 +31,7 @@ EXCUSED = frozenset((408, 429, 502, 503, 504))
 # A refusal in the server's own words weighs so many other answers.
 REFUSED_WEIGHT = 6
 # So many requests in a row that ended with their process count as a failure of the endpoint.
-BROKEN_AT = 3
+BROKEN_AT, OPEN_MAX = 3, 64
 # What a lane may be waiting for that is our own.
 CONSENT, ORIGIN = "consent", "a domain or ip_addr"
 
@@ -51,8 +51,9 @@ class Lane:
         self.tag = _tag(user, adapter.name, (adapter.cause(), proxies, bundle))
         self.floor_tag = _tag(user, adapter.name, adapter.floor_cause())
         self.freshness = Freshness()
-        # In a row; ``broken`` are requests that ended with their process.
+        # In a row; ``broken`` are requests that ended with their process, of runs that are known by now.
         self.failures = self.holds = self.broken = 0
+        self.open: list[str] = []
         self.wait = self.reason = ""
         # When the wait began and how long it is; when an answer last settled a record.
         self.set_at = self.delay_s = self.proven_at = 0.0
@@ -86,11 +87,13 @@ class Lane:
             return 0
         return REFUSED_WEIGHT if verdict.outcome == verdicts.REFUSED else 1
 
-    def break_off(self, now: float) -> None:
-        """A run ended in the middle of a request: after a few in a row the next one waits a while."""
-        self.broken += 1
-        if self.broken >= BROKEN_AT:
+    def break_off(self, now: float, runs: list[str]) -> bool:
+        """Whether one of ``runs``, which ended in the middle of a request, is new: after a few the next one waits."""
+        new, self.open = [run for run in runs[:OPEN_MAX] if run not in self.open], runs[:OPEN_MAX]
+        self.broken += bool(new)
+        if new and self.broken >= BROKEN_AT:
             self.back_off(now, "the product ended %d times before an answer came" % self.broken)
+        return bool(new)
 
     def wait_for(self, outcome: str, verdict: Verdict, now: float) -> None:
         """Wait as an answer that settled nothing says."""
@@ -122,7 +125,7 @@ class Lane:
         """Write down what every process must know. A usage server's own words may repeat a record: not kept."""
         kept = {name: getattr(self, name) for name in _FIELDS}
         ours = not self.adapter.usage or self.reason.startswith(verdicts.OFFLINE)
-        kept.update(wait=self.wait, reason=self.reason if ours else "")
+        kept.update(wait=self.wait, reason=self.reason if ours else "", open=self.open)
         book.note("lane", self.tag, **kept)
         floor = {name: getattr(self.freshness, name) for name in ("floor", "doubtful")}
         book.note("floor", self.floor_tag, **floor, proven_at=self.proven_at)
@@ -139,6 +142,8 @@ class Lane:
             if wait != self.wait or not self.adapter.usage:
                 self.reason = str(kept.get("reason") or "")[:400]
             self.wait = wait
+        opened: Any = kept.get("open")
+        self.open = opened[:OPEN_MAX] if type(opened) is list else []
         proven_at = floor.get("proven_at")
         if isinstance(proven_at, (int, float)) and 0 <= proven_at <= now:
             self.proven_at = max(self.proven_at, proven_at)

@@ -266,10 +266,11 @@ class Spool:
             if record in self.memory and not self.book.states.get(record.key, UNTRIED).settled:
                 yield record
 
-    def left_open(self, endpoint: str) -> bool:
-        """Whether another run ended in the middle of a request there, and left the record; as far as it is read."""
+    def left_open(self, endpoint: str) -> list[str]:
+        """The other runs that ended in the middle of a request there, and left the record; as far as it is read."""
         keys = [stub.key for stub in self.backlog.pending() if stub.endpoint == endpoint]
-        return any([self.book.states.get(key, UNTRIED).left_open for key in keys])
+        states = [self.book.states.get(key, UNTRIED) for key in keys]
+        return [state.run for state in states if state.left_open]
 
     def try_(self, record: Record, *, sync: bool = False) -> bool:
         """Note an attempt before its first byte; False where a record on disk could never be settled.

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from support.agent import Desk, desk, endpoint, pass_
+from support.attacks import http_answer
 from support.product import started
-from support.sockets import Server, silent
+from support.sockets import Server, answers, silent
 from support.systems import KILLED
 
 import agent
@@ -151,6 +152,33 @@ def test_a_server_that_is_too_slow_for_every_run_is_not_asked_by_every_run(
     with at.agent(only="licence", clock=Clock(), keys=()) as product:
         assert product.flush().drained  # nothing speaks against the records
     assert sorted(at.texts()) == sorted({*texts} - {""})
+
+
+def test_a_request_that_ended_with_its_process_speaks_against_the_server_once(at: Desk) -> None:
+    """Else a product that lives for a moment, and was killed three times, would never deliver again."""
+    with Server(silent) as server:
+        for text in "012":
+            ends(at, server, text, -1)
+        server.behaviour = answers(http_answer(b'{"response": {"code": 830}}'))
+        failures = []
+        for _ in range(5):
+            with at.agent(endpoints=unsigned(server)) as product:
+                pass_(product)
+                failures.append(endpoint(product)["failures"])
+        assert failures == [1] * 5 and server.accepted == 3
+        at.clock.advance(61)
+        with at.agent(endpoints=unsigned(server)) as product:
+            pass_(product)
+            assert product.status()["pending"] == 0
+
+
+def test_who_flushes_by_hand_does_not_wait_for_what_ended_with_its_process(at: Desk) -> None:
+    with Server(silent) as server:
+        for text in "012":
+            ends(at, server, text, -1)
+        server.behaviour = answers(http_answer(b'{"response": {"code": 830}}'))
+        with at.agent(endpoints=unsigned(server)) as product:
+            assert product.flush().drained and product.status()["pending"] == 0
 
 
 def test_a_suspect_that_waits_for_consent_keeps_nobody_awake(at: Desk) -> None:

@@ -83,7 +83,10 @@ PLANTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"wait": "pause", "set_at": START, "delay_s": 86400.0}, {"floor": int(START) + 10**8}),
     ({"wait": "for ever", "set_at": "now", "failures": True, "reason": 7}, {"floor": "x"}),
     ({"wait": ["x"], "set_at": 1e308}, {"proven_at": "never"}),
-    ({"wait": "backoff", "set_at": 1e12, "holds": 10**9, "broken": 10**30}, {"floor": -1e30}),
+    (
+        {"wait": "backoff", "set_at": 1e12, "holds": 10**9, "broken": 10**30, "open": 7},
+        {"floor": -1e30},
+    ),
 ]
 
 
