@@ -250,11 +250,7 @@ class _Line:
 
     def let_be(self, sock: Any) -> None:
         """Some hosts close all descriptors that they do not know: what has the number by now is not ours to touch."""
-        found = None
-        with suppress(OSError):  # of Windows, which tells nothing of a socket
-            stat = os.fstat(sock.fileno())
-            found = stat.st_dev, stat.st_ino
-        if found != self._identity:
+        if identity(os.fstat, sock.fileno()) != self._identity:  # Windows tells nothing of a socket
             sock.detach()
 
     def exchange(self, request: Request) -> Response:

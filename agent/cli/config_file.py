@@ -168,7 +168,7 @@ def public_key(pem: Union[str, bytes], name: Any, place: str) -> PublicKey:
             reason = "holds no PEM public key (-----BEGIN PUBLIC KEY-----)"
         elif begins > 1:
             reason = "holds more than one PEM block"
-        elif type(name) is str and "name" not in reason and "valid_" not in reason:
+        elif type(name) is str and "name" not in reason:
             reason = "holds no usable public key: " + reason
         raise ConfigError("%s: %s" % (place, reason), place) from None
 
