@@ -1,4 +1,14 @@
-"""``python -m tests.bench``: what the host pays, beside a bare interpreter and beside floors."""
+"""What the host pays, beside a bare interpreter and beside floors: medians of fresh processes that take turns.
+
+groups: import cold warm exit interference replay; each with the aims that it is held to.
+
+examples:
+  python -m tests.bench
+  python -m tests.bench import cold --rounds 31
+  python -m tests.bench --report vendor_notes/PERFORMANCE.md
+
+State lies below .bench, on the disk of the checkout.
+"""
 
 import argparse
 import datetime
@@ -17,15 +27,6 @@ from support import tables
 from . import cold, exit, interference, measure, replay, warm
 from .measure import Aim, Context, Result
 
-EXAMPLES = """
-examples:
-  python -m tests.bench
-  python -m tests.bench import cold --rounds 31
-  python -m tests.bench --report vendor_notes/PERFORMANCE.md
-
-groups: %s
-State lies below .bench, on the disk of the checkout.
-"""
 GROUPS: dict[str, Callable[[Context], Result]] = {
     "import": cold.importing,
     "cold": cold.group,
@@ -61,11 +62,9 @@ def measured(name: str, rounds: int) -> Result:
 
 
 def parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(
-        prog="python -m tests.bench",
-        description="What the host pays: medians of fresh processes that take turns, and the aims they are held to.",
-        epilog=EXAMPLES % " ".join(GROUPS),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m tests.bench", None, __doc__, formatter_class=formatter
     )
     made.add_argument("groups", nargs="*", metavar="GROUP", help="default: all")
     made.add_argument("--rounds", type=int, default=11, metavar="N", help="turns (11)")

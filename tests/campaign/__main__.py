@@ -1,4 +1,20 @@
-"""``python -m tests.campaign``: run one campaign, or all, print its table, exit with 1 where a promise did not hold."""
+"""Fault campaigns against the spool: run one, or all, and print its table.
+
+Exit status: 0 every promise held, 1 one did not, 2 usage.
+
+campaigns:
+  model   random histories of a few processes against a model, with kills and power cuts
+  kill    processes killed with SIGKILL while they record and deliver, against a collector that dies
+  damage  files cut, flipped, overwritten, emptied, swapped, replaced
+  faults  every system call of recording, delivery and start-up made to fail, one after the other
+  crowd   many processes and threads on one spool; a reaper racing writers
+  bounds  quotas, 100,000 pending records, two months in one process
+
+examples:
+  python -m tests.campaign kill --rounds 1000
+  python -m tests.campaign all --short
+  python -m tests.campaign damage --seed 7 --into vendor_notes/RELIABILITY.md
+"""
 
 import argparse
 import importlib
@@ -13,32 +29,13 @@ from support import tables
 
 from . import report
 
-CAMPAIGNS = {
-    "model": "random histories of a few processes against a model, with kills and power cuts",
-    "kill": "processes killed with SIGKILL while they record and deliver, against a collector that dies",
-    "damage": "files cut, flipped, overwritten, emptied, swapped, replaced",
-    "faults": "every system call of recording, delivery and start-up made to fail, one after the other",
-    "crowd": "many processes and threads on one spool; a reaper racing writers",
-    "bounds": "quotas, 100,000 pending records, two months in one process",
-}
-
-EXAMPLES = """
-campaigns:
-%s
-
-examples:
-  python -m tests.campaign kill --rounds 1000
-  python -m tests.campaign all --short
-  python -m tests.campaign damage --seed 7 --into vendor_notes/RELIABILITY.md
-""" % "\n".join("  %-8s%s" % row for row in CAMPAIGNS.items())
+CAMPAIGNS = "model kill damage faults crowd bounds".split()
 
 
 def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m tests.campaign",
-        description="Fault campaigns against the spool. Exit status: 0 every promise held, 1 one did not, 2 usage.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m tests.campaign", None, __doc__, formatter_class=formatter
     )
     add = parser.add_argument
     add("campaign", metavar="CAMPAIGN", choices=[*CAMPAIGNS, "all"], help="one, or all")
@@ -75,7 +72,7 @@ def run(name: str, options: argparse.Namespace) -> bool:
 
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    names = list(CAMPAIGNS) if options.campaign == "all" else [options.campaign]
+    names = CAMPAIGNS if options.campaign == "all" else [options.campaign]
     return int(not all([run(name, options) for name in names]))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import START, FakeClock, config, desk, pass_
+from support.agent import START, FakeClock, config, pass_
 from support.spool import look
 
 import agent
@@ -48,22 +48,6 @@ def test_a_pass_holds_no_bodies_however_much_waits(tmp_path: Path, up: bool) -> 
             pass_(product) if not up else None  # loads what delivering needs
             peaks.append(peak_of(product))
     assert peaks[1] - peaks[0] < 600_000, peaks  # the bodies of the others are 1.6 MB
-
-
-def test_what_was_captured_before_the_clock_was_set_is_not_old(tmp_path: Path) -> None:
-    """A machine that woke up in 1970, or ten years back, and was put right minutes later."""
-    clock = FakeClock(0.0)
-    with desk(tmp_path / "state", clock) as at, at.agent(only="licence") as product:
-        for year in (0, 30, 45):
-            clock.at = year * 365.25 * DAY_S
-            product.record_text("captured in year %d" % year, data_group="g")
-        clock.at = START
-        product.record_text("put right", data_group="g")
-        pass_(product)
-        clock.advance(60)
-        pass_(product)
-        assert len(set(at.texts())) == 4
-        assert product.status()["not_recorded"] == {}
 
 
 def test_what_a_dropped_report_told_is_no_new_loss(tmp_path: Path) -> None:

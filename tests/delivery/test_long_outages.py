@@ -137,12 +137,14 @@ def test_a_boot_ten_years_ahead_takes_nothing(at: Desk) -> None:
         assert product.status()["pending"] == 0
 
 
-def test_a_clock_that_is_set_ages_out_nothing_of_this_run(at: Desk) -> None:
-    at.clock.at = 1_747_094_400.0  # a machine without a battery: the date of its image
+@pytest.mark.parametrize("woken_at", [0.0, 1_747_094_400.0])
+def test_a_clock_that_is_set_ages_out_nothing_of_this_run(at: Desk, woken_at: float) -> None:
+    """A machine without a battery, in 1970 or at the date of its image, is put right minutes later."""
+    set_at, at.clock.at = at.clock.at, woken_at
     with at.agent(only="licence") as product:
         for n in range(5):
             product.record_text(str(n), data_group="g")
-        at.clock.at += 500 * DAY_S
+        at.clock.at = set_at
         at.clock.since_boot += 60
         assert product.flush().drained and product.status()["not_recorded"] == {}
     assert sorted(at.texts()) == list("01234")

@@ -1,4 +1,23 @@
-"""``python -m tests.fuzz``: fuzz the targets one after the other, print what was found, exit with 1 where one broke."""
+"""Fuzz what reads hostile bytes: the targets one after the other; print what was found.
+
+Exit status: 0 nothing found, 1 a crash, 2 usage.
+
+targets:
+  envelope  an answer's bytes -> verify -> a receipt that an independent reader agrees with, or one reason
+  answer    an HTTP answer -> the verdicts of the signed, the unsigned and the Reo adapter
+  line      a segment's bytes -> records that read back alike, and their requests
+  book      a book's bytes -> what is known of records and lanes, the same in one reading as in two
+  consent   the consent file's bytes -> one epoch to all who look, another behind a refusal
+  head      an import's bytes -> the head of a file that is whole, or a refusal of all of it
+  message   what the delivering process is told -> a configuration, told again in the same words, or none
+  keyring   a keyring document -> read_document -> a document that enough roots signed, or one reason
+
+examples:
+  python -m tests.fuzz --seconds 60
+  python -m tests.fuzz line --seconds 10 --seed 7
+  python -m tests.fuzz envelope --input eyJzaWduYXR1cmUiOiIifQ==    one input, as a crash shows it
+  python -m tests.fuzz book --seconds 600 --keep                    renew tests/golden/fuzz/book.txt
+"""
 
 import argparse
 import base64
@@ -8,17 +27,6 @@ import sys
 from . import engine, target as targets
 from .engine import Finding
 
-EXAMPLES = """
-targets:
-%s
-
-examples:
-  python -m tests.fuzz --seconds 60
-  python -m tests.fuzz line --seconds 10 --seed 7
-  python -m tests.fuzz envelope --input eyJzaWduYXR1cmUiOiIifQ==    one input, as a crash shows it
-  python -m tests.fuzz book --seconds 600 --keep                    renew tests/golden/fuzz/book.txt
-""" % "\n".join("  %-10s%s" % row for row in targets.TARGETS.items())
-
 
 def _name(text: str) -> str:
     if text not in targets.TARGETS:
@@ -27,11 +35,9 @@ def _name(text: str) -> str:
 
 
 def main(argv: list[str]) -> int:
+    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz",
-        description="Fuzz what reads hostile bytes. Exit status: 0 nothing found, 1 a crash, 2 usage.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m tests.fuzz", None, __doc__, formatter_class=formatter
     )
     add = parser.add_argument
     add("targets", nargs="*", type=_name, metavar="TARGET", help="which (default: all)")
@@ -40,7 +46,7 @@ def main(argv: list[str]) -> int:
     add("--keep", action="store_true", help="afterwards renew tests/golden/fuzz with what is new")
     add("--input", type=base64.b64decode, metavar="BASE64", help="execute this one, and no more")
     options = parser.parse_args(argv)
-    names = options.targets or list(targets.TARGETS)
+    names = options.targets or targets.TARGETS
     if options.input is not None:
         print(targets.make(names[0]).run(options.input))
         return 0

@@ -7,16 +7,7 @@ raised or a promise that did not hold. Targets are in modules of their own, impo
 import importlib
 import random
 
-TARGETS = {
-    "envelope": "an answer's bytes -> verify -> a receipt that an independent reader agrees with, or one reason",
-    "answer": "an HTTP answer -> the verdicts of the signed, the unsigned and the Reo adapter",
-    "line": "a segment's bytes -> records that read back alike, and their requests",
-    "book": "a book's bytes -> what is known of records and lanes, the same in one reading as in two",
-    "consent": "the consent file's bytes -> one epoch to all who look, another behind a refusal",
-    "head": "an import's bytes -> the head of a file that is whole, or a refusal of all of it",
-    "message": "what the delivering process is told -> a configuration, told again in the same words, or none",
-    "keyring": "a keyring document -> read_document -> a document that enough roots signed, or one reason",
-}
+TARGETS = "envelope answer line book consent head message keyring".split()
 SMALL = ("consent", "head", "message")
 
 

@@ -2,7 +2,6 @@
 
 import builtins
 import sys
-import types
 from typing import Any
 
 import pytest
@@ -79,9 +78,3 @@ def test_a_broken_pynacl_is_never_an_acceptance(
         verify(answer, (RSA_2048.key, SIGNER.key, RSA_2048.key))
     # RSA does not need it, and a signature that fits is enough.
     assert verify(envelope(), (SIGNER.key, RSA_2048.key)).code == 830
-
-
-def replace(monkeypatch: pytest.MonkeyPatch, open_signed: Any) -> None:
-    bindings = types.ModuleType("nacl.bindings")
-    bindings.crypto_sign_open = open_signed  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nacl.bindings", bindings)
