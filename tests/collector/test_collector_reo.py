@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from support.agent import ROOT
 from support.collector import (
     AGGREGATE,
     REO_HEADERS,
@@ -22,30 +23,7 @@ SUCCESS = {"response_code": "200", "response": "Data Uploaded", "status": "succe
 WRONG_KEY = {"response_code": 400, "response": "Authentication Failure", "status": "failure"}
 
 # The vendor's two sample requests, word for word but for a line break inside the user agent.
-SAMPLE = {
-    "environment": "PRODUCTION",
-    "ip_addr": "156.59.87.83",
-    "event_id": 1231231232,
-    "event_at": 639303296,
-    "product_id": "reoWebApp",
-    "user_agent": "Mozilla/5.0 (Macintosh, Intel Mac OS X 10_15_7) AppleWebKit/537.36",
-    "meta": {"property1": "value1", "property2": "value2"},
-}
-VENDORS_SINGLE = {
-    "activity_type": "LOGIN_ACTIVITY",
-    "source": "PRODUCT_CLOUD",
-    "user_id": "https://www.linkedin.com/in/userid",
-    "user_id_type": "LINKEDIN",
-    **SAMPLE,
-}
-VENDORS_AGGREGATE = {
-    "mode": "DOMAIN",
-    "activity_type": "secondary23",
-    "source": "TELEMETRY",
-    "count": 1250,
-    "domain": "",
-    **SAMPLE,
-}
+VENDORS = json.loads((ROOT / "tests" / "golden" / "reo-samples.json").read_text("utf-8"))
 
 
 def refused(reply: Reply) -> str:
@@ -60,9 +38,9 @@ def refused(reply: Reply) -> str:
 @pytest.mark.parametrize(
     "path, endpoint, payload",
     [
-        (USAGE, "reo-usage", VENDORS_SINGLE),
+        (USAGE, "reo-usage", VENDORS[0]),
         (USAGE, "reo-usage", usage_payload()),
-        (AGGREGATE, "reo-aggregate", VENDORS_AGGREGATE),
+        (AGGREGATE, "reo-aggregate", VENDORS[1]),
         (AGGREGATE, "reo-aggregate", aggregate_payload()),
     ],
 )

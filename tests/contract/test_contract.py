@@ -9,51 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agent import Desk, run_python
+from support.agent import ROOT, Desk, run_python
 
 import agent
 from agent.transport import HttpTransport
 
 # Of a class what makes it; "usage_consent" is required with a usage endpoint.
-SIGNATURES = """
-Config(*, vendor, product_name, product_id, product_version, endpoints=(), usage_consent=None, state_dir=None, \
-identity_name=None, deliver='thread', detached_command=(), durability='power', start_delay_s=1.0, exit_timeout_s=0.25, \
-request_timeout_s=10.0, count_window_s=3600, max_age_days=90, max_bytes=10000000, max_records=10000, proxy=None, \
-proxy_auth=None, ca_bundle=None)
-GetKeyManager(*, base_url, api_key, data_group='call-home', keys=(), product_id=None, name='getkeymanager', \
-allow_unsigned=False)
-Reo(*, api_key, base_url='https://ingest.reo.dev', product_id=None, environment=None, source='PRODUCT_CLOUD', \
-domain=None, ip_addr=None, name='reo')
-Agent(config, license_key=None, activation_identifier=None, on_outcome=None, clock=None, transport=None, environ=None)
-Agent.call_home(self)
-Agent.record_value(self, value, *, data_group)
-Agent.record_point(self, x, y, *, data_group)
-Agent.record_text(self, text, *, data_group)
-Agent.track(self, activity_type, user_id=None, user_id_type='USERNAME', ip_addr=None, meta=None)
-Agent.count(self, activity_type, n=1)
-Agent.set_license(self, license_key, activation_identifier=None)
-Agent.set_usage_consent(self, consent)
-Agent.flush(self, timeout=5.0)
-Agent.status(self)
-Agent.preview(self, samples=False)
-Agent.history(self, limit=100)
-Agent.diagnostics(self, network=False)
-Agent.export_spool(self, path, move=False)
-Agent.import_spool(self, path)
-Agent.close(self, timeout=None)
-erase(config)
-PublicKey.from_pem(pem, *, name='global')
-PublicKey.verify(self, message, signature)
-Keyring(keys, *, version=0, roots=(), threshold=1, document=None, url=None)
-"""
+SIGNATURES = (ROOT / "tests" / "golden" / "public-signatures.txt").read_text("utf-8").splitlines()
 ERRORS = """AgentError ConfigError EventError VerificationError
 SignatureInvalid AnswerStale EnvelopeMalformed CodeUnknown Unverifiable""".split()
 BARE = agent.Config(vendor="Acme", product_name="Studio", product_id="42", product_version="5.2.5")
 
 
-@pytest.mark.parametrize(
-    "line", SIGNATURES.strip().splitlines(), ids=lambda line: line.split("(")[0]
-)
+@pytest.mark.parametrize("line", SIGNATURES, ids=lambda line: line.split("(")[0])
 def test_names_and_defaults(line: str) -> None:
     found: Any = agent
     for name in line.partition("(")[0].split("."):

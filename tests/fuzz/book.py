@@ -3,6 +3,7 @@
 What it says of records and lanes goes on being said after it was rewritten, and a lane takes any of it.
 """
 
+import json
 import zlib
 from types import SimpleNamespace
 from typing import Any
@@ -13,34 +14,11 @@ from agent import lines
 from agent.lanes import Lane
 from agent.spool.book import UNTRIED, Book
 
-from .line import Lined, unmarked
+from .line import GOLDEN, Lined, unmarked
 from .target import promise
 
 KEYS = [("server", "a"), ("reo", "b")]
-FIRST = {"v": 1, "k": "record", "e": "server", "id": "a", "failed": 2, "counted": 1}
-SECOND = {"v": 1, "k": "record", "e": "reo", "id": "b", "origin": {"domain": "acme.example"}}
-NO = {"code": 150, "reason": "no", "errors": {"field": ["wrong"]}, "kind": "licence"}
-SEED = [
-    {"v": 1, "k": "book", "tag": "0123456789abcdef", "size": 0},
-    {**FIRST, "run": "1a2b3c4d"},
-    {**FIRST, "run": "", "failed": 3},
-    {**FIRST, "outcome": "rejected", "verdict": "rejected", "at": 9.5, **NO},
-    {**FIRST, "failed": 0, "counted": 0, "outcome": "", "revived": 1},
-    {**SECOND, "run": "1a2b3c4d"},
-    {**SECOND, "verdict": "delivered", "at": 9.5, "code": 200, "kind": "aggregate", "epoch": 7},
-    {**SECOND, "outcome": "dropped"},
-    {
-        "v": 1,
-        "k": "lane",
-        "tag": "t",
-        "failures": 2,
-        "wait": "backoff",
-        "set_at": 1.0,
-        "delay_s": 5,
-    },
-    {"v": 1, "k": "floor", "tag": "t", "floor": 5, "doubtful": False, "proven_at": 5.0},
-    {"v": 2, "k": "moon"},
-]
+SEED = [json.loads(line) for line in (GOLDEN / "book-lines.jsonl").read_text("ascii").splitlines()]
 
 
 class Books(Lined):

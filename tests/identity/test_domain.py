@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
-from support.agent import Desk, endpoint, pass_
+from support.agent import ROOT, Desk, endpoint, pass_
 from support.systems import posix
 
 import agent
@@ -17,53 +17,19 @@ pytestmark = pytest.mark.ends
 
 ORIGIN = "a domain or ip_addr"
 
-OWN = """
-pc7.acme.com=acme.com  pc7.eng.acme.com=eng.acme.com  PC7.Eng.ACME.Com.=eng.acme.com  pc7.acme.co.uk=acme.co.uk
-www.acme.com.au=acme.com.au  ws12.cs.uni-acme.ac.uk=cs.uni-acme.ac.uk  laptop-7.ad.acme.de=ad.acme.de
-lt12345678.acme.com=acme.com  5cg1234abc.acme.com=acme.com  3f2a1b4c5d6e.acme.com=acme.com  static.acme.com=acme.com
-dhcp.cs.acme.edu=cs.acme.edu  mbp-2.local.acme.com=local.acme.com  node-10-20-30.acme.com=acme.com
-rack-300-1-2-3.acme.com=acme.com  build-2024-01-15.acme.com=acme.com  v1-2-3.acme.io=acme.io  pc.hp.de=hp.de
-pc.xn--mller-kva.de=xn--mller-kva.de  pc.acme.xn--p1ai=acme.xn--p1ai  host.1and1.com=1and1.com
-"""
-NOBODYS = {
-    "no domain, no host name": """
-localhost pc7 pc7. . .. .acme.com pc7..acme.com pc7.acme.com.. my_pc.acme.com -pc.acme.com pc.-acme.com pc.acme-.com
-pc.acme.c- pc.müller.de pc.acme.xn-- 10.0.0.1 1.2.3.4. pc.acme.123 pc.acme.c0m fe80::1 pc/7.acme.com a.b-c.d
-""",
-    "a public suffix alone": """
-acme.com acme.co.uk acme.com.au acme.or.jp acme.go.kr acme.gov.uk acme.net.nz acme.org.za acme.gob.mx acme.nsw.au
-acme.ca.us acme.qc.ca
-""",
-    "special use, private": """
-pc.local pc.acme.local localhost.localdomain pc.lan pc.acme.lan pc.home pc.home.arpa pc.acme.internal pc.acme.corp
-pc.acme.intranet pc.acme.private pc.acme.test pc.acme.invalid pc.acme.example pc.acme.onion pc.acme.alt
-4.3.2.1.in-addr.arpa pc.acme.localhost pc.fritz.box pc.speedport.ip pc.hitronhub.home pc.telus.router pc.acme.belkin
-""",
-    "an address of a customer": """
-c-73-1-2-3.hsd1.ca.comcast.net p5b0c1234.dip0.t-ipconnect.de p200300ea1f0c2a00c0b0a0fffe001122.dip0.t-ipconnect.de
-99-1-2-3.lightspeed.sntcca.sbcglobal.net ool-4572a1b2.dyn.optonline.net ip68-1-2-3.ri.ri.cox.net
-s0106001122334455.vc.shawcable.net ip-95-222-1-2.hsi15.unitymediagroup.de 84-74-1-2.dclient.hispeed.ch
-i59f7a1b2.versanet.de host86-1-2-3.range86-1.btcentralplus.com h-85-24-1-2.a123.priv.bahnhof.se
-softbank126001002003.bbtec.net 084113012034.provider.net 24x1x2x3.provider.net 2a02-8108-1-2-3-4-5-6.provider.net
-172-104-1-2.ip.linodeusercontent.com ip-172-31-0-1.acme.com
-""",
-    "a provider's words": """
-pool-71.nycmny.fios.verizon.net dslb-088.pools.vodafone-ip.de x4d.dyn.telefonica.de cpc12345.cable.virginm.net
-abcd123.neoplus.adsl.tpnet.pl p1.ppp.provider.net static-7.provider.net client-12.provider.net
-customer.provider.net.dsl-7.provider.net ec2-1.compute-1.amazonaws.com vm.westeurope.cloudapp.azure.com
-static.1.clients.your-server.de pc.acme.duckdns.org pc.acme.dyndns.org abcdef.myfritz.net
-""",
-}
+# "[kind]", and host names of that kind; those of a company with their domain.
+_, *SECTIONS = (ROOT / "tests" / "golden" / "domains.txt").read_text("utf-8").split("\n[")
+OWN, *NOBODYS = (section.split("]\n") for section in SECTIONS)
 
 
 def test_the_domain_of_a_company_is_taken() -> None:
-    wanted = dict(pair.split("=") for pair in OWN.split())
+    wanted = dict(pair.split("=") for pair in OWN[1].split())
     assert {host: origin.public_domain(host) for host in wanted} == wanted
 
 
-@pytest.mark.parametrize("kind", NOBODYS)
-def test_what_is_nobodys_own_public_domain_is_none(kind: str) -> None:
-    hosts = NOBODYS[kind].split()
+@pytest.mark.parametrize("kind, names", NOBODYS, ids=[kind for kind, _ in NOBODYS])
+def test_what_is_nobodys_own_public_domain_is_none(kind: str, names: str) -> None:
+    hosts = names.split()
     hosts += [host.upper() + "." for host in hosts if host[-1] != "."]
     assert {host: one for host in hosts if (one := origin.public_domain(host))} == {}
 

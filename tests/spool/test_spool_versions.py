@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.agent import START, Desk
+from support.agent import START, Desk, config
 from support.spool import ROOT, look, segments
 
 import agent
@@ -193,17 +193,9 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
 
 
 def later_product(later: ModuleType, at: Desk) -> Any:
-    ours = at.config()
-    pem = at.collector.keys[0]["public_key"]
-    key, url = "demo-api-key", at.collector.url
-    ends = (
-        later.GetKeyManager(base_url=url, api_key=key, keys=(later.PublicKey.from_pem(pem),)),
-        later.Reo(base_url=url, api_key=key, domain="acme.example"),
-    )
-    names = "vendor product_name product_id product_version usage_consent state_dir deliver"
-    given = {name: getattr(ours, name) for name in names.split()}
-    licence = ("demo-license-key", "activation-1")
-    return later.Agent(later.Config(**given, endpoints=ends), licence, clock=at.clock)
+    keys = (later.PublicKey.from_pem(at.collector.keys[0]["public_key"]),)
+    given = config(at.collector.url, keys, at.state_dir, package=later)
+    return later.Agent(given, ("demo-license-key", "activation-1"), clock=at.clock)
 
 
 def record_some(product: Any, prefix: str) -> None:

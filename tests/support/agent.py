@@ -30,13 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def config(url: str, keys: Any, state_dir: Any, **changes: Any) -> agent.Config:
-    """A product with a licence server and a usage collector, both at ``url``; ``only`` leaves one of them."""
-    only = changes.pop("only", None)
+    """A product with a licence server and a usage collector, both at ``url``; ``only`` one of them."""
+    only, of = changes.pop("only", None), changes.pop("package", agent)
     api_key = changes.pop("api_key", "demo-api-key")
     domain = changes.pop("domain", "acme.example")
     endpoints: tuple[Any, ...] = (
-        agent.GetKeyManager(base_url=url, api_key=api_key, keys=keys, allow_unsigned=not keys),
-        agent.Reo(base_url=url, api_key=api_key, domain=domain),
+        of.GetKeyManager(base_url=url, api_key=api_key, keys=keys, allow_unsigned=not keys),
+        of.Reo(base_url=url, api_key=api_key, domain=domain),
     )
     if only is not None:
         endpoints = (endpoints[0 if only == "licence" else 1],)
@@ -48,7 +48,7 @@ def config(url: str, keys: Any, state_dir: Any, **changes: Any) -> agent.Config:
         "deliver": "manual",
         "start_delay_s": 0,
     }
-    return agent.Config(**{**settings, **changes})
+    return of.Config(**{**settings, **changes})  # type: ignore[no-any-return]
 
 
 class Desk:
