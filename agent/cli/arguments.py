@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import sys
+import textwrap
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, Optional
@@ -38,7 +39,7 @@ class UsageError(Exception):
 
 
 # The words that only a product without a configuration of its own needs.
-EXAMPLE_CONFIG = " --config telemetry.json"
+EXAMPLE_CONFIG = " --config product.json"
 _CONFIG = (
     'the configuration: JSON, or TOML from Python 3.11 on, where the text "not-asked" stands for '
     "the null of usage_consent"
@@ -134,7 +135,7 @@ class Parser(argparse.ArgumentParser):
         listed: dict[str, Any] = {} if hidden else {"help": summary}
         made = self.group.add_parser(
             name,
-            description=_sentence(summary),
+            description=textwrap.fill(_sentence(summary), 78),
             epilog="examples:" + lines,
             own=self.own,
             configurable=configurable,
@@ -174,7 +175,7 @@ class Parser(argparse.ArgumentParser):
             self.error("unknown option %s%s" % (names[0], meant(names[0], known)))
         if unknown:
             self.error("unexpected argument %r" % unknown[0])
-        self.error("a command is missing: " + ", ".join(self.names))
+        self.error("a command is missing" + self._there_are)
 
     @property
     def names(self) -> list[str]:
@@ -190,8 +191,12 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _unknown(self, name: str) -> str:
-        hint = meant(name, self.names) or "; there are: " + (", ".join(self.names) or "none")
-        return "unknown command %r%s" % (name, hint)
+        return "unknown command %r%s" % (name, meant(name, self.names) or self._there_are)
+
+    @property
+    def _there_are(self) -> str:
+        names = ", ".join(self.names)
+        return "; there are: " + names if len(names) < 60 else ""  # the help lists them
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action is self.group and value not in self.group.choices:

@@ -21,14 +21,19 @@ def add_to(parser: Parser) -> None:
         "collector",
         "run the reference collector on loopback until it is interrupted",
         "collector\ncollector --port 8765 --algorithm ed25519 --json\n"
-        "collector --fault portal\n"
-        "collector --api-key k1 --license-key l1 --product 42:5.2.5,5.3.0",
+        "collector --write-config product.json\ncollector --fault portal\n"
+        "collector --api-key k1 --license-key l1 --product 42:5.2.5",
         _collector,
         configurable=False,
     )
     collector.option("--port", type=whole, default=0, help="0, the default, takes a free one")
     collector.option("--algorithm", default="rsa", metavar="NAME", help="rsa or ed25519")
     collector.option("--fault", metavar="NAME", help="misbehave like this from the start")
+    collector.option(
+        "--write-config",
+        metavar="FILE",
+        help="write the configuration of a product that reports here, to a new file",
+    )
     for name, what in (("--api-key", "API key"), ("--license-key", "licence key")):
         collector.option(
             name, action="append", metavar="KEY", help="know this %s; may be repeated" % what
@@ -58,6 +63,7 @@ def _collector(args: argparse.Namespace, out: Output, given: Optional[Config]) -
         algorithm=args.algorithm,
         fault=args.fault,
         as_json=out.as_json,
+        write_config=args.write_config,
         interrupted=_INTERRUPTED,
         **chosen,
     )

@@ -47,8 +47,8 @@ def add_to(parser: Parser) -> None:
     doctor = parser.command(
         "doctor",
         "check configuration, state directory, identity, clock, network, keys and spool",
-        "doctor --config telemetry.json\ndoctor --no-network --config telemetry.json\n"
-        "doctor --json --config telemetry.json",
+        "doctor --config product.json\ndoctor --no-network --config product.json\n"
+        "doctor --json --config product.json",
         _doctor,
     )
     doctor.description = "%s\n%s" % (doctor.description, _ABOUT)

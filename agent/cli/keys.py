@@ -28,8 +28,8 @@ def add_to(parser: Parser) -> None:
     keys = parser.command(
         "keys",
         "key pairs and keyring documents, for who releases a product",
-        "keys new root-1\nkeys sign --version 1 --key next.pub --root root-1 keyring.json\n"
-        "keys check --config telemetry.json keyring.json",
+        "keys new root-1\nkeys sign --version 1 --key new.pub --root root-1 keyring.json\n"
+        "keys check --config product.json keyring.json",
     )
     new = keys.command(
         "new",
@@ -61,7 +61,7 @@ def add_to(parser: Parser) -> None:
     check = keys.command(
         "check",
         "say whether a product with this configuration would accept this document",
-        "check --config telemetry.json keyring.json",
+        "check --config product.json keyring.json",
         _check,
     )
     check.option("--endpoint", metavar="NAME", help="which one's keyring, if there are several")
@@ -72,10 +72,9 @@ def _add_sign(keys: Parser) -> None:
     sign = keys.command(
         "sign",
         "write and sign a new keyring document, or add a signature to one",
-        "sign --version 2 --key next.pub --root root-1 keyring.json\n"
+        "sign --version 2 --key new.pub --root root-1 keyring.json\n"
         "sign --root root-2 keyring.json\n"
-        "sign --version 3 --key old=global.pub --key next.pub --expires-days 400 "
-        "--threshold 2 --root root-1 keyring-3.json",
+        "sign --version 3 --key a.pub --expires-days 400 k3.json",
         _sign,
         configurable=False,
     )

@@ -21,7 +21,7 @@ def add_to(parser: Parser) -> None:
     preview = parser.command(
         "preview",
         "show the exact requests of the next delivery, secrets masked, without sending",
-        "preview --config telemetry.json\npreview --samples --json --config telemetry.json",
+        "preview --config product.json\npreview --samples --json --config product.json",
         _preview,
     )
     preview.option(
@@ -31,7 +31,7 @@ def add_to(parser: Parser) -> None:
     history = parser.command(
         "history",
         "show the last answers received",
-        "history --config telemetry.json\nhistory --limit 10 --json --config telemetry.json",
+        "history --config product.json\nhistory --limit 10 --json --config product.json",
         _history,
     )
     history.option("--limit", type=whole, default=100, metavar="N", help="at most so many")

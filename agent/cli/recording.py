@@ -29,15 +29,15 @@ def add_to(parser: Parser) -> None:
     home = parser.command(
         "call-home",
         "record a call home for every endpoint and deliver it",
-        "call-home --config telemetry.json\ncall-home --config telemetry.json --no-send --json",
+        "call-home --config product.json\ncall-home --config product.json --no-send --json",
         _command(_call_home),
     )
     settings.add_licence(home)
     track = parser.command(
         "track",
         "record one usage event and deliver it",
-        "track EXPORT --config telemetry.json\n"
-        'track EXPORT --user-id ann --meta \'{"format": "pdf"}\' --config telemetry.json',
+        "track EXPORT --config product.json\n"
+        'track EXPORT --meta \'{"to": "pdf"}\' --config product.json',
         _command(_track, _check_track),
     )
     track.add_argument("activity", metavar="ACTIVITY", help="what was done, for example EXPORT")
@@ -52,7 +52,7 @@ def add_to(parser: Parser) -> None:
     count = parser.command(
         "count",
         "add to a usage counter and deliver the sum",
-        "count RENDER --config telemetry.json\ncount RENDER --n 12 --config telemetry.json",
+        "count RENDER --config product.json\ncount RENDER --n 12 --config product.json",
         _command(_count, _check_count),
     )
     count.add_argument("activity", metavar="ACTIVITY", help="what was done, for example RENDER")
@@ -60,9 +60,9 @@ def add_to(parser: Parser) -> None:
     record = parser.command(
         "record",
         "record a number, a point or a text for the licence servers and deliver it",
-        "record --value 3.2 --data-group export-seconds --config telemetry.json\n"
-        "record --point 1 2 --data-group canvas --config telemetry.json\n"
-        "record --text opengl --data-group renderer --config telemetry.json",
+        "record --value 3.2 --data-group seconds --config product.json\n"
+        "record --point 1 2 --data-group canvas --config product.json\n"
+        "record --text opengl --data-group gl --config product.json",
         _command(_record, _check_record),
     )
     what = record.add_mutually_exclusive_group()

@@ -74,8 +74,8 @@ def read(args: argparse.Namespace, given: Optional[Config]) -> Settings:
     else:
         raise UsageError(
             "this command needs --config FILE",
-            "Such a file is, for example (pem_file lies beside it; usage_consent: true, false, or",
-            'null for not asked yet, which TOML writes "not-asked"):',
+            "Such a file is, for example (pem_file lies beside it; usage_consent: true,",
+            'false, or null for not asked yet, which TOML writes "not-asked"):',
             EXAMPLE,
             *(["%s demo needs none." % program()] if can_demo() else []),
         )

@@ -47,10 +47,10 @@ def add_to(parser: Parser) -> None:
     spool = parser.command(
         "spool",
         "look after the records that wait",
-        "spool status --config telemetry.json\nspool list --json --config telemetry.json\n"
-        "spool replay --config telemetry.json",
+        "spool status --config product.json\nspool list --json --config product.json\n"
+        "spool replay --config product.json",
     )
-    config = " --config telemetry.json"
+    config = " --config product.json"
     spool.command("status", "count what waits and say what for", "status" + config, _status)
     spool.command("list", "list every record and dead letter", "list" + config, _list)
     show = spool.command(

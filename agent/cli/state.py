@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import remedies, settings
 from .arguments import UsageError
-from .output import Output, plain, printable
+from .output import Output, is_terminal, plain, printable, write
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -20,8 +21,8 @@ def add_to(parser: Parser) -> None:
     id = parser.command(
         "id",
         "show the user identifier",
-        "id --config telemetry.json\nid --vendor Acme --product Studio --explain\n"
-        "id --config telemetry.json --reset",
+        "id --config product.json\nid --vendor Acme --product Studio --explain\n"
+        "id --config product.json --reset",
         _id,
     )
     id.option(
@@ -36,12 +37,13 @@ def add_to(parser: Parser) -> None:
 
 def add_erase_to(parser: Parser) -> None:
     """``erase``."""
-    parser.command(
+    erase = parser.command(
         "erase",
         "remove all state of this product for this user: records, history, identifier",
-        "erase --config telemetry.json",
+        "erase --config product.json\nerase --yes --config product.json",
         _erase,
     )
+    erase.option("--yes", action="store_true", default=False, help="do not ask on a terminal")
 
 
 def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
@@ -112,6 +114,13 @@ def _erase(args: argparse.Namespace, out: Output, given: Optional[Config]) -> in
     config = settings.read(args, given).config
     directory, why = files.state_directory(config, os.environ)
     existed = directory is not None and os.path.lexists(directory)
+    runs = existed and _runs(directory or "")
+    if existed and not args.yes and is_terminal(sys.stdin) and is_terminal(sys.stderr):
+        write(sys.stderr, printable("remove all state in %s? [y/N]" % directory), end=" ")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            answer = {"directory": directory, "remaining": [directory], "erased": False}
+            out.answer(answer, ["nothing was removed"])
+            return 1
     remaining = looking.erase(config)
     lines = ["could not remove %s" % path for path in remaining]
     if not existed:
@@ -121,4 +130,21 @@ def _erase(args: argparse.Namespace, out: Output, given: Optional[Config]) -> in
         {"directory": directory, "remaining": remaining, "erased": not remaining},
         map(printable, lines or ["removed all state in %s" % directory]),
     )
+    if runs:
+        out.say("a product is still running here: what it records from now on lies there again")
     return 1 if remaining else 0
+
+
+def _runs(directory: str) -> bool:
+    """Whether a living process holds a segment."""
+    from .. import files
+    from ..spool import segment
+
+    for name in segment.listing(directory):
+        try:
+            with files.open_append(os.path.join(directory, name), missing_ok=False) as file:
+                if file.hold() is False:
+                    return True
+        except OSError:
+            pass
+    return False

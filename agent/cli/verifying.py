@@ -35,7 +35,7 @@ def add_to(parser: Parser) -> None:
         "verify",
         "check one saved answer envelope",
         "verify --key global.pem answer.json\n"
-        "verify --key old.pem --key new.pem --at 2026-01-31T12:00:00Z answer.json\n"
+        "verify --key a.pem --key b.pem --at 2026-01-31 answer.json\n"
         "verify --key global.pem --json < answer.json",
         _verify,
     )

@@ -13,17 +13,19 @@ import sys
 import time
 from typing import Iterable, Mapping, Optional, TextIO
 
+from ..errors import ConfigError
 from .getkeymanager import ApiKeys, Products
 from .server import API_KEYS, LICENSE_KEYS, PRODUCTS, Collector
 
 _HELP = """\
 Collector on {url} (process {pid}), signing with {algorithm}; Ctrl-C stops it.
-The address is the base_url of GetKeyManager and of Reo alike. It knows API key {api_keys},
-licence key {license_keys} with any activation identifier, product {products}.
+The address is the base_url of GetKeyManager and of Reo alike. It knows
+  API key {api_keys}, product {products},
+  licence key {license_keys} with any activation identifier.
   curl {url}/_collector/records
   curl -X DELETE {url}/_collector/records
   curl {url}/_collector/requests
-  curl --json '{{"fault": "500", "endpoint": "getkeymanager", "count": 3}}' {url}/_collector/fault
+  curl --json '{{"fault": "500", "count": 3}}' {url}/_collector/fault
   curl --json '{{"fault": null}}' {url}/_collector/fault
 Its test keys are published and protect nothing. Trust for a test:
 {public_key}"""
@@ -38,13 +40,15 @@ def serve(
     license_keys: Iterable[str] = LICENSE_KEYS,
     products: Products = PRODUCTS,
     as_json: bool = False,
+    write_config: Optional[str] = None,
     out: Optional[TextIO] = None,
     interrupted: int = 0,
 ) -> int:
     """Serve until SIGINT, then give ``interrupted``, or until SIGTERM, then give 0; on the main thread only.
 
     Raises ``ConfigError`` for what cannot be, ``OSError`` where the port is taken. A ``fault`` that refuses resets
-    connections, so that the control API can still switch it off.
+    connections, so that the control API can still switch it off. ``write_config`` is where a new file goes: the
+    configuration of a product that reports here.
     """
     out = sys.stdout if out is None else out
     license_keys = tuple(license_keys)
@@ -71,6 +75,8 @@ def serve(
             signal.signal(number, end)
         with collector:
             hello = {"url": collector.url, "pid": os.getpid(), "keys": collector.keys}
+            if write_config is not None:
+                _write(write_config, collector, api_keys, license_keys, products)
             if as_json:
                 text = json.dumps(hello)
             else:
@@ -93,6 +99,37 @@ def serve(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _write(
+    path: str,
+    collector: Collector,
+    api_keys: ApiKeys,
+    license_keys: Iterable[str],
+    products: Products,
+) -> None:
+    keys = [{"name": key["name"], "pem": key["public_key"]} for key in collector.keys]
+    at = {"base_url": collector.url, "api_key": next(iter(api_keys), "none")}
+    id, versions = next(iter(products.items()), ("none", ()))
+    config = {
+        "vendor": "Acme",
+        "product_name": "Studio on a test collector",
+        "product_id": id,
+        "product_version": next(iter(versions), "none"),
+        "usage_consent": True,
+        "license_key": next(iter(license_keys), ""),
+        "activation_identifier": "12135644",
+        "endpoints": [
+            {"kind": "getkeymanager", "keys": keys, **at},
+            {"kind": "reo", "domain": "acme.example", **at},
+        ],
+    }
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(config, file, indent=2)
+    except OSError as error:
+        message = "--write-config: %s cannot be made: %s" % (path, error.strerror or error)
+        raise ConfigError(message, "write_config") from None
 
 
 def _names(values: Iterable[str]) -> str:

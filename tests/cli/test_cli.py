@@ -41,6 +41,7 @@ def test_every_command_has_help_with_examples(name: str) -> None:
     examples = done.out.partition("examples:\n")[2].splitlines()
     assert examples and all(name in line for line in examples)
     assert "--json" in done.out and "--config" in done.out and "--inject" not in done.out
+    assert max(map(len, done.out.replace("pytest", "agent").splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", FORMS)

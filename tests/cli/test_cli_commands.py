@@ -1,10 +1,12 @@
 """What each command does: to the server, to the disk, and to its exit status; and what it says where less happened."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import LICENSE_KEY, Site, run
+from support.cli import LICENSE_KEY, Site, command, run
 
 from agent import Agent
 from agent.cli.config_file import load
@@ -283,3 +285,26 @@ def test_records_of_unknown_endpoints_are_left_alone_shown_and_removed_only_by_n
     assert "remove 3 waiting" in site.run("spool", "purge", "--unknown").err
     done = site.run("spool", "purge", "--yes", "--unknown")
     assert done.out == "removed 3 records and 0 dead letters\n" and ids(site) == []
+
+
+# --- erase ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pseudo-terminals as Linux has them")
+def test_erase_asks_on_a_terminal_and_says_that_the_product_still_runs(site: Site) -> None:
+    import pty
+
+    def erase(said: bytes, *more: str) -> tuple[int, bool]:
+        ours, theirs = pty.openpty()
+        with open(ours, "wb", 0) as keyboard, open(theirs, "wb", 0) as terminal:
+            keyboard.write(said + b"\n")
+            words = command("erase", *more, "--config", site.file)
+            streams: Any = {"stdin": terminal, "stderr": terminal, "stdout": subprocess.DEVNULL}
+            return subprocess.call(words, **streams), site.state.exists()
+
+    with Agent(load(site.file).replace(deliver="manual")) as product:
+        assert product.call_home() and erase(b"n") == erase(b"") == (1, True)
+        assert erase(b"y") == (0, False) and product.call_home()
+        assert erase(b"", "--yes") == (0, False) and product.call_home()
+        assert "still running" in site.run("erase").err and product.call_home()
+    assert "still running" not in site.run("erase").err

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,10 @@ import pytest
 from support.agent import ROOT
 from support.collector import Reply, post_licence, set_fault, verified
 from support.systems import posix
+
+from agent import Agent, ConfigError
+from agent.cli.config_file import load_with_licence
+from agent.collector import serve
 
 
 @contextlib.contextmanager
@@ -56,6 +61,21 @@ def test_what_it_knows_and_does_can_be_given() -> None:
         assert verified(envelope, hello["keys"][0])["code"] == 830
         child.send_signal(signal.SIGINT)
         assert (child.stdout.read(), child.stderr.read(), child.wait(20)) == ("", "", 0)
+
+
+@posix  # there whoever is ended says no more
+def test_the_configuration_that_it_writes_delivers_and_is_never_written_over(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "product.json"
+    with serving(as_json=True, write_config=str(path)) as child:
+        child.stdout.readline()
+        config, key, activation = load_with_licence(path)
+        config = config.replace(state_dir=tmp_path, deliver="manual")
+        with Agent(config, key, activation) as product:
+            assert product.call_home() and product.flush().delivered == 2
+    with pytest.raises(ConfigError, match="write-config.*exists"):
+        serve(write_config=str(path))
 
 
 @posix  # there whoever is ended says no more

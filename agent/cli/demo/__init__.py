@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..arguments import UsageError, can_demo, whole
 from ..output import Output, is_terminal, write
+from ..screen import wrapped
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -110,7 +112,8 @@ class _Narrator:
         mark = self._mark(result["ok"])
         write(self._stream, "%2d  %s  %s" % (result["step"], mark, result["title"]))
         for line in result["detail"].splitlines():
-            write(self._stream, "       " + line)
+            for part in wrapped(line, shutil.get_terminal_size().columns, 9, " " * 7):
+                write(self._stream, part)
 
     def end(self, results: list[dict[str, Any]], elapsed_s: float) -> None:
         """How many steps hold."""

@@ -239,6 +239,6 @@ STEPS: tuple[tuple[str, Callable[[Stage], str]], ...] = (
     ("A product is killed while it is offline: nothing is lost", _killed),
     ("The server is back: the next start replays everything", _replayed),
     ("Forged answers acknowledge nothing", _forged),
-    ("Consent to usage is withdrawn: purged, never sent; the licence still reports", _withdrawn),
+    ("Consent to usage is withdrawn: purged; the licence still reports", _withdrawn),
     ("An honest end: leaving is quick, the spool is empty", _ends),
 )
