@@ -44,7 +44,7 @@ def _reason(found: dict[str, Any]) -> str:
 
 def _proxy(found: dict[str, Any]) -> str:
     address, source = found["proxy"]["address"], found["proxy"]["from"]
-    return "%s (%s)" % (address or "none", source) if source else str(address)
+    return "%s (%s)" % (address, source) if source else "none"
 
 
 def _tls(found: dict[str, Any]) -> str:
