@@ -1,9 +1,14 @@
 """Weeks without an answer that counts: nothing is lost, nothing dies, and the server is asked as seldom as promised."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
+from campaign.bounds_spool import Network, fill
 from support.agent import Desk, endpoint, pass_, work_until
+from support.spool import look
+
+import agent
 
 pytestmark = pytest.mark.once
 
@@ -137,10 +142,23 @@ def test_a_boot_ten_years_ahead_takes_nothing(at: Desk) -> None:
         assert product.status()["pending"] == 0
 
 
-@pytest.mark.parametrize("woken_at", [0.0, 1_747_094_400.0])
-def test_a_clock_that_is_set_ages_out_nothing_of_this_run(at: Desk, woken_at: float) -> None:
-    """A machine without a battery, in 1970 or at the date of its image, is put right minutes later."""
-    set_at, at.clock.at = at.clock.at, woken_at
+def test_what_was_captured_in_1970_never_ages(at: Desk) -> None:
+    set_at, at.clock.at = at.clock.at, 60.0
+    at.collector.fault("500")
+    with at.agent(only="licence") as product:
+        product.record_text("captured before the clock was set", data_group="g")
+        pass_(product)  # what failed once goes last
+    at.collector.fault(None)
+    at.clock.at = set_at
+    with at.agent(only="licence") as product:
+        product.record_text("proves it", data_group="g")
+        assert product.flush().drained and product.status()["not_recorded"] == {}
+    assert len(at.texts()) == 2
+
+
+def test_a_clock_that_is_set_ages_out_nothing_of_this_run(at: Desk) -> None:
+    """A machine without a battery, at the date of its image, is put right minutes later."""
+    set_at, at.clock.at = at.clock.at, 1_747_094_400.0
     with at.agent(only="licence") as product:
         for n in range(5):
             product.record_text(str(n), data_group="g")
@@ -148,3 +166,55 @@ def test_a_clock_that_is_set_ages_out_nothing_of_this_run(at: Desk, woken_at: fl
         at.clock.since_boot += 60
         assert product.flush().drained and product.status()["not_recorded"] == {}
     assert sorted(at.texts()) == list("01234")
+
+
+# -- what waits is bounded -------------------------------------------------------------------------
+
+
+def peak_of(product: agent.Agent) -> int:
+    """Bytes that a pass needs at most on top of what was there."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        product._delivery.skip = ("backoff",)
+        product._delivery.run()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_pass_holds_no_bodies_however_much_waits(at: Desk, up: bool) -> None:
+    pytest.importorskip("fcntl")
+    peaks, directory = [], at.state_dir
+    at.clock.advance(DAY_S)
+    for pending in (300, 700):  # a pass begins at most 256
+        at.state_dir = directory / str(pending)
+        at.state_dir.mkdir(parents=True)
+        fill(at.state_dir, pending, segments=pending // 20, text="x" * 4_000)
+        with at.agent(keys=(), transport=Network(up=up)) as product:
+            product.call_home()
+            pass_(product) if not up else None  # loads what delivering needs
+            peaks.append(peak_of(product))
+    assert peaks[1] - peaks[0] < 600_000, peaks  # the bodies of the others are 1.6 MB
+
+
+def test_what_a_dropped_report_told_is_no_new_loss(at: Desk) -> None:
+    with at.agent(transport=Network(up=False), max_bytes=40_000, only="licence") as product:
+        for number in range(250):
+            product.record_text("%d" % number, data_group="g")
+        waiting_now = list(look(at.state_dir).records())
+        dropped = product.status()["not_recorded"]["dropped"]
+        assert any(record.weight > 3 for record in waiting_now)  # reports that went, told again
+        assert dropped + sum(not r.id.startswith("dropped-") for r in waiting_now) == 250
+
+
+def test_a_month_offline_in_one_process_leaves_few_files(at: Desk) -> None:
+    with at.agent(transport=Network(up=False), only="licence") as product:
+        for number in range(60):
+            product.record_text("%d" % number, data_group="g")
+            at.clock.advance(DAY_S / 2)
+        assert len(list(at.state_dir.glob("*.seg"))) == 1
+        # Still in order, and still given up at half of what fits into one.
+        found = [record.body["text_data"] for record in look(at.state_dir).records()]
+        assert found == [str(number) for number in range(60)]

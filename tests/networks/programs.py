@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from support.requests import closed_port
 
+from . import TESTS
 from .situations import program
 from .stage import Stage
 
@@ -66,22 +67,7 @@ def address(scheme: str, port: int, user: str = "", password: str = "") -> str:
 
 HELPER = "auth_param {0} program /usr/lib/squid/{1}\nauth_param {0} children 1 startup=1\n"
 KNOWN = "acl known proxy_auth REQUIRED\n"
-SQUID = """
-http_port 127.0.0.1:%(port)d
-%(auth)s
-http_access allow %(who)s
-http_access deny all
-cache deny all
-hosts_file %(place)s/hosts
-pid_filename none
-access_log stdio:%(place)s/access.log
-cache_log %(place)s/cache.log
-coredump_dir %(place)s
-netdb_filename none
-pinger_enable off
-shutdown_lifetime 0 seconds
-max_filedescriptors 256
-"""
+SQUID = (TESTS / "golden" / "squid.conf").read_text("ascii")
 NAME = "keys.acme.example"
 
 
