@@ -141,7 +141,7 @@ def find_proxy(url: str, given: Any) -> tuple[str, str, str]:
         if found and (by_environment if names else rules.proxy_bypass(place)):
             found = ""
     if found in (None, "", "direct"):
-        return "", "", source
+        return "", "", ""
     try:  # brackets without an end raise, and a port that is none
         at = urlsplit(found if "://" in found else "http://" + found)
         fits = at.hostname and at.port != 0 and at.scheme[:5] in ("http", "https", "socks")
