@@ -61,10 +61,10 @@ def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         "product_name": config.product_name,
         "identity_name": config.identity_name,
     }
-    before = identity.resolve(**names).value
+    before = identity.resolve(**names, store=False).value
     if args.reset:
         identity.resolve(**names, reset=True)
-    explained = identity.explain(**names)
+    explained = identity.explain(**names, store=False)
     explained["advice"] = remedies.for_identity(explained)
     value = explained["user_identifier"]
     answer = dict(explained) if args.explain else {"user_identifier": value}
@@ -75,6 +75,8 @@ def _id(args: argparse.Namespace, out: Output, given: Optional[Config]) -> int:
         answer["before"] = before
         out.say("was %s%s" % (before, ", unchanged" if before == value else ""))
     out.answer(answer, map(printable, lines))
+    if explained["quality"] == "random" and not explained["stored"]:
+        out.say("random, and not stored yet: the product's first start makes another")
     return 0
 
 

@@ -162,7 +162,7 @@ def test_history_shows_what_was_answered(site: Site) -> None:
 
 def test_id_is_what_the_product_sends(site: Site) -> None:
     value = site.run("id").out.strip()
-    site.run("call-home")
+    assert not site.state.exists() and site.run("call-home").status == 0
     assert site.fields("getkeymanager")[0]["user_identifier"] == value
     explained = site.run("id", "--explain", "--json").json
     assert explained["user_identifier"] == value and "quality" in explained
