@@ -2,11 +2,10 @@
 
 Whatever was done to its files, the next start succeeds, every undamaged record is delivered exactly once, none with
 another content, damaged lines are counted, no usage is sent whose consent is gone, and the start after that finds
-nothing to do. Most rounds deliver from the spool itself, some through the whole agent to a collector.
+nothing to do. The whole agent on damage of each kind of file: ``test_spool_versions``.
 ``rounds`` is the number of flipped bits; the other treatments come in proportion.
 """
 
-import functools
 import gc
 import multiprocessing
 import os
@@ -14,14 +13,11 @@ import random
 import time
 import traceback
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from support.agent import Desk, desk
 from support.spool import spool
 
-import agent
 from agent.values import Verdict
 
 from . import damage_spool as spools, report
@@ -42,8 +38,6 @@ GROUPS: dict[str, tuple[spools.Treatment, float]] = {
     "lines doubled, reordered, moved": (spools.lines, 0.06),
     "CRLF, BOM, garbage or NULs at the end": (spools.tools, 0.06),
 }
-THROUGH = "some of each through agent and collector"
-THROUGH_AGENT = 0.02
 SETTLEMENT = "settlement damaged"
 DELIVERED = Verdict("delivered")
 
@@ -106,7 +100,8 @@ def _round(place: Path, oracle: Oracle, state: State) -> report.Row:
     more, later_s, _, target = _pass(place)
     right = [(key, oracle.is_right(key, value, expected)) for key, value in sent]
     found = judge(oracle, expected, right)
-    _timed(found, start_s, later_s)
+    found.figure("s of processor time for a start", start_s)
+    found.figure("s for one after it", later_s)
     found.figure("damaged lines counted", damaged)
     lines = "%d damaged lines of %d" % (damaged, expected.damaged_lines)
     found.breaks(damaged != expected.damaged_lines, lines)
@@ -118,81 +113,9 @@ def _round(place: Path, oracle: Oracle, state: State) -> report.Row:
     return found
 
 
-def _timed(row: report.Row, start_s: float, later_s: float) -> None:
-    row.figure("s of processor time for a start", start_s)
-    row.figure("s for one after it", later_s)
-
-
-# --- rounds through the agent ---------------------------------------------------------------------
-
-
-class Whole:
-    """The agent itself against a collector; knows what each record looks like when it arrives."""
-
-    def __init__(self, place: Path, oracle: Oracle, at: Desk) -> None:
-        self._oracle, self._at, self._place = oracle, at, place
-        at.clock.at = 1_760_100_000.0
-        undamaged = {name: data for name, data in oracle.files.items() if name != spools.BOOK}
-        spools.lay(place, dict(undamaged))
-        self._arrives = dict(self._run([]))
-
-    def _run(self, broken: list[str]) -> list[tuple[Key, dict[str, Any]]]:
-        """One life of the product: what arrived, in order, by its key."""
-        self._at.collector.clear()
-        told: list[agent.Outcome] = []
-        began_at = time.process_time()
-        with self._at.agent(on_outcome=told.append, durability="process") as product:
-            product.status()
-            if product.record_text("new", data_group="g") is None:
-                broken.append("nothing recorded: %s" % product.status()["not_recorded"])
-            self._start_s = time.process_time() - began_at
-            product.flush(60)
-            status = product.status()
-            if status["pending"]:
-                reasons = [(e["waiting"], e["waits_for"], e["reason"]) for e in status["endpoints"]]
-                broken.append("%d still wait: %s" % (status["pending"], reasons))
-        arrived = self._at.collector.records()
-        if len(arrived) != len(told):
-            broken.append("%d arrived, %d were told" % (len(arrived), len(told)))
-        return [((o.endpoint, o.event_id), _fields(r)) for o, r in zip(told, arrived)]
-
-    def round(self, state: State) -> report.Row:
-        spools.lay(self._place, state)
-        expected, broken = self._oracle.expect(state), list[str]()
-        sent, start_s = self._run(broken), self._start_s
-        known = [(key, fields) for key, fields in sent if key in self._oracle.known]
-        new = [fields for key, fields in sent if key not in self._oracle.known]
-        if [fields.get("text_data") for fields in new] != ["new"]:
-            broken.append("what was recorded after the damage did not arrive once")
-        again = self._run(broken)
-        if len(again) != 1:
-            broken.append("the next start delivers %d: %s" % (len(again), again[:2]))
-        right = [(key, self._is_right(key, fields, expected)) for key, fields in known]
-        found = judge(self._oracle, expected, right)
-        found.broken += broken
-        _timed(found, start_s, self._start_s)
-        return found
-
-    def _is_right(self, key: Key, fields: dict[str, Any], expected: Expected) -> bool:
-        meant, values = self._arrives.get(key), expected.values.get(key, ())
-        if meant is None or "count" not in fields:
-            return fields == meant
-        sums = [(one["b"]["count"], one["b"]["meta"]["window_end"]) for one in values]
-        got = fields["count"], fields["meta"]["window_end"]
-        return got in sums and {**fields, "count": 0, "meta": 0} == {**meant, "count": 0, "meta": 0}
-
-
-def _fields(record: dict[str, Any]) -> dict[str, Any]:
-    """What a collector took in, without what depends on when it was sent."""
-    fields = dict(record["fields"])
-    if record["endpoint"] == "reo-aggregate":
-        fields.pop("event_at", None)
-    return fields
-
-
 # --- all of it ------------------------------------------------------------------------------------
 
-Round = tuple[str, int, bool]  # of which group, its number, whether through the agent
+Round = tuple[str, int]  # of which group, its number
 
 
 class Process:
@@ -203,20 +126,14 @@ class Process:
     def __init__(self, oracle: Oracle, seed: int, work: Path) -> None:
         self._oracle, self._seed = oracle, seed
         self._place = work / ("process-%d" % os.getpid()) / "state"
-        self._stack = ExitStack()
-
-    @functools.cached_property
-    def _whole(self) -> Whole:
-        at = self._stack.enter_context(desk(self._place, algorithm="ed25519"))
-        return Whole(self._place, self._oracle, at)
 
     def play(self, one: Round) -> report.Row:
-        group, n, whole = one
+        group, n = one
         treat = GROUPS[group][0]
         state = treat(self._oracle.files, random.Random("%d %s %d" % (self._seed, group, n)), n)
         began_at = time.process_time()
         try:
-            row = self._whole.round(state) if whole else _round(self._place, self._oracle, state)
+            row = _round(self._place, self._oracle, state)
         except Exception as error:  # a start that fails is what this campaign looks for
             where = traceback.extract_tb(error.__traceback__)[-1]
             row = report.Row("", rounds=1)
@@ -224,7 +141,7 @@ class Process:
         took_s = time.process_time() - began_at
         row.breaks(took_s > HANG_S, "took %.0f s" % took_s)
         row.broken = ["%s, round %d: %s" % (group, n, what) for what in row.broken]
-        row.treatment = THROUGH if whole else group
+        row.treatment = group
         return row
 
 
@@ -246,10 +163,7 @@ def _plan(rounds: int, seed: int) -> list[Round]:
         numbers = [n * spools.BLOCK // count for n in range(count)]
         if treat is not spools.cut_end:  # of few rounds, other kinds with another seed
             numbers = [seed + n for n in range(count)]
-        plan += [(group, n, False) for n in numbers]
-    rng, groups = random.Random(seed), list(GROUPS)
-    for _ in range(max(2, round(rounds * THROUGH_AGENT))):
-        plan.append((rng.choice(groups), rng.randrange(10**6), True))
+        plan += [(group, n) for n in numbers]
     return plan
 
 
@@ -259,7 +173,7 @@ def run(*, rounds: int, seed: int, progress: report.Progress, work: Path) -> lis
     sizes = len(oracle.before.must), len(oracle.files), sum(map(len, oracle.files.values()))
     progress.say("%d records wait in %d files of %d bytes" % sizes)
     plan = _plan(rounds, seed)
-    rows = {name: report.Row(name) for name in [*GROUPS, THROUGH]}
+    rows = {name: report.Row(name) for name in GROUPS}
     processes = min(4, os.cpu_count() or 1) if rounds >= 1000 and hasattr(os, "fork") else 1
     fork: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
     with fork.Pool(processes, _begin, (oracle, seed, work)) as pool:

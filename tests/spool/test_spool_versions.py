@@ -107,6 +107,30 @@ def test_the_golden_spool_of_version_1_is_delivered(at: Desk) -> None:
     assert (at.state_dir / kept).read_bytes() == before[kept]
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 5000, None], ids=["empty", "noise", "cut"])
+def test_damage_of_each_kind_of_file_stops_no_start(at: Desk, damage: Any) -> None:
+    unpack("spool_v1", at.state_dir)
+    with at.agent() as product:
+        product.call_home()
+    whole = at.state_dir
+    found = sorted(whole.iterdir())
+    assert len({path.name[:9] for path in found}) > 8, "identity, too"
+    for number, path in enumerate(found):
+        at.state_dir = whole.with_name("state-%d" % number)
+        shutil.copytree(whole, at.state_dir)
+        data = path.read_bytes()
+        data = data[: len(data) // 2] if damage is None else damage
+        (at.state_dir / path.name).write_bytes(data)
+        at.collector.clear()
+        with at.agent() as product:
+            assert product.record_text("new", data_group="g")
+            assert product.status() and product.diagnostics() and product.preview()
+            assert product.flush().pending == 0
+        with at.agent() as product:
+            assert product.flush().delivered == 0
+        assert at.texts().count("new") == 1, path.name
+
+
 # --- a newer version ------------------------------------------------------------------------------
 
 
