@@ -162,10 +162,12 @@ def test_without_an_origin_sums_wait_visibly_and_single_events_go(at: Desk) -> N
 def test_a_clock_that_goes_back_ends_windows(at: Desk) -> None:
     with at.agent(only="usage") as product:
         product.count("RENDER", 1)
+        product._counters.keep()
         at.clock.at -= 30 * 86400
         at.clock.since_boot += 1
         product.count("RENDER", 2)
-        assert product.flush().pending == 0
+        product._counters.keep()
+        pass_(product)  # no flush, which ends every window
     assert at.sums() == {"RENDER": 3}
 
 
