@@ -1,8 +1,7 @@
 """``Agent``: what a product holds. It checks arguments, captures, records, and never shows the network.
 
-Mistakes (a wrong type, an unknown name, a missing argument) raise ``EventError`` or ``ConfigError`` at once. A full
-disk, a dead network, a hostile server or odd content never raise into the host. No call here asks for the state of a
-licence before it records: it always reports.
+Mistakes (a wrong type, an unknown name, a missing argument) raise ``EventError`` or ``ConfigError`` at once; disks,
+networks, servers and odd content never do. Nothing here depends on the state of a licence: it always reports.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 class Agent:
     """Calls home, keeps what could not be sent, believes only signed answers.
 
-    ``license_key`` is None, a text, a pair (key, activation identifier) or a callable that gives one, called
+    ``license_key``: None, a text, a pair (key, activation identifier) or a callable that gives one, called
     once per record on the recording thread. ``on_outcome(outcome)`` hears how each record ended, on the
     delivering thread. ``clock`` (``time()``, ``monotonic()``), ``transport`` and ``environ`` replace the
     system's. Raises ``ConfigError`` or ``EventError`` for arguments of a wrong type, nothing else.
@@ -102,11 +101,10 @@ class Agent:
     # -- recording ----
 
     def call_home(self) -> Optional[str]:
-        """Record one call home per endpoint, under one event id.
+        """Record one call home per endpoint, under one event id; None if nothing survives the process.
 
-        To a licence server the text "CALL HOME" in the endpoint's data group, whatever the activation state;
-        to a usage endpoint, with consent, the activity "CALL HOME". The event id, or None if nothing was
-        kept so that it survives the process. In a process that ``multiprocessing`` started: None.
+        To a licence server the text "CALL HOME" in the endpoint's data group, whatever the activation state; to a
+        usage endpoint, with consent, the activity "CALL HOME". In a process that ``multiprocessing`` started: None.
         """
         if not self._adapters or self._ignored(self._adapters, "endpoint"):
             return None
@@ -196,7 +194,7 @@ class Agent:
     def _keep(
         self, adapters: list[Any], epoch: int, how: str, *given: Any, **more: Any
     ) -> Optional[str]:
-        """Capture now, and keep what each adapter makes of it; the event id if one record survives the process."""
+        """Keep what each adapter makes of this moment; the event id if one record survives the process."""
         self._worker.hook()
         licence, kept = ("", ""), False
         if adapters is not self._collectors:
@@ -222,12 +220,12 @@ class Agent:
         return id if kept else None
 
     def _lost(self, why: str) -> Optional[str]:
-        """Count what was not recorded, or not durably; gives None, as its caller does."""
+        """Count what was not recorded, or not durably."""
         self._spool.lost(why)
         return None
 
     def _report(self, count: int, id: str) -> Optional[Record]:
-        """The record that tells the licence server how many a quota or an age limit took; None: nobody to tell."""
+        """The record that tells a licence server how many a quota or an age limit took; None: nobody to tell."""
         for adapter in self._servers:
             user, now = self._identify(store=False).value, self._clock.time()
             capture = Capture(id, now, user, *self._licence.last)
@@ -243,14 +241,14 @@ class Agent:
         return self._identify(store=True).value if self._config.endpoints else ""
 
     def _identity_names(self) -> dict[str, Any]:
-        """What the identity is derived from and for, and where it is kept."""
+        """What the identity is derived from, and where it is kept."""
         names = ("vendor", "product_name", "identity_name")
         given = {name: getattr(self._config, name) for name in names}
         system = identity.System(self._environ)
         return {"system": system, "state_dir": self._spool.directory, **given}
 
     def _identify(self, *, store: bool) -> identity.Identity:
-        """Whose records these are. Who only looks stores nothing where no identity was stored yet."""
+        """Whose records these are. Who only looks stores nothing."""
         if self._identity is None or (store and not self._user):
             self._identity = identity.resolve(**self._identity_names(), store=store)
             self._user = self._identity.value if store or self._identity.stored else ""
@@ -301,9 +299,9 @@ class Agent:
             return False
 
     def _usage_epoch(self) -> int:
-        """The epoch of consent that usage may be captured under now; 0, and counted, where it may not.
+        """The epoch that usage may be captured under now; 0, and counted, where it may not.
 
-        Read before consent is asked: a refusal in between makes what is captured here a thing of the past.
+        Read before consent is asked: a refusal in between ends what is captured here.
         """
         mark = self._spool.consent
         epoch = mark.current() or (self._usage_allowed() and mark.ensure())
@@ -389,13 +387,13 @@ class Agent:
     def diagnostics(self, network: bool = False) -> dict[str, Any]:
         """Everything a support desk asks for, JSON-ready and free of secrets.
 
-        ``network=True`` also asks each endpoint, with a made-up API key and no record: how it was reached, what it
-        answered, who signed that, how far the clocks differ. Takes up to ``request_timeout_s`` for each.
+        ``network=True`` also asks each endpoint with a made-up API key and no record, ``request_timeout_s`` at most:
+        how it was reached, what it answered, who signed that, how far the clocks differ.
         """
         return self._look("diagnostics", network=network)
 
     def _look(self, what: str, **given: bool) -> dict[str, Any]:
-        """What ``looking`` sees; where that cannot be had, what is wrong: its files may be half an update's."""
+        """What ``looking`` sees; else what is wrong: its files may be half an update's."""
         self._worker.notice_fork()
         try:
             from . import looking
@@ -428,14 +426,13 @@ class Agent:
 
 
 def _adapter(endpoint: Any, config: Config) -> Adapter:
-    """What sends to an endpoint."""
     kind: Any = ReoAdapter if isinstance(endpoint, Reo) else GetKeyManagerAdapter
     made: Adapter = kind(endpoint, config)
     return made
 
 
 def _is_child() -> bool:
-    """Whether ``multiprocessing`` started this process; also while it still runs the product's main module."""
+    """Whether ``multiprocessing`` started this process, or is about to run the product's main module in it."""
     process: Any = sys.modules.get("multiprocessing.process")
     begins = process is not None and getattr(process.current_process(), "_inheriting", False)
     return begins or (process is not None and process.parent_process() is not None)

@@ -1,8 +1,8 @@
 """The vendor's settings as immutable values: ``Config`` and its endpoints ``GetKeyManager`` and ``Reo``.
 
-Each is a table with one line per setting: its type, its kind (a check, and what is allowed), its default. A mistake
-raises ``ConfigError`` that names the field and shows no secret. Of addresses only what every HTTP library reads alike
-is accepted, so none can be taken for one host and connected to another. Nothing is opened or resolved.
+Each is a table, one line per setting: its type, its kind (a check, and what is allowed), its default. A mistake raises
+``ConfigError``, which names the field and shows no secret. Of addresses only what every HTTP library reads alike is
+accepted. Nothing is opened or resolved.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def is_ip(text: str) -> bool:
 
 
 def _text(allowed: str, fits: Callable[[str], object]) -> Kind:
-    """A kind of texts, of which whatever a subclass makes of itself an exact ``str`` is kept."""
+    """A kind of texts; of a subclass an exact ``str`` is kept."""
 
     def check(value: Any) -> str | None:
         text = str.__str__(value)
@@ -84,7 +84,7 @@ def _or_call(check: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def _path(value: Any) -> str | None:
-    """An absolute path: the host may change its working directory while our thread writes."""
+    """Absolute: the host may change its working directory."""
     path = os.path.expanduser(str.__str__(os.fspath(value)))
     return os.path.abspath(path) if path and "\0" not in path else None
 
@@ -99,7 +99,7 @@ def _words(value: Any) -> object:
 
 
 def _keys(value: Any) -> object:
-    """A tuple of keys, or a keyring. Keys of another copy of this package would raise errors of that copy."""
+    """Keys, or a keyring. Those of another copy of this package would raise errors of that copy."""
     ring = hasattr(value, "trusted")
     found = _items(value.keys if ring else value)
     own = all(type(key).__module__.startswith("%s.signatures" % __package__) for key in found)
@@ -131,7 +131,7 @@ def _parts(value: Any) -> tuple[str, str, str, str]:
 
 
 def _https(value: Any) -> str | None:
-    """Without its trailing slash; plain http only where a host means no other machine, as 127.1 may."""
+    """Without its trailing slash; plain http to this machine alone, which 127.1 may not mean."""
     scheme, userinfo, place, path = _parts(value)
     host = place[:5] if place[:1] == "[" else place.partition(":")[0]
     here = host in ("localhost", "[::1]") or (host.startswith("127.") and is_ip(host))
@@ -188,7 +188,7 @@ else:
 
 
 class Settings(Table):
-    """Values that are checked when they are made and never change; compared by value, shown without secrets."""
+    """Checked values that never change; compared by value, shown without secrets."""
 
     fields: ClassVar[dict[str, Any]]  # name -> (check, what is allowed, {"default": ...} or {})
     __signature__ = _Signature()
@@ -244,7 +244,7 @@ def kept(field: str, value: object, check: Callable[[Any], object], allowed: str
 
 
 def unknown_name(owner: str, name: str, allowed: Iterable[str]) -> ConfigError:
-    """The error for a setting that ``owner`` has not; it names the one that was probably meant."""
+    """The error for a setting that ``owner`` has not, with the one that was probably meant."""
     from difflib import get_close_matches
 
     closest = "".join(get_close_matches(name[:60], list(allowed), 1, 0.0))
@@ -295,7 +295,7 @@ class Reo(Settings):
 
 
 def _ends_before(own: str, base_url: str) -> None:
-    """The address as an API's documents show it is the likeliest paste; its ``own`` path is added to this one."""
+    """The address in an API's documents is the likeliest paste; its ``own`` path is added to this one."""
     before, found, _ = (base_url + "/").partition(own + "/")
     if found:
         raise ConfigError("base_url: leave out %s, allowed is %s" % (own, before), "base_url")

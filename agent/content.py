@@ -1,8 +1,8 @@
 """What may be recorded: each function takes one argument of a recording call and returns what is kept of it.
 
 *Mistakes raise, content does not*: a wrong type, an unknown name or a missing argument is an ``EventError`` that names
-the field; content that cannot be sent (NaN, an empty text, an address that is none) gives None, and is counted. Here is
-also the licence: whatever comes, a record is made. Types are asked for by ``type()``: ``__class__`` may raise.
+the field; content that cannot be sent (NaN, an empty text) gives None, and is counted. Whatever a licence is, a record
+is made. Types are asked for by ``type()``: ``__class__`` may raise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARK, TRUNCATED = "…", "_truncated"
 
 
 def clean(text: str, limit_chars: int) -> str:
-    """An exact ``str`` of at most ``limit_chars``, "…" at its end if cut, lone surrogates replaced by U+FFFD."""
+    """An exact ``str`` of at most ``limit_chars``, "…" at its end if cut, without lone surrogates."""
     cut = str.__len__(text) > limit_chars
     # Base class methods: a subclass may have made its own of these.
     part = str.__getitem__(text, slice(limit_chars - cut))
@@ -59,7 +59,7 @@ def user_id(value: Any) -> str | None:
 
 
 def user_id_type(value: Any, has_user_id: bool) -> str:
-    """One of the five kinds; the user identifier, which is sent where no user id is given, is of kind USERNAME."""
+    """One of the five kinds; USERNAME, where the user identifier is sent for want of a user id."""
     found = str.__str__(value) if issubclass(type(value), str) else ""
     if found not in USER_ID_TYPES:
         raise mistake("user_id_type", value, "one of " + ", ".join(USER_ID_TYPES), EventError)
@@ -83,7 +83,7 @@ def count(value: Any) -> int:
 
 
 def number(value: Any, field: str) -> str | None:
-    """The text of a number ("50", "3.2") of any library; None for one that cannot be sent: NaN, infinite, too large."""
+    """The text of a number ("50", "3.2") of any library; None for NaN, infinite ones, too large ones."""
     kind = type(value)
     try:
         # A bool is a number to Python, and so is NumPy's to NumPy.
@@ -103,10 +103,7 @@ def number(value: Any, field: str) -> str | None:
 
 
 def meta(value: Any) -> dict[str, Any] | None:
-    """None, or a mapping as plain JSON data of at most 16 KiB, made at once and without trusting it.
-
-    A bounded part of it is copied, and what is cut off leaves a visible mark.
-    """
+    """None, or of a mapping, untrusted, at most 16 KiB of plain JSON data; what is cut off leaves a visible mark."""
     if value is None:
         return None
     if not hasattr(type(value), "keys"):
@@ -116,12 +113,12 @@ def meta(value: Any) -> dict[str, Any] | None:
 
 
 class _Meta:
-    """One call's way down, and the bytes that are left to it."""
+    """One call, and the bytes that are left to it."""
 
     left_bytes = META_MAX_BYTES - MARKS_MAX_BYTES
 
     def plain(self, value: Any, level: int = 1) -> Any:
-        """JSON data for anything: an object for a mapping, a list for what else holds things, a scalar for the rest."""
+        """JSON data for anything: an object for a mapping, a list for other containers, else a scalar."""
         found: dict[Any, Any] = {}
         mapping = False
         try:
@@ -187,7 +184,7 @@ class Licence:
             try:
                 self.last = _pair(self._ask(), "the answer", self._activation)
                 self.trouble = ""
-            # SystemExit: a licence check that ends the program has its own place to do so.
+            # SystemExit: a licence check may end the program, but not here.
             except (Exception, SystemExit) as error:
                 why = str(error) if type(error) is EventError else type(error).__name__
                 self.trouble = "the licence callable: " + why
@@ -195,7 +192,7 @@ class Licence:
 
 
 def _pair(given: Any, field: str, activation: str = "") -> tuple[str, str]:
-    """Key and activation identifier, ``activation`` where a key has none of its own; without white space around."""
+    """Key and activation identifier, stripped; ``activation`` where a key has none of its own."""
     pair = given if issubclass(type(given), tuple) else (given, None)
     if len(pair) != 2 or not all(one is None or issubclass(type(one), str) for one in pair):
         raise mistake(field, given, "None, a str or (for a key) a pair of them", EventError)

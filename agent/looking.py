@@ -122,7 +122,7 @@ def _request(agent: Agent, adapter: Adapter, record: Record, sample: bool = Fals
         "purpose": _PURPOSES[record.kind],
         "method": request.method,
         "url": request.url,
-        # The transport adds the first and the last, and the length of the body.
+        # The first and the last are the transport's, and so is the length.
         "headers": {"Host": host, **request.headers, "Accept-Encoding": "identity"},
         "body": request.body.decode("utf-8", "replace"),
         "event_ids": [record.id],
@@ -187,7 +187,7 @@ def _masked(proxy: Optional[str]) -> Optional[str]:
 
 
 class claimed:
-    """The deliverer's place, waited for: ``with claimed(agent): ...``; raises ``TimeoutError``."""
+    """``with claimed(agent): ...``: the deliverer's place; raises ``TimeoutError``."""
 
     def __init__(self, agent: Agent) -> None:
         self._delivery = agent._delivery
@@ -206,8 +206,7 @@ class claimed:
 def erase(config: Config) -> list[str]:
     """Remove everything that this configuration's agents keep on disk; the paths that remain.
 
-    Removes files by known name only, follows no link, creates nothing, leaves foreign files and a directory that
-    holds any.
+    Removes files by known name only, follows no link, creates nothing, leaves a directory with foreign files.
     """
     from .config import Config
     from .errors import mistake

@@ -1,9 +1,8 @@
 """One request, one answer, one wall-clock limit: urllib3 with everything clever switched off, on a thread of its own.
 
-Names, proxies, handshakes, dripping answers block for as long as they like, so a request runs on a daemon thread that
-may be left behind. Who waits holds the time, shuts the socket down when that is over, and goes on, whatever the host
-did to its clock, ``socket`` or ``ssl``. Nothing is followed, resent or believed here; no text of a server gets into a
-reason; a proxy's password goes to that proxy alone.
+Names, proxies, handshakes, dripping answers may block for ever, so a request runs on a daemon thread that may be left
+behind. Who waits holds the time, shuts the socket when that is over, and goes on, whatever the host did to its clock,
+``socket`` or ``ssl``. Nothing is followed, resent or believed here; no text of a server gets into a reason.
 """
 
 from __future__ import annotations
@@ -23,24 +22,22 @@ if TYPE_CHECKING:
 
     from .values import Request
 
-# How long a thread is given to notice that its socket was shut, before it counts as left behind.
+# So long a thread may take to notice that its socket was shut; then it counts as left behind.
 _GRACE_S = 0.1
 _SHUT_RDWR, _HTTPS_PORT = 2, 443
 # What goes out beside the headers of a request.
 _HEADERS = "host content-length accept-encoding proxy-authorization".split()
-# Where one of these cannot be loaded, for want of a descriptor just now, hashlib logs a traceback into the host's
-# stderr, urllib3 has no TLS and the interpreter no codec of host names, for good. Every Python has them: any other
-# name would be looked for on the host's path, where somebody may have put it.
+# Where one of these cannot be loaded just now (no descriptor), hashlib logs into the host's stderr, urllib3 has no TLS
+# and the interpreter no codec of host names, for good. Any name that not every Python has could be the host's.
 _NATIVE = "unicodedata _ssl zlib _hashlib _blake2 _md5 _sha1 _sha3".split()
-# Of BSD and macOS, Debian, Fedora, SUSE, below /etc: a frozen program's OpenSSL looks where its build machine had it
-# (pyinstaller#5450).
+# Below /etc, of BSD and macOS, Debian, Fedora, SUSE: a frozen OpenSSL looks where it was built (pyinstaller#5450).
 _BUNDLES = (
     "ssl/cert.pem ssl/certs/ca-certificates.crt pki/tls/certs/ca-bundle.crt ssl/ca-bundle.pem"
 )
 
 
 class Seen:
-    """What the last new connection came by, as far as it came: for people, never for a decision.
+    """What the last new connection came by: for people, never for a decision.
 
     ``proxy`` is its address without user name, "" for none; ``proxy_from`` says where that is written.
     """
@@ -103,8 +100,8 @@ class HttpTransport:
                 self._lines[server] = line
             line.asked.release()
             interrupted = take(self._woken, line.timeout_s)  # by no clock of the host
-            said = line.said or (Unreachable("interrupted") if interrupted else None)
-            said = said or Unreachable("no answer within %g s" % line.timeout_s, line.stage)
+            late = Unreachable("no answer within %g s" % line.timeout_s, line.stage)
+            said = line.said or (Unreachable("interrupted") if interrupted else late)
         except RuntimeError as error:
             said = line.said = Unreachable(str(error))
         finally:
@@ -146,8 +143,8 @@ class HttpTransport:
 class _Line:
     """The way to one server: a thread, its connection, and the request that is on it.
 
-    Who waits sets ``over`` and then shuts ``handle``; the thread sets ``handle`` and then looks at ``over``. One of
-    both is in time, so a thread that was left behind sends nothing late. One that is over is never used again.
+    Who waits sets ``over``, then shuts ``handle``; the thread sets ``handle``, then looks at ``over``. One of both is
+    in time, so a thread that was left behind sends nothing late.
     """
 
     over, _gone, stage = False, False, ""
@@ -156,8 +153,8 @@ class _Line:
     def __init__(self, owner: HttpTransport) -> None:
         self.owner, self._pid = owner, os.getpid()
         none: Any = None
-        # Another descriptor of the plain socket, to shut down: SSLSocket.shutdown forgets TLS first, and what is
-        # written in that moment leaves in clear text.
+        # A dup of the plain socket, to shut: SSLSocket.shutdown forgets TLS first, and what is written in that moment
+        # leaves in clear text.
         self.handle = self.connection = self._pool = self._sock = none
         # All of one kind: gevent may come while the thread is here, and its locks wake greenlets alone.
         self._new_lock = new = _thread.allocate_lock
@@ -205,11 +202,10 @@ class _Line:
 
     def _why(self, root: BaseException) -> Unreachable:
         """``root`` made anew: the frames in its traceback hold headers and body."""
-        if isinstance(root, Withheld):
-            return Withheld("withheld")
         if self.stage == "name resolution" and type(root).__name__ != "gaierror":
             self.stage = "connection"
-        return Unreachable(in_words(root), self.stage)
+        kind = Withheld if isinstance(root, Withheld) else Unreachable
+        return kind(in_words(root), self.stage)
 
     def end(self, patience_s: float = _GRACE_S) -> bool:
         """Send nothing more, and notice at once; from any thread. Whether that has come to its end by then."""
@@ -233,7 +229,7 @@ class _Line:
         self.handle = handle
 
     def _alone(self, verb: str, handle: Any, *given: int) -> None:
-        """Who was broken off in here by a Ctrl-C (on Python 3.10 at the end of a ``with``) is not waited for long."""
+        """Who was broken off in here by a Ctrl-C is not waited for long."""
         held = self._lock.acquire(True, _GRACE_S)
         with suppress(AttributeError, OSError):  # there is none, or it is closed
             self.let_be(handle)
@@ -243,13 +239,14 @@ class _Line:
 
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
+        self.let_be(sock)
         self._sock = sock
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
             raise Unreachable("is over")
 
     def let_be(self, sock: Any) -> None:
-        """Some hosts close all descriptors that they do not know: what has the number by now is not ours to touch."""
+        """A host may have closed it: what has its number by now is not ours to touch."""
         if identity(os.fstat, sock.fileno()) != self._identity:  # Windows tells nothing of a socket
             sock.detach()
 
@@ -321,7 +318,7 @@ _Base: Any = object  # urllib3's and http.client's own come in with the first re
 
 
 class _Connection(_Base):  # type: ignore[misc]
-    """urllib3's connection, whose ``send`` asks before it writes: the one hook for lateness, consent and forks."""
+    """urllib3's; its ``send`` asks before it writes: the one hook for lateness, consent and forks."""
 
     # A host that debugs its own HTTP by the class-wide one must not get our headers printed.
     debuglevel = 0
@@ -342,8 +339,7 @@ class _Connection(_Base):  # type: ignore[misc]
         self.sock = self._new_conn()
         if self.sock.fileno() < 3:
             self.sock = type(self.sock)(fileno=above_stdio(self.sock.detach()))
-        fd = _socket.dup(self.sock.fileno())
-        line.hold(_socket.socket(fileno=fd if fd > 2 else above_stdio(fd)))
+        line.hold(_socket.socket(fileno=above_stdio(_socket.dup(self.sock.fileno()))))
         line.go_on(self.sock)
         line.owner.seen.peer = "%s port %d" % self.sock.getpeername()[:2]
         if host:
@@ -375,7 +371,7 @@ class _Connection(_Base):  # type: ignore[misc]
         super().close()
 
     def send(self, data: bytes) -> None:
-        """Write, if that is still wanted and allowed; head and body together, or a relay waits between them (Nagle)."""
+        """Write, if that is still allowed; head and body together, or a relay waits between them (Nagle)."""
         line, tunnel = self.line, data[:8] == b"CONNECT "
         if self.sock is None:
             self.connect()
@@ -384,7 +380,6 @@ class _Connection(_Base):  # type: ignore[misc]
             return
         data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
-        line.let_be(self.sock)
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")
@@ -392,7 +387,7 @@ class _Connection(_Base):  # type: ignore[misc]
 
 
 class _Answer(_Base):  # type: ignore[misc]
-    """http.client's answer, past every 1xx, which ends the connection where more than that was read."""
+    """http.client's, past every 1xx; it ends the connection where more than the answer came."""
 
     def begin(self) -> None:
         """Read the head; raises ``Unreachable`` where readers of it could disagree."""
@@ -403,7 +398,7 @@ class _Answer(_Base):  # type: ignore[misc]
                 raise Unreachable("not an HTTP answer (another protocol)")
             self.headers = None
             super().begin()
-        # RFC 9112, 6.3: the same length twice is one. Two, or one beside chunks, are an attempt at smuggling.
+        # RFC 9112, 6.3: the same length twice is one. Two, or one beside chunks: smuggling.
         said = [*self.msg.get_all("content-length", ()), *self.msg.get_all("transfer-encoding", ())]
         lengths = {one.strip() for one in ",".join(said).split(",")}
         # Before urllib3 sees it, which would log the server's bytes as a warning into the host's stderr.

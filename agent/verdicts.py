@@ -1,8 +1,7 @@
-"""What one answer means, out of a closed set; what answers hint at that prove nothing; and what all endpoints share.
+"""What one answer means, out of a closed set, and what all endpoints share. What is done about it is delivery's.
 
-The table is in ``vendor_notes``. Each endpoint reaches one of these outcomes for any answer whatever and never raises:
-what is read is hostile, and gives a bounded, printable value that repeats no secret. What is done about it is
-delivery's.
+Any answer whatever gives one of these outcomes and never raises: what is read is hostile, and what comes of it is
+bounded, printable and repeats no secret.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 DELIVERED, FLAGGED, HELD, THROTTLED = "delivered", "flagged", "held", "throttled"
 OFFLINE, SKEWED, UNTRUSTED, RETRY = "offline", "skewed", "untrusted", "retry"
-# Refused by the server; a dead letter, where delivery finds that it counts; not sent: consent, or the product, ended.
+# Refused by the server; that, where delivery finds that it counts; not sent: consent, or the product, ended.
 REFUSED, REJECTED, WITHHELD = "refused", "rejected", "withheld"
 # The record is on the server; the record has ended; answers that may speak against their record.
 SETTLED = frozenset((DELIVERED, FLAGGED))
@@ -104,7 +103,7 @@ def by_claim(response: Response, claim: Any, now: float, secrets: Secrets) -> Ve
 
 
 def foreign(response: Response, why: object = FOREIGN) -> object:
-    """What to say of an answer that is not our server's, or that something got into on its way."""
+    """What to say of an answer that is not our server's as it was sent."""
     before, answer, _ = response.body.partition(b'{"')
     if response.status == 404:
         return WRONG_ADDRESS
@@ -117,7 +116,7 @@ def foreign(response: Response, why: object = FOREIGN) -> object:
 
 
 def _pause_s(response: Response, now: float) -> float:
-    """The seconds that a server asked for, in Retry-After or in ``retry_after`` of a 429's body; 0 if it did not."""
+    """The seconds that a server asked for, in Retry-After or a 429's ``retry_after``; else 0."""
     header = response.headers.get("retry-after", "").strip()
     told_s = number_of(header)
     if told_s is None:
@@ -159,7 +158,7 @@ def json_of(response: Response) -> dict[str, Any]:
 
 
 def brief(value: Any, secrets: Secrets = ()) -> str:
-    """One printable line of at most 200 characters of a server's text, which must repeat no secret; else ""."""
+    """At most 200 printable characters of a server's text, which must repeat no secret; else ""."""
     if type(value) is not str:
         return ""
     from urllib.parse import unquote_plus  # as it stood in the request's body

@@ -1,7 +1,7 @@
 """When: the background thread, flush, exit and fork. What is done then is ``delivery``'s and ``counters``'s.
 
-The thread lives while something waits or a counting window is open, and sleeps until the next of them is due; it never
-polls, never starts at or after the interpreter's end, and ends before a fork. Ringing waits for no lock.
+The thread lives while something waits or a counting window is open, and sleeps until that is due; it never polls, never
+starts at the interpreter's end, and ends before a fork. Ringing waits for no lock.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from .delivery import Delivery
     from .values import Core
 
-# How soon to ask again while another process delivers: it may be killed, and has to be followed within a second.
+# How soon to ask again while another process delivers, which may be killed.
 BUSY_S = 0.5
-# A wait goes by a clock that stands still while the machine sleeps: a backoff of hours may be over long before it is.
+# The clock of a wait stands still while the machine sleeps: a backoff may be over long before.
 LOOK_AGAIN_S = 900.0
-# How long nothing is tried again after a defect of ours.
+# A rest after a defect of ours.
 DEFECT_S = 60.0
 # Records older than this do not wait for the host's start-up.
 OLD_S = 86400.0
-# How often a flush looks whether its pass is over: unlike a lock, a sleep can be interrupted on Windows too.
+# How often a flush looks whether it is over: unlike a lock, a sleep can be interrupted on Windows too.
 FLUSH_S = 0.005
 # How long a fork waits for a thread that is about to end.
 PARK_S = 0.2
@@ -74,14 +74,14 @@ class Worker:
         return self._life.running.locked()
 
     def wake(self, *, recorded: bool) -> None:
-        """After recording or counting: have the thread look; keep what was counted where there is none."""
+        """Have the thread look; keep what was counted where there is none."""
         if not self.manual and not self.exiting and self.ring():
             return
         if recorded or self.exiting or not self.manual or self._counters.due_in_s() == 0:
             self._counters.keep()
 
     def ring(self) -> bool:
-        """Have the next turn done at once; starts the thread where there is none. False where none can be had."""
+        """Have the next turn done at once; False where no thread can be had."""
         life = self._life
         if self.closed or self._delivery.stopping:
             return False
@@ -161,7 +161,7 @@ class Worker:
         return None if due_s is None else max(due_s, self._delay_s())
 
     def _delay_s(self) -> float:
-        """What is left of ``start_delay_s``; old records, of products that always end early, do not wait."""
+        """What is left of ``start_delay_s``; old records, of products that end early, do not wait."""
         now = self._clock.monotonic()
         if self._not_before is None:
             oldest_at = self._spool.backlog.oldest_at()
@@ -215,7 +215,7 @@ class Worker:
         if self._pid != os.getpid():
             self.notice_fork()
         if not self._hooked and not self.closed:
-            # First the hooks, then the mark: another thread that sees it may take a lock and be forked.
+            # Before the mark: another thread that sees it may take a lock and be forked.
             process.watch_forks(self)
             atexit.register(self.at_exit)
             # Its forked processes end by os._exit, before 3.13 without asking atexit.
@@ -225,12 +225,12 @@ class Worker:
             self._hooked = True
 
     def notice_fork(self) -> None:
-        """Begin afresh in a child of which nobody told us, forked by C code or after ``close``: locks may be held."""
+        """Begin afresh in a child of which nobody told us, forked by C code or after ``close``."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
 
     def close(self, timeout_s: float) -> None:
-        """End everything: no thread, hook, file or callback remains; what was recorded stays on disk."""
+        """End everything: no thread, hook, file or callback remains."""
         self.notice_fork()
         if not self.closed:
             self._delivery.silent = True
@@ -244,7 +244,7 @@ class Worker:
                     self._finalizer.cancel()  # else it keeps all of us
 
     def at_exit(self) -> None:
-        """At the interpreter's end: begin no request; recording goes on for other exit handlers."""
+        """Begin no request any more; recording goes on for other exit handlers."""
         if self.closed or self.exiting or self._pid != os.getpid():
             return
         self.exiting = self._delivery.silent = True
@@ -256,7 +256,7 @@ class Worker:
                 pass  # Ctrl-C: wait no longer; the interpreter would print it
 
     def _stop(self, timeout_s: float) -> None:
-        # The last moments of the time belong to breaking off: an eighth, at most 50 ms.
+        # The last eighth, at most 50 ms, is for breaking off.
         spare_s = min(0.05, timeout_s / 8)
         self._delivery.stopping = True  # first of all: a pass begins no other request
         self._counters.keep(end=True)
@@ -286,7 +286,7 @@ class Worker:
     # -- forks ----
 
     def before_fork(self) -> None:
-        """End a thread that waits for no server, so that nothing of it is inherited, or warned about."""
+        """End a thread that waits for no server: nothing of it is inherited, or warned about."""
         if self.running and not self._delivery.is_current and self._delivery.in_flight is None:
             self._end(PARK_S)
 
@@ -297,7 +297,7 @@ class Worker:
             self.ring()
 
     def after_fork_in_child(self) -> None:
-        """Start afresh: the parent's records, counts, threads and locks are the parent's."""
+        """Start afresh: all that we have is the parent's."""
         self._renew()
         for part in (self._spool, self._counters, self._delivery):
             part.after_fork()
