@@ -1,7 +1,7 @@
 """Where time comes from, and what the process does around us: threads, forks, its exit.
 
-``time()`` is Unix seconds and may jump either way; ``monotonic()`` only measures distances inside one process. A test
-passes its own object with these two methods; nothing else in the package asks for the time of an event.
+``time()`` is Unix seconds and may jump either way; ``monotonic()`` measures distances inside one process. A test passes
+its own object with these two methods.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DEADLINE = "_callhome_exit_deadline"
 # The import system, before and after somebody imported ``importlib``.
 _IMPORTERS = ("_frozen_importlib", "importlib._bootstrap")
-# Real seconds, for limits: by what freezegun and a product's tests do not replace, and wrapped, so that they find none.
+# Real seconds, for limits: what freezegun does not replace, and wrapped, so that it finds none.
 _REAL: Any = (_time.monotonic,)
 if hasattr(_time, "clock_gettime"):
     _REAL = _time.clock_gettime, _time.CLOCK_MONOTONIC
@@ -54,17 +54,17 @@ def start_thread(main: Callable[..., object], *given: Any) -> None:
     """Run ``main`` on a daemon thread that gets no signal: those are the host's. Raises ``RuntimeError``.
 
     Not by ``threading``: its ``start`` waits for the new thread, 36 ms beside four busy ones, and for ever in a
-    destructor at the interpreter's end. The mask is inherited, so there is no moment in which a signal could come.
+    destructor at the interpreter's end. The mask is inherited.
     """
     if sys.is_finalizing():
         raise RuntimeError("the interpreter is shutting down")
-    # Loaded first on a thread of ours it would take that for the main one, and wait for it at the interpreter's end.
+    # Loaded first on a thread of ours it would take that for the main one.
     __import__("threading")
     mask = getattr(_signal, "pthread_sigmask", None)
     if mask is None:  # Windows
         _thread.start_new_thread(main, given)
         return
-    # Asked first: what came before it raises here, and in the call that blocks it would leave all blocked for ever.
+    # Asked first: a signal that came before raises here, and not where all are blocked.
     before = mask(_signal.SIG_BLOCK, ())
     try:
         mask(_signal.SIG_BLOCK, _signal.valid_signals())
@@ -119,8 +119,8 @@ def _quietly(call: Callable[[], object]) -> None:
 def _before_fork() -> None:
     """Threads that can end do; others may go on to load a module of ours.
 
-    A thread that is waited for may load ``logging``. Who registers for forks while one is being prepared is not asked
-    before it, but told after it: ``logging`` would release its lock without having taken it, and that be printed.
+    If one loads ``logging`` meanwhile, that is told after the fork without having been asked before it: it would
+    release a lock that it has not taken, which would be printed.
     """
     whole = hasattr(sys.modules.get("logging"), "shutdown")  # its last function but one
     _tell("before_fork")
@@ -131,7 +131,7 @@ def _before_fork() -> None:
 
 
 def _await_imports() -> None:
-    """Wait while another thread loads a module for this package: its lock would be held in the child for ever."""
+    """Wait while another thread loads a module for us: its lock would be held in the child for ever."""
     ends_at = monotonic() + IMPORT_S
     while _is_importing() and monotonic() < ends_at:
         _time.sleep(0.001)
@@ -151,7 +151,7 @@ def _is_importing() -> bool:
 
 
 def exit_time_left_s(timeout_s: float) -> float:
-    """Seconds that are left of the exit time of all copies; the first one to ask begins it."""
+    """What is left of the exit time of all copies; the first one to ask begins it."""
     now = monotonic()
     began: float = sys.__dict__.setdefault(_DEADLINE, now)
     return max(0.0, min(timeout_s, began + timeout_s - now))

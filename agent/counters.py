@@ -1,7 +1,7 @@
 """Usage counters: additions gathered in memory, the whole aggregate with its new total on disk a second later.
 
-Adding takes no lock that it would wait for and touches no disk. A window's event id is drawn when the window begins,
-so it never depends on the sum; what lies on disk twice is one event, of which the greatest total counts.
+Adding waits for no lock and no disk. A window has its event id from its begin: what lies on disk twice is one event, of
+which the greatest total counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_NAMES = 256
 OTHER = "_other"
 # Additions gathered before the adding thread folds them: 1,024 tuples are 100 KB.
 FOLD_AT = 1024
-# Usage is on disk, synced, at most a second after it was recorded; how soon to try again where the disk refused.
+# Usage is on disk, synced, within a second; how soon to try again where the disk refused.
 HOUSEKEEPING_S, REFUSED_S = 0.5, 30.0
 
 
@@ -69,7 +69,7 @@ class Counters:
         self._epoch = self._epoch or epoch
 
     def add(self, activity: str, n: int) -> bool:
-        """Count; True when somebody should be woken to write: for the rest whoever was first has done so."""
+        """Count; True when somebody should be woken to write."""
         first = not self._added
         self._added.append((activity, n))
         # While somebody writes, for seconds on a bad disk, it gathers on.
@@ -97,7 +97,7 @@ class Counters:
 
     def _alone(self, write: Callable[[], bool]) -> bool:
         """``write()`` while nobody else does; False on a thread that is interrupted in the middle of it."""
-        # By ``with`` alone: a Ctrl-C between an acquire and its release would leave the lock held for ever.
+        # By ``with`` alone, or a Ctrl-C may leave the lock held for ever.
         with self._writing:
             if self._inside:  # a signal handler, or a destructor
                 return False

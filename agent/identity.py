@@ -1,8 +1,7 @@
 """The user identifier: derived from the machine, stored once, and from then on the same for ever.
 
-A raw machine id never leaves this module, and no problem quotes it. Nothing here raises into the host. Processes that
-start at once agree: the file comes whole, under a lock, where there is none or a damaged one. With an intact file a
-start does not read the machine id. What becomes of what is stored: decision 0003.
+A raw machine id never leaves this module. Nothing here raises into the host. Processes that start at once agree: the
+file comes whole, under a lock. With an intact one no machine id is read. What becomes of what is stored: decision 0003.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _random: dict[bytes, str] = {}
 
 
 class Identity:
-    """Who the user is to the vendor, and how far that can be relied on.
+    """Who the user is to the vendor.
 
     ``quality``: "strong" (one machine), "weak" (perhaps an image's), "random" (lives as long as its file). ``note``
     says why it is not ``stored``, or what is odd about the stored one; ``tag`` is the mark of its machine id, or "".
@@ -39,10 +38,9 @@ class Identity:
 def resolve(
     system: System, state_dir: str | None, reset: bool = False, store: bool = True, **names: Any
 ) -> Identity:
-    """The identity of this OS user on this machine; ``state_dir=None`` keeps nothing, nor does ``store=False``.
+    """The identity of this OS user on this machine; ``state_dir=None`` and ``store=False`` keep nothing.
 
-    ``names``: vendor, product_name, identity_name. ``reset`` derives and stores anew, unless the file is of a newer
-    format.
+    ``names``: vendor, product_name, identity_name. ``reset`` derives anew, unless the file is of a newer format.
     """
     about, note = context(system.user(), **names), "no state directory"
     if reset:
@@ -115,9 +113,9 @@ def _record(facts: Iterable[str]) -> Any:
 
 
 def _load(path: str) -> Optional[Identity]:
-    """The identity that is kept here; None where there is none, or a damaged one.
+    """The identity that is kept here; None for none, or a damaged one.
 
-    Raises ``OSError`` where that cannot be known, and for what a newer version keeps without an identifier.
+    Raises ``OSError`` where that cannot be known, as of what a newer version keeps.
     """
     content = files.read(path, _LIMIT_BYTES)
     # A line exactly as we write it needs no JSON parser: ``json`` loads ``re``, 8 ms of a cold start.
@@ -153,7 +151,7 @@ def _keep(path: str, new: Identity) -> Identity:
     finally:
         files.remove(whole)
     new.stored = True
-    # Somebody may have come after us: what the disk says is what the next start will see.
+    # Somebody may have come after us: the next start will see what the disk says.
     return _load(path) or new
 
 
@@ -161,7 +159,7 @@ def _keep(path: str, new: Identity) -> Identity:
 
 
 class System:
-    """The running system, asked for nothing before it is needed; a directory ``root`` can stand for a Linux machine."""
+    """The running system; a directory ``root`` can stand for a Linux machine."""
 
     platform, root = sys.platform, ""
 
@@ -178,7 +176,7 @@ class System:
             return ""
 
     def machine_id(self) -> tuple[Optional[str], list[tuple[str, str]]]:
-        """The first usable id (32 hex digits) or None, and (source, what is wrong with it or "") of those looked at."""
+        """The first usable id (32 hex digits) or None, and (source, its problem or "") of those looked at."""
         ask, places = _READERS.get(self.platform, _FILES)
         looked: list[tuple[str, str]] = []
         for source, place in places.items():
@@ -192,7 +190,7 @@ class System:
         return None, looked
 
     def is_container(self) -> bool:
-        """Whether the machine id may be the image's, and so shared by everyone who runs that image."""
+        """Whether the machine id may be an image's, and so shared."""
         # Flatpak sets the variable too, but shows the host's machine id (flatpak-run.c binds /etc/machine-id).
         named = self.environ.get("container", "").replace("flatpak", "")
         marked = any(os.path.exists(self.root + mark) for mark in _MARKS)
@@ -210,18 +208,18 @@ _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def judge(text: str) -> tuple[str, str]:
-    """(machine id, what is wrong with it or ""), for what a source says: a file (machine-id(5)), a UUID."""
+    """(machine id, its problem or ""), for what a source says: a file (machine-id(5)), a UUID."""
     text = text.strip().strip("{}").replace("-", "").lower()
     if len(text) != 32 or text.strip(_HEX):  # "uninitialized", or nothing
         return text, "not 32 hexadecimal digits"
-    # Placeholders of firmware makers (00020003-0004-..., osquery#4374, oshi#2417, systemd#11137), all zero, deadbeef:
-    # one in 10**10 of those made at random has so many zeros or repeats itself.
+    # Placeholders of firmware makers (00020003-0004-..., osquery#4374, oshi#2417, systemd#11137), all zero, deadbeef;
+    # of random ones one in 10**10 looks so.
     shared = text.count("0") >= 16 or text[:16] == text[16:] or text == _MD5_OF_NOTHING
     return text, "known to be shared by many machines" * shared
 
 
 def _read(path: str) -> str:
-    # Often a link, and root's: not for the functions that read our own files. A FIFO must not block.
+    # Often a link, and root's, so not for ``files``. A FIFO must not block.
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(fd, "rb") as file:
         return (file.read(65536) or b"").decode("ascii", "replace")
@@ -243,7 +241,7 @@ _READERS: dict[str, Any] = {"darwin": (_host_uuid, {"IOPlatformUUID": "/usr/lib/
 if sys.platform == "win32":
 
     def _machine_guid(path: str) -> str:
-        """From the 64-bit view: a 32-bit Python would otherwise see no such value. Raises ``OSError``."""
+        """From the 64-bit view, for a 32-bit Python. Raises ``OSError``."""
         import winreg
 
         access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
@@ -272,10 +270,7 @@ if sys.platform == "win32":
 def explain(
     system: System, state_dir: str | None, store: bool = True, **names: Any
 ) -> dict[str, Any]:
-    """``resolve`` (the same arguments) against what the machine says now, ready for JSON.
-
-    It may be pasted into a ticket but for ``path``, which may hold the user's name. It never holds a machine id.
-    """
+    """``resolve`` against what the machine says now, ready for JSON and, but for ``path``, for a ticket."""
     identity = resolve(system, state_dir, store=store, **names)
     (machine_id, looked), about = system.machine_id(), context(system.user(), **names)
     mark = identity.tag if identity.stored and machine_id else ""

@@ -1,8 +1,7 @@
 """Checksummed JSON lines: the one format of everything that this package keeps on disk.
 
 A line is eight lower-case hex digits of CRC-32, a space, the JSON text in ASCII, a newline. A damaged one decodes to
-None, and the reader goes on behind the next newline. Encoding goes through the interpreter's C encoder without loading
-``re`` (8 ms of a cold start); so does SHA-256 without loading OpenSSL (4 ms).
+None, and the reader goes on behind it. A cold start loads neither ``re`` (8 ms) nor OpenSSL (4 ms).
 """
 
 from __future__ import annotations
@@ -41,10 +40,7 @@ _loads: Optional[Callable[[str], Any]] = None
 
 
 def loads(text: str) -> Any:
-    """The JSON value of ``text``; raises ``ValueError`` where it is none, or is nested too deeply.
-
-    Where the host raised the recursion limit, the interpreter's own parser runs out of the C stack.
-    """
+    """The JSON value of ``text``; raises ``ValueError`` where it is none, or is nested too deeply for a C stack."""
     if text.count("[") + text.count("{") > DEPTH_MAX and _is_deep(text):
         raise ValueError("nested too deeply")
     global _loads
@@ -86,7 +82,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(line: bytes) -> Any:
-    """The JSON value of one line, None where it is damaged; what a transfer of texts made of its end is no damage."""
+    """The JSON value of one line, None where it is damaged, but for its end."""
     line = line.rstrip(b"\r\n")
     if line[8:9] != b" " or line[:8] != b"%08x" % crc32(line[9:]):
         return None

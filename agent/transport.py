@@ -239,7 +239,6 @@ class _Line:
 
     def go_on(self, sock: Any) -> None:
         """Raise ``Unreachable`` where nobody waits any more."""
-        self.let_be(sock)
         self._sock = sock
         sock.settimeout(self.left_s())
         if self.over or self._pid != os.getpid():
@@ -380,6 +379,7 @@ class _Connection(_Base):  # type: ignore[misc]
             return
         data, self._held = self._held + data, b""
         line.stage = "proxy" if tunnel else "answer"
+        line.let_be(self.sock)
         line.go_on(self.sock)
         if not line.request.may_send():
             raise Withheld("withheld")

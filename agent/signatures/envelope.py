@@ -1,8 +1,7 @@
 """``verify``: from the bytes of an answer to a ``Receipt``, or to the one reason why it proves nothing.
 
-The signature covers the ASCII bytes of ``response_base64`` as they stand and is checked before they are decoded; what
-is outside is unsigned and not looked at. What decides (code, timestamp) has one reading; what only explains (errors,
-message) may have any shape. No I/O, no clock, and nothing here returns a bool.
+The signature covers the ASCII bytes of ``response_base64`` and is checked before they are decoded; what is outside is
+not looked at. What decides (code, timestamp) has one reading; what explains (errors, message) may have any shape.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 
     Errors = dict[str, list[str]]
 
-# Bytes: the transport's bound, the largest published answer has 2 KB. Brackets: real answers open a dozen, and a host
-# may have raised the recursion limit beyond what a thread's stack carries.
+# Real answers have 2 KB and a dozen brackets; a host may have raised the recursion limit beyond what a stack carries.
 MAX_JSON_BYTES, MAX_BRACKETS = 64 * 1024, 256
 # 830 saved, 831 saved with red flags, 100-103 API key refused, 150 access denied.
 KNOWN_CODES = frozenset((830, 831, 100, 101, 102, 103, 150))

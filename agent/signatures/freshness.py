@@ -1,7 +1,7 @@
 """Whether a proven answer is a new one: the memory of one endpoint in one process.
 
-A captured answer goes stale and a wrong local clock locks nobody out; which request an answer belongs to cannot be
-seen, for the signed bytes name none. Only answers that are signed, trusted and of a known code may be judged here.
+A captured answer goes stale and a wrong local clock locks nobody out; the signed bytes name no request. Only answers
+that are signed, trusted and of a known code may be judged here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ class Freshness:
         freshness.judge(receipt.timestamp, now=…, monotonic=…)     # or AnswerStale
         keep(freshness.floor)
 
-    ``floor`` is what is worth keeping: the newest timestamp accepted in agreement with the local clock. One accepted
-    because it ticks moves the floor in memory only. ``agreed`` is True once an accepted answer lay within 24 h of the
-    local clock. While the local clock is ``doubtful`` such an answer has to tick as well.
+    ``floor`` is worth keeping: the newest timestamp accepted in agreement with the local clock; one that only ticks
+    moves it in memory. ``agreed``: such an answer came. While the local clock is ``doubtful`` it has to tick as well.
     """
 
     def __init__(self, floor: int | None = None) -> None:
@@ -56,10 +55,10 @@ class Freshness:
         if self._newest_at is None:
             self._newest_at = monotonic
         elif monotonic - self._newest_at > AGREE_S:
-            # Out of reach for a day, as of a server whose clock was ahead once: no worse than after a restart.
+            # Out of reach for a day, as of a server that was ahead once: as after a restart.
             self._newest, self._newest_at = self.floor, monotonic
         if timestamp < (self._newest or 0) + max(0.0, monotonic - self._newest_at) - SLACK_S:
-            # Known to be old: it must not become the base that a later answer is measured against.
+            # Known to be old: no base to measure a later answer against.
             raise stale("older than an answer seen before", timestamp, now)
         ticks, agreed = self._ticks(timestamp, monotonic), agrees(timestamp, now)
         if agreed and (ticks or not self.doubtful):
@@ -72,7 +71,7 @@ class Freshness:
             self._newest, self._newest_at = timestamp, monotonic
 
     def corroborates(self, now: float, monotonic: float) -> bool:
-        """Whether the local clock is still right by the last answer that agreed with it: it may have jumped since."""
+        """Whether the local clock, which may jump, is right by the last answer that agreed with it."""
         return self.agreed and agrees(self._ahead_s + monotonic, now)
 
     def raise_floor(self, floor: int) -> None:

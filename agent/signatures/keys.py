@@ -1,8 +1,7 @@
 """``PublicKey``: one trusted key, checked when it is made, that says yes by returning and no by raising.
 
-The algorithm belongs to the key, so no answer can choose it. A key has one accepted form: what is read loosely is
-written again and compared; so are signed blocks (RFC 8017, 8.2.2). Timing is no concern, for all of this is public.
-Errors never quote a PEM text: it may be private.
+The algorithm belongs to the key, so no answer can choose it. What is read loosely, a key or a signed block (RFC 8017,
+8.2.2), is written again and compared. Errors never quote a PEM text: it may be private.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class PublicKey(Frozen):
     __slots__ = tuple("name algorithm fingerprint pem _material".split())
 
     def __init__(self, text: str, name: str) -> None:
-        # Whatever is there is taken for a key, then written again: but for white space it must be the text.
+        # Whatever is there is taken for a key, and written again.
         spki = a2b_base64(text.partition("KEY-----")[2].partition("-----END")[0][:MAX_PEM_CHARS])
         self.name, self.algorithm = name, ED25519 if spki[:-32] == _ED25519_HEAD else RSA
         self._material: Any = _read_rsa(spki) if self.algorithm == RSA else spki[-32:]
@@ -122,14 +121,14 @@ def decode_base64(text: bytes) -> bytes:
 
 
 def _long(tag: int, content: bytes) -> bytes:
-    """One DER element of 256 bytes to 64 KB, as all are that hold a modulus of 2048 bits or more."""
+    """One DER element of 256 bytes to 64 KB."""
     return bytes((tag, 0x82)) + len(content).to_bytes(2, "big") + content
 
 
 def _read_rsa(spki: bytes) -> tuple[int, int]:
     """Modulus and exponent of a SubjectPublicKeyInfo in its one DER form; raises ``ValueError``.
 
-    Behind 32 bytes of heads is the modulus, behind two more the exponent: whatever is there is taken for them.
+    Whatever is behind 32 bytes of heads is taken for the modulus, behind two more for the exponent.
     """
     end = 32 + int.from_bytes(spki[30:32], "big")
     n, e = int.from_bytes(spki[32:end], "big"), int.from_bytes(spki[end + 2 :], "big")

@@ -1,7 +1,7 @@
 """What waits to be sent, read from the segments of all processes; what is done with goes, and what finds no room.
 
-*Nothing* has one meaning, for waiting, reaping, evicting and looking alike: a line whose record is settled, whose key
-wins in another place, or that is usage of another consent. What is nothing does not wait and does not keep its segment.
+*Nothing* has one meaning for waiting, reaping, evicting and looking: a line whose record is settled, whose key wins in
+another place, or that is usage of another consent. It does not wait and does not keep its segment.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 EVICTION = COUNTERS + USAGE + LICENCE
 # Shorter than any record's line: so many records a size may hold at most.
 LEAST_LINE_BYTES = 150
-# A quota has so many segments, and a writer may add this part of what is free before it looks again: 64 processes
-# that look at once stay below the quota.
+# So many segments fit a quota, and a writer may add this part of what is free before it looks again.
 SHARES = 64
 SEGMENT_MOST_BYTES = 256 << 10
 # A temporary file this old was left by a process that was killed.
@@ -81,9 +80,9 @@ class Backlog:
                     self.trouble = str(error)
 
     def _finds_complete(self, names: list[str]) -> bool:
-        """Whether counters have no writer any more. Then all is listed and read again:
+        """Whether counters lost their writer. Then all is listed and read again, and so the next segment seen:
 
-        a writer lets go of a segment only after its next one holds every open window, and so that will be seen.
+        a writer lets go of one only after its next one holds every open window.
         """
         self._complete.intersection_update(names)
         known = len(self._complete)
@@ -106,19 +105,16 @@ class Backlog:
         return winners
 
     def unsettled(self, stubs: Collection[Record], winners: dict[Key, Record]) -> list[Record]:
-        """What of these is not nothing: it waits, or is a dead letter.
-
-        Nothing is a line whose record is settled, that one of ``winners`` overtook, or that is usage of another
-        consent.
-        """
-        epoch = self._epoch() if [stub for stub in stubs if stub.usage] else None
-        return [
-            stub
-            for stub in stubs
-            if not self._book.states.get(stub.key, UNTRIED).settled
-            and winners.get(stub.key, stub).place == stub.place
-            and (epoch in (None, stub.epoch) or not stub.usage)
-        ]
+        """What of these is not nothing: it waits, or is a dead letter."""
+        found: list[Record] = []
+        epoch: Optional[int] = -1  # not asked yet
+        for stub in stubs:
+            epoch = self._epoch() if stub.usage and epoch == -1 else epoch
+            left = not self._book.states.get(stub.key, UNTRIED).settled
+            left = left and winners.get(stub.key, stub).place == stub.place
+            if left and (epoch in (None, stub.epoch) or not stub.usage):
+                found.append(stub)
+        return found
 
     def pending(self, *, dead: bool = False, doubted: Collection[str] = ()) -> list[Record]:
         """What waits, or the ``dead`` letters, by suspicion, then by age.
@@ -147,10 +143,7 @@ class Backlog:
                 yield record
 
     def load(self, stub: Record) -> Optional[Record]:
-        """The whole record, with the origin that it was first sent with.
-
-        None where it is gone, or its place says something else by now.
-        """
+        """The whole record, with the origin that it was first sent with; None where it is gone from its place."""
         name, at, length = stub.place
         try:
             line = files.read(os.path.join(self.directory, name), length, at)
@@ -199,9 +192,9 @@ class Backlog:
     # -- what goes ----
 
     def seize(self, name: str, winners: dict[Key, Record]) -> Optional[tuple[files.File, Reading]]:
-        """Hold a segment that nobody writes, and read now what in it is not nothing; None where that cannot be.
+        """Hold a segment that nobody writes, and read what in it is not nothing; None where that cannot be.
 
-        Without ``winners`` lines that were overtaken are something.
+        Without ``winners`` overtaken lines are something.
         """
         reading = Reading(os.path.join(self.directory, name))
         file = segment.seize(reading.path)
@@ -219,7 +212,7 @@ class Backlog:
         return file, reading
 
     def reap(self, done: list[str], winners: dict[Key, Record]) -> None:
-        """End the segments of which nothing is left to do; and temporary files that a killed process left."""
+        """End the segments in which all is nothing; and temporary files that a killed process left."""
         if done:  # a line that was overtaken must not come back without what settled the record
             self._book.write(sync=True)
         for name in done:
@@ -242,8 +235,8 @@ class Backlog:
 class Quota:
     """The bounds of one directory: who finds it full makes room there and then, whoever delivers.
 
-    ``report(gone, newer, names)`` has it on disk that these records go, and so many lines of a newer format, with the
-    segments of these names, or raises ``OSError``.
+    ``report(gone, newer, names)`` has on disk that these records go, and so many lines of a newer format, with these
+    segments, or raises ``OSError``.
     """
 
     def __init__(self, backlog: Backlog, bounds: tuple[int, int], report: Report) -> None:
@@ -304,7 +297,7 @@ class Quota:
     def make_room(self, size: int, count: int) -> None:
         """Let the oldest segments go that nobody writes, reported first, until so much is free. Raises ``QuotaFull``.
 
-        Under a lock, and measured again under it: 16 processes evicted 16 segments where one would do.
+        Measured again under a lock: 16 processes evicted 16 segments where one would do.
         """
         self.look()
         if not self._fits(size, count) and size <= self._max_bytes:

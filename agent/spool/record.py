@@ -1,7 +1,7 @@
 """One record: what is captured, kept, sent, and the consent that usage was captured under.
 
-The fields are written down in ``vendor_notes/SPOOL.md``. Reading is strict: a line that has the right checksum but not
-the right shape is damaged, and a line of a newer format is nobody's to judge.
+The fields: ``vendor_notes/SPOOL.md``. Reading is strict: a line with the right checksum and not the right shape is
+damaged; one of a newer format is nobody's to judge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEWER, DAMAGED = "newer", "damaged"
 CONSENT = "agent.consent"
 # A report of dropped records is called "dropped-<16 hex digits>-<how many>".
 DROPPED = "dropped-"
-# What is known of a record without its body's text: how far a counter came, and whose usage it is.
+# What a stub keeps of a body: how far a counter came, and whose usage it is.
 _KNOWN = ("count", "domain", "ip_addr")
 
 
@@ -62,7 +62,7 @@ class Record:
         )
 
     def stub(self, place: tuple[str, int, int]) -> Record:
-        """A copy to keep in memory by thousands: where it stands, and of the body only what decides something."""
+        """A copy to keep by thousands: where it stands, and of the body only what decides something."""
         body = {name: self.body[name] for name in _KNOWN if self.body.get(name)}
         return Record(**{**vars(self), "body": body, "place": place})
 
@@ -98,10 +98,10 @@ def _is_time(value: Any) -> bool:
 
 
 class Consent:
-    """The epoch of consent: the size of a file that holds dots; 0 is none. In memory where ``directory`` is None.
+    """The epoch of consent: the size of a file of dots; 0 is none. In memory where ``directory`` is None.
 
     Usage is recorded under the epoch of its time and sent only while that is the size. Whoever refuses adds a dot.
-    It is asked by open and ``fstat``: over a network a name's attributes may be old.
+    Asked by ``fstat``: over a network a name's attributes may be old.
     """
 
     def __init__(self, directory: Optional[str]) -> None:

@@ -1,8 +1,8 @@
 """Segments: the files that hold records. Their names, one that is written, one that is read, and how one ends.
 
-The writer holds its segment's lock for life, so a locked segment has a living writer and an unlocked one is complete.
-A truncated file is gone, whether or not its name is: who truncates has forgotten it first, who reads one that became
-shorter begins anew, and a writer whose file has no name, or not the length that it knows, writes the line elsewhere.
+A writer holds its segment's lock for life: an unlocked one is complete. A truncated file is gone, whether or not its
+name is: who truncates has forgotten it first, who reads one that became shorter begins anew, and a writer whose file
+has no name, or not the length that it knows, writes the line elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPENING = b' {"v":1,"k":"'
 ADOPTIONS = 4
 # Read at once; longer than any line of ours.
 CHUNK_BYTES = 4 << 20
-# Larger than any segment of ours: of 20 GB that a damaged disk made of one a host's thread read for 100 s.
+# Larger than any of ours: 20 GB that a damaged disk made of one were read for 100 s.
 MOST_BYTES = 64 << 20
 # Where locks do not work (some network homes) a segment left alone for so long has no writer.
 LOCKLESS_AGE_S = 7 * 86400.0
@@ -55,7 +55,7 @@ def is_segment(name: str) -> bool:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a directory entry is one of ours. Nothing outside these names is ever read, counted or removed."""
+    """Whether a name is one of ours. No other is ever read, counted or removed."""
     if name.endswith(TEMPORARY):
         name = name[: -len(TEMPORARY)].rpartition(".")[0]
     kind, _, rest = name.partition("-")
@@ -70,9 +70,9 @@ def paths(directory: str) -> list[str]:
 
 
 def clear_way(directory: str) -> None:
-    """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe of somebody's.
+    """Rename what stands in the place of a file of ours and is none: a directory, a link, a pipe.
 
-    So is a lock that others could open: whoever did may hold it for ever. Where modes do not work it stays.
+    So is a lock that others could open, and hold for ever. Where modes do not work it stays.
     """
     for name in (BOOK, LOCK, ROOM, CONSENT):
         path = os.path.join(directory, name)
@@ -116,7 +116,7 @@ class Segment:
     def __init__(self, file: files.File, size: int = 0, count: int = 0) -> None:
         self.name, self._file = os.path.basename(file.path), file
         self.size, self.count = size, count
-        # A write or a sync was refused, or broken off: the next sync of this file proves nothing.
+        # A write or a sync failed, or was broken off: the next sync proves nothing.
         self.failed = False
         self._synced = -1  # so far; below 0 its name is not yet either, new or adopted
 
@@ -129,7 +129,7 @@ class Segment:
             if sync:
                 self.sync()
             found = self._file.stat()
-            # Purged, evicted or erased by another process: what was written went with it.
+            # Purged, evicted or erased, and what was written with it.
             if found.st_size != self.size or (found.st_nlink == 0 and not files.WINDOWS):
                 raise FileNotFoundError(errno.ENOENT, "the segment was removed", self.name)
         except BaseException:
@@ -146,7 +146,7 @@ class Segment:
             self._synced = size
 
     def close(self, *, sync: bool) -> None:
-        """Let go of it, synced where a power cut counts: nobody can do that later. An empty one goes."""
+        """Let go of it, synced if wished: nobody can do that later. An empty one goes."""
         try:
             if self.size == 0:
                 destroy(self._file)
@@ -174,9 +174,9 @@ class Writer:
     ) -> None:
         """Lines into the open segment of a class, or behind ``opening`` into a new one; once more where that fails.
 
-        Counters' last one is let go of only after its successor holds them: a window between two was taken for closed,
-        and sent with 5 of 40. A signal handler may interrupt us and write: it finds no open segment, and begins its
-        own. Raises ``OSError``.
+        Counters' last one is let go only after its successor holds them: a window between two was taken for closed, and
+        sent with 5 of 40. A signal handler that interrupts us finds no open segment, and begins its own. Raises
+        ``OSError``.
         """
         for again in (False, True):
             known = self._open.get(class_)
@@ -231,8 +231,8 @@ class Writer:
     def _adopt(self, class_: str, after_ms: int) -> Optional[Segment]:
         """Go on with a segment that an ended process left unfilled, if one of the newest is free.
 
-        A program that starts, records once and ends would leave a file each time. Nothing that is empty (it may be
-        somebody's truncated one), damaged, or of a newer format is taken.
+        Else each start would leave a file. None that is empty (somebody may have truncated it), damaged, or of a newer
+        format is taken.
         """
         names = [n for n in listing(self._directory) if n[0] == class_ and created_ms(n) > after_ms]
         most = self._most_bytes // 2
@@ -289,7 +289,7 @@ class Reading:
 
     def refresh(self) -> None:
         """Read what was appended since. Raises ``OSError``."""
-        # Over a network a size may be seconds old; of a counter that would be a sum without its end.
+        # Over a network a size may be seconds old: a counter's sum without its end.
         if self.name[0] == COUNTERS or os.lstat(self.path).st_size != self.cursor:
             with files.open_read(self.path) as file:
                 self.read(file)
@@ -347,7 +347,7 @@ def seize(path: str) -> Optional[files.File]:
 def destroy(file: files.File) -> bool:
     """End a segment that was opened for this, and let go of it; False where it stays as it is.
 
-    Truncated first: a name that cannot be unlinked must hold nothing. Closed first: Windows unlinks no open file.
+    Truncated first, for the unlink may fail. Closed first: Windows unlinks no open file.
     """
     try:
         file.cut()

@@ -1,7 +1,7 @@
 """The spool of one process: recording on the host's threads, and what the one deliverer works on.
 
-Recording appends to this process's own segments and never waits for a deliverer. What the disk refuses stays in memory,
-bounded, and moves to the disk at the next claim. Nothing here raises because of the disk.
+Recording appends to this process's own segments and waits for no deliverer. What the disk refuses stays in memory,
+bounded, until the next claim. Nothing here raises because of the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PASSING = ("write", "sync", "counters", "quota", "purge", "lock", "tidy")
 NO_ANSWER = ("offline", "withheld")
 # Records held while the disk refuses; 64 KB each at the very most.
 MEMORY_RECORDS = 1000
-# So much of the quota the deliverer keeps free, so that a host's thread seldom evicts.
+# This part of the quota the deliverer keeps free, so that a host's thread seldom evicts.
 SPARE = 16
 
 
@@ -127,7 +127,7 @@ class Spool:
     ) -> None:
         """Have on disk that these records go, and so many lines of a newer format; raises ``OSError``.
 
-        A report that goes hands its count on. What is told again after a crash has the same id.
+        A report that goes hands its count on; told again after a crash it has the same id.
         """
         count = newer + sum(record.weight for record in gone)
         drawn = lines.encode([*names, *sorted(record.key for record in gone)])
@@ -183,7 +183,7 @@ class Spool:
         self.note("consent", "a refusal could not be written" if self.consent.blocked else None)
 
     def _purge(self) -> None:
-        """End the segments of usage, their writers alive or not: they notice. Temporary files may hold usage too."""
+        """End the segments of usage, whose writers notice. Temporary files may hold usage too."""
         self.seal((USAGE, COUNTERS))
         if self.directory is None or not os.path.isdir(self.directory):
             return
@@ -199,7 +199,7 @@ class Spool:
     def claim(self) -> bool:
         """Become the one deliverer of this directory; False while another process is.
 
-        Where locks do not work, or their file cannot be made, delivery goes on without, and duplicates are possible.
+        Where locks do not work, or their file cannot be made, delivery goes on without.
         """
         self._let_go()  # Ctrl-C may have broken off whoever had it, in the middle of giving it back
         for what in PASSING:
@@ -313,7 +313,7 @@ class Spool:
             self.forget(record)
 
     def forget(self, record: Record) -> None:
-        """Keep nothing in memory of a record that is settled, or was refused while it was under way."""
+        """Keep nothing in memory of a record that is settled, or was refused meanwhile."""
         try:
             self.memory.remove(record)
         except ValueError:
