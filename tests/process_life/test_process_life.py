@@ -581,7 +581,7 @@ RECORDS = """
 while True:
     text = os.urandom(8).hex()
     print(text * bool(t.record_text(text, data_group="g")), t.track("EXPORT"), flush=True)
-    time.sleep(0.005)
+    time.sleep(0.05 if os.name == "nt" else 0.005)
 """
 
 
