@@ -340,3 +340,9 @@ class Config(Settings):
             raise ConfigError("usage_consent: missing, allowed is " + _CONSENT[1], "usage_consent")
         if self.deliver == "detached":
             part("detached", 'deliver="detached"')
+        if self.proxy is not None and self.proxy.startswith("socks"):
+            try:
+                __import__("socks")
+            except ImportError:
+                message = "proxy: SOCKS needs the library PySocks, which cannot be imported"
+                raise ConfigError(message, "proxy") from None

@@ -260,3 +260,10 @@ def test_paths_stay_where_they_were(
     made = config(state_dir="state", ca_bundle=pathlib.Path("ca.pem"))
     assert made.state_dir == str(tmp_path / "state") and made.ca_bundle == str(tmp_path / "ca.pem")
     assert config(state_dir=tmp_path).state_dir == str(tmp_path)
+
+
+def test_a_socks_proxy_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socks", None)
+    with pytest.raises(ConfigError, match="PySocks") as caught:
+        config(proxy="socks5h://127.0.0.1:1080")
+    assert caught.value.field == "proxy"
