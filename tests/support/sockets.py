@@ -174,7 +174,7 @@ def relay(one: socket.socket, two: socket.socket) -> None:
     """Pass on both ways until one of them ends, each piece at once: a request may come as two."""
     for sock in (one, two):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while True:
+    while -1 not in (one.fileno(), two.fileno()):  # closed by another thread
         for source in select.select([one, two], [], [])[0]:
             source.setblocking(False)
             try:

@@ -15,6 +15,7 @@ import pytest
 from support.agent import run_python
 from support.requests import CANARY, post, refused
 from support.sockets import Authority, Behaviour, Server, answers, floods, ok
+from support.systems import posix
 
 from agent.transport import HttpTransport
 from agent.values import MAX_ANSWER_BYTES, Request, Unreachable, Withheld, here, inside
@@ -65,6 +66,7 @@ def test_each_address_keeps_one_connection_and_one_thread_for_many_requests(
         assert not inside
 
 
+@posix  # Windows numbers sockets apart from files
 def test_a_kept_connection_whose_number_the_host_took_writes_into_none_of_its_sockets(
     transport: HttpTransport,
 ) -> None:
