@@ -65,7 +65,8 @@ def program() -> str:
 def _program() -> str:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.endswith(".__main__"):
-        return "%s -m %s" % (os.path.basename(sys.executable or "python"), main.parent)
+        name = os.path.basename(sys.executable or "python").removesuffix(".exe")
+        return "%s -m %s" % (name, main.parent)
     started = os.path.basename(sys.argv[0]) if sys.argv else ""
     return started if started and not started.startswith("-") else package()
 
