@@ -36,8 +36,6 @@ from agent.collector import Collector
 from agent.collector.faults import FAULTS
 from agent.transport import HttpTransport
 
-pytestmark = pytest.mark.ends
-
 Situation = Callable[["Site"], Optional[AbstractContextManager[object]]]
 ACTIVATION = ("activation identifier",)
 

@@ -13,8 +13,6 @@ from agent import Agent, cli
 from agent.cli import progress
 from agent.cli.config_file import load
 
-pytestmark = pytest.mark.ends
-
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:

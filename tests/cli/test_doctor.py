@@ -18,8 +18,6 @@ from support.sockets import Authority, Server, answers, asked, silent
 from agent import cli
 from agent.cli import remedies, screen
 
-pytestmark = pytest.mark.ends
-
 HOURS = 3600
 
 

@@ -13,8 +13,6 @@ from support.systems import posix
 import agent
 from agent.extras import domain as origin
 
-pytestmark = pytest.mark.ends
-
 ORIGIN = "a domain or ip_addr"
 
 # "[kind]", and host names of that kind; those of a company with their domain.

@@ -130,9 +130,9 @@ def test_tls_works_fails_and_ends_in_time(
 config = config.replace(ca_bundle=%r, endpoints=(
     agent.GetKeyManager(base_url=url.replace("http:", "https:"), api_key="k", allow_unsigned=True),))
 t, said = agent.Agent(config), []
-for _ in range(3):
+for limit_s in (5.0, 5.0, 0.5):
     t.record_text("x" * 30000, data_group="g")  # more than one write, so that SIGPIPE comes
-    t.flush(2.0)
+    t.flush(limit_s)
     said.append(t.status()["endpoints"][0]["reason"])
 print(json.dumps(said))
 """

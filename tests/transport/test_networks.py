@@ -11,8 +11,6 @@ from networks.stage import Stage
 from support.canary import Canaries
 from support.systems import posix
 
-pytestmark = pytest.mark.ends
-
 STYLES = ("punctuation", "quotes", "short", "unicode")
 
 
